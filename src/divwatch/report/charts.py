@@ -1,0 +1,124 @@
+"""The charts of the page, each drawn from the tidy tables of `build.Report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from divwatch.report import svg
+from divwatch.report.build import Report, metric_name
+from divwatch.report.layout import Lineage
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing with its caption. `cls` names the measure it belongs to, where the page offers a choice."""
+
+    svg: Markup
+    caption: str = ""
+    title: str = ""
+    cls: str = ""
+
+
+class Drawer:
+    """Looks up the curves of a report once and draws panels from them."""
+
+    def __init__(self, report: Report):
+        self.report = report
+        self.axis = svg.Axis(report.slots, report.lengths)
+        self.groups: dict[Any, pd.DataFrame] = dict(tuple(report.curves.groupby(["lineage", "task", "key"], sort=False)))
+
+    def series(self, task: str, key: str) -> list[svg.Series]:
+        made = []
+        for v in self.report.lineages:
+            frame = self.groups.get((v.name, task, key))
+            if frame is None:
+                continue
+            segments = [_points(part) for _, part in frame.groupby("number")]
+            made.append(svg.Series(v.name, segments, v.colour, v.dash, v.thin))
+        return made
+
+    def panel(self, title: str, task: str, key: str, **options: Any) -> svg.Panel:
+        onsets = [
+            svg.Onset(r["x"], r["x_lo"], r["x_hi"], r["colour"])
+            for r in self.report.tables["onsets"].to_dict("records")
+            if r["task"] == task and r["key"] == key
+        ]
+        failed = [(x, v.colour) for v in self.report.lineages for x in self._failed(v)]
+        return svg.Panel(title, self.series(task, key), onsets, failed=failed, key=key, zero=True, **options)
+
+    def _failed(self, lineage: Lineage) -> list[float]:
+        looks = self.report.looks
+        return list(looks.loc[(looks["lineage"] == lineage.name) & (looks["status"] == "failed"), "x"])
+
+    def whole(self) -> list[Chart]:
+        """Diversity, correct-answer diversity and accuracy of all tasks together."""
+        charts = []
+        for i, metric in enumerate(self.report.metrics):
+            for key, title in ((f"diversity/{metric}", "Diversity"), (f"correct_diversity/{metric}", "Correct-answer diversity")):
+                panel = self.panel(f"{title}: {metric_name(metric)}", "all", key)
+                caption = "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
+        accuracy = self.panel("Accuracy", "all", "quality/accuracy", percent=True, y_range=(0.0, 1.0))
+        charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
+        return [c for c in charts if c.svg]
+
+    def multiples(self, references: pd.DataFrame) -> list[Chart]:
+        """Per task: diversity, correct-answer diversity and accuracy, one above the other."""
+        charts = []
+        for task in self.report.tasks:
+            for i, metric in enumerate(self.report.metrics):
+                panels = []
+                for key, title in ((f"diversity/{metric}", "Diversity"), (f"correct_diversity/{metric}", "Correct-answer diversity")):
+                    known = references[(references["task"] == task) & (references["key"] == key)]
+                    marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
+                    panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
+                panels.append(self.panel("Accuracy", task, "quality/accuracy", percent=True, y_range=(0.0, 1.0)))
+                charts.append(self._chart(panels, task, title=task, cls=f"m m-{i}", height=128))
+        return [c for c in charts if c.svg]
+
+    def quality(self) -> list[Chart]:
+        """Paths in the plane of accuracy and diversity, then what more samples add."""
+        charts = []
+        for i, metric in enumerate(self.report.metrics):
+            for group, title in (("diversity", "Diversity"), ("correct_diversity", "Correct-answer diversity")):
+                series = [s for v in self.report.lineages if (s := self._path(v, f"{group}/{metric}"))]
+                if series:
+                    name = f"{title}: {metric_name(metric)}"
+                    label = f"{name} against accuracy, a path for each lineage from the hollow dot (start) to the large dot (end)"
+                    drawn = svg.scatter_chart(series, label, "accuracy", name)
+                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", cls=f"m m-{i}"))
+        for key, title, caption in (
+            ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
+            ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),
+        ):
+            charts.append(self._chart([self.panel(title, "all", key, percent=True)], "all", caption, height=250))
+        return [c for c in charts if c.svg]
+
+    def cost(self) -> list[Chart]:
+        panel = self.panel("Seconds a look", "all", "watch/seconds")
+        return [c for c in [self._chart([panel], "all", "Sampling and scoring together.", height=220)] if c.svg]
+
+    def _path(self, lineage: Lineage, key: str) -> svg.Series | None:
+        d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
+        if d is None or a is None:
+            return None
+        both = a.merge(d, on=["number", "step"], suffixes=("_a", "_d")).dropna(subset=["mean_a", "mean_d"])
+        points = [svg.Point(x, y) for x, y in zip(both["mean_a"], both["mean_d"], strict=True)]
+        return svg.Series(lineage.name, [points], lineage.colour, lineage.dash, lineage.thin)
+
+    def _chart(self, panels: Sequence[svg.Panel], task: str, caption: str = "", title: str = "", cls: str = "", height: int = 190) -> Chart:
+        shown = [p for p in panels if p.series]
+        if not shown:
+            return Chart(Markup(""))
+        label = f"{'All tasks' if task == 'all' else task}: {', '.join(p.title for p in shown)} over {', '.join(self.report.slots)}"
+        return Chart(svg.pipeline_chart(shown, self.axis, label, task, height), caption, title, cls)
+
+
+def _points(frame: pd.DataFrame) -> list[svg.Point]:
+    columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
+    return [svg.Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]

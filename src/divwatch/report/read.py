@@ -1,0 +1,252 @@
+"""Run directories into dataframes: loading only, nothing is computed here.
+
+A run directory may still be written to, may have been killed in the middle of a line or moved to another machine.
+What can be read is read; what cannot is named in `Run.notes`, so that the page says it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from divwatch.errors import DivwatchError
+
+LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
+MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
+
+
+@dataclass
+class Run:
+    """One training stage as its run directory holds it.
+
+    looks:  a row a look: `LOOK_COLUMNS`.
+    means:  a row a look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
+    scores: a row a look and prompt: `step`, `id`, `task` and a column per key.
+    """
+
+    directory: Path
+    meta: dict[str, Any]
+    looks: pd.DataFrame
+    means: pd.DataFrame
+    scores: pd.DataFrame
+    events: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        return str(self.meta.get("stage") or self.directory.parent.name)
+
+    @property
+    def max_steps(self) -> int:
+        """Length of the stage in optimizer steps: what was planned, or the last look where that is not recorded."""
+        last = int(self.looks["step"].max()) if len(self.looks) else 0
+        return max(int(self.meta.get("max_steps") or 0), last, 1)
+
+    def completions(self, step: int) -> pd.DataFrame:
+        """The completions of one look; empty where none were kept or the file cannot be read."""
+        path = self.directory / "completions" / f"step-{step:08d}.parquet"
+        if not path.is_file():
+            return pd.DataFrame()
+        frame = _read_parquet(path, self.notes)
+        return pd.DataFrame() if frame is None else frame
+
+    def completion_steps(self) -> list[int]:
+        return sorted(_step_of(path) for path in (self.directory / "completions").glob("step-*.parquet"))
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Run directories under `paths`: each an output_dir, its divwatch/ folder, or a folder that holds several runs.
+
+    Raises DivwatchError with the path that does not exist or holds no run.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        path = Path(path)
+        if not path.exists():
+            raise DivwatchError(f"no such directory: {path} (give an output_dir that divwatch has watched)")
+        here = [path] if (path / "run.json").is_file() else sorted(p.parent for p in _walk(path))
+        if not here:
+            raise DivwatchError(f"no run in {path}: no divwatch/run.json below it (train with divwatch attached first)")
+        found.update(dict.fromkeys(p.resolve() for p in here))
+    return list(found)
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs under `paths` and, where they can still be found, the parents that they name."""
+    directories = find_runs(paths)
+    runs: dict[Path, Run] = {}
+    while directories:
+        directory = directories.pop(0)
+        if directory in runs:
+            continue
+        runs[directory] = load_run(directory)
+        parent = parent_directory(runs[directory])
+        if parent is not None and parent not in runs:
+            directories.append(parent)
+    return list(runs.values())
+
+
+def load_run(directory: Path) -> Run:
+    """One run directory. Raises DivwatchError where run.json cannot be read."""
+    try:
+        meta = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DivwatchError(f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)") from None
+    notes: list[str] = []
+    records = read_jsonl(directory / "looks.jsonl", notes)
+    # A look that was repeated (a resumed run) counts once: the last line for a step is the one that stands.
+    by_step = {int(r["step"]): r for r in records if isinstance(r.get("step"), int | float)}
+    records = [by_step[step] for step in sorted(by_step)]
+    events = read_jsonl(directory / "events.jsonl", notes)
+    ok = [int(r["step"]) for r in records if r.get("status", "ok") != "failed"]
+    return Run(directory, meta, _looks(records), _means(records), _scores(directory, ok, notes), events, notes)
+
+
+def parent_directory(run: Run) -> Path | None:
+    """The divwatch directory of the run's parent, or None.
+
+    The recorded path first; where the runs were moved together, the same relative place beside this run.
+    """
+    recorded = run.meta.get("parent")
+    if not recorded or not isinstance(recorded, str):
+        return None
+    candidates = [Path(recorded)]
+    own = run.meta.get("output_dir")
+    if isinstance(own, str):
+        relative = os.path.relpath(_absolute(recorded), _absolute(own))
+        candidates.append(run.directory.parent / relative)
+    candidates.append(run.directory.parent.parent / Path(recorded).parent.name / "divwatch")
+    for candidate in candidates:
+        for place in (candidate, candidate / "divwatch"):
+            if (place / "run.json").is_file():
+                return place.resolve()
+    return None
+
+
+def lineages(runs: Sequence[Run]) -> list[list[Run]]:
+    """Chains of runs from the first stage to each last one, in order of training.
+
+    A run that two others continue belongs to both chains (Olmo 3's Instruct SFT starts from Think SFT).
+    """
+    by_directory = {run.directory.resolve(): run for run in runs}
+    parents: dict[Path, Path | None] = {}
+    for directory, run in by_directory.items():
+        parent = parent_directory(run)
+        parents[directory] = parent if parent in by_directory else None
+    inner = set(parents.values())
+    chains = []
+    for leaf in (d for d in by_directory if d not in inner):
+        chain: list[Path] = []
+        here: Path | None = leaf
+        while here is not None and here not in chain:
+            chain.append(here)
+            here = parents[here]
+        chains.append([by_directory[d] for d in reversed(chain)])
+    # A run that names itself as its parent, at any remove, has no last stage: show it alone rather than lose it.
+    covered = {run.directory for chain in chains for run in chain}
+    chains += [[run] for d, run in by_directory.items() if d not in covered]
+    return sorted(chains, key=lambda chain: [str(run.meta.get("created", "")) for run in chain])
+
+
+def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file; lines that do not parse (a torn last line) are left out and counted in `notes`."""
+    if not path.is_file():
+        return []
+    records, bad = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    if bad:
+        notes.append(f"{path.name}: {bad} line{'s' * (bad > 1)} could not be read and {'were' if bad > 1 else 'was'} left out")
+    return records
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    # Checkpoints hold thousands of files and never a run of their own.
+    for folder, folders, files in os.walk(root):
+        if "run.json" in files and Path(folder).name == "divwatch":
+            yield Path(folder) / "run.json"
+            folders.clear()
+        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
+
+
+def _absolute(path: str) -> str:
+    return path if os.path.isabs(path) else os.path.join(os.sep, path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for r in records:
+        seconds = r.get("seconds") or {}
+        rows.append(
+            {
+                "step": int(r["step"]),
+                "status": str(r.get("status", "ok")),
+                "reason": str(r.get("reason") or ""),
+                "time": r.get("time"),
+                "sample_seconds": _number(seconds.get("sample")),
+                "score_seconds": _number(seconds.get("score")),
+                "total_seconds": _number(seconds.get("total")),
+            }
+        )
+    return pd.DataFrame(rows, columns=LOOK_COLUMNS)
+
+
+def _means(records: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for r in records:
+        for task, values in (r.get("tasks") or {}).items():
+            for key, v in (values or {}).items():
+                if isinstance(v, dict):
+                    n = _number(v.get("n"))
+                    row = [int(r["step"]), str(task), str(key), *(_number(v.get(f)) for f in ("mean", "lo", "hi")), n]
+                    rows.append(row)
+    return pd.DataFrame(rows, columns=MEAN_COLUMNS)
+
+
+def _scores(directory: Path, steps: list[int], notes: list[str]) -> pd.DataFrame:
+    frames = []
+    for step in steps:
+        path = directory / "scores" / f"step-{step:08d}.parquet"
+        if not path.is_file():
+            notes.append(f"look at step {step}: no scores file")
+            continue
+        frame = _read_parquet(path, notes)
+        if frame is not None and {"id", "task"} <= set(frame.columns):
+            frames.append(frame.assign(step=step))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["step", "id", "task"])
+
+
+def _read_parquet(path: Path, notes: list[str]) -> pd.DataFrame | None:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
+        notes.append(f"{path.parent.name}/{path.name}: cannot be read ({str(error).splitlines()[0][:120]})")
+        return None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")

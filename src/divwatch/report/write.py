@@ -1,0 +1,51 @@
+"""Puts the report on disk: the page, and figures and tables beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from divwatch import __version__
+from divwatch.errors import DivwatchError
+from divwatch.report import figures, findings
+from divwatch.report.build import Report, build, write_tables
+from divwatch.report.page import render
+
+
+def write(paths: Sequence[Path], out: Path | None) -> Path:
+    report = build(paths)
+    findings.add(report)
+    page = _page_path(paths, out)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(render(report, "Output diversity over post-training", _subtitle(report), _foot(paths)), encoding="utf-8")
+        write_tables(report, page.parent / "tables")
+        figures.write_figures(report, page.parent / "figures")
+    except OSError as error:
+        raise DivwatchError(f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)") from None
+    return page
+
+
+def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
+    if out is None:
+        first = paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.resolve() for p in paths]))
+        return first / "report" / "index.html"
+    return out if out.suffix in (".html", ".htm") else out / "index.html"
+
+
+def _subtitle(report: Report) -> str:
+    stages = sum(len(v.runs) for v in report.lineages)
+    looks = int((report.looks["status"] != "failed").sum())
+    return f"{_count(len(report.lineages), 'lineage')}, {_count(stages, 'stage')}, {_count(looks, 'look')}, {_count(len(report.tasks), 'task')}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _foot(paths: Sequence[Path]) -> str:
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    command = "divwatch report " + " ".join(str(p) for p in paths)
+    return f"Made by divwatch {__version__} on {made}: {command}. The tables behind every figure lie in tables/, the figures as PNG and PDF in figures/."
