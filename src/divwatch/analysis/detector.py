@@ -1,0 +1,282 @@
+"""Has diversity collapsed, since when, and by how much: said look by look, with the error of a whole run bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
+
+from divwatch.analysis.boundary import critical_value
+from divwatch.analysis.noise import LookNoise, look_noise
+from divwatch.analysis.onset import onset_index
+from divwatch.errors import DivwatchError
+
+Floats = NDArray[np.float64]
+RESAMPLES = 1000
+ONSET_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class CollapseStatus:
+    """What is known after a look. Intervals and onset are computed when first read.
+
+    collapsed:       a fall was flagged at this look or before.
+    alarm_step:      the step of the look that flagged it, or None.
+    change:          (mean now - mean at the baseline) / mean at the baseline over the prompts both have; NaN: none.
+    n:               how many prompts both have.
+    change_interval: 95 %: prompts resampled in pairs, and the wobble of both checkpoints.
+    confirmed:       collapsed, and the interval excluded `min_drop` in this look and in the one before.
+    onset_step:      the last step still at the baseline level; None before the alarm, never after.
+    onset_interval:  its 90 % interval, in steps; None before the alarm.
+    """
+
+    collapsed: bool
+    alarm_step: int | None
+    change: float
+    n: int
+    _series: _Series = field(repr=False, compare=False)
+
+    @cached_property
+    def change_interval(self) -> tuple[float, float]:
+        if np.isnan(self.change):
+            return (float("nan"), float("nan"))
+        return self._series.change_interval(-1) if self._series.looks else (0.0, 0.0)
+
+    @cached_property
+    def confirmed(self) -> bool:
+        beyond = -self._series.min_drop
+        return bool(
+            self.collapsed and self.change_interval[1] < beyond and self._series.change_interval(-2)[1] < beyond
+        )
+
+    @cached_property
+    def _onset(self) -> tuple[int, tuple[int, int]] | None:
+        return None if self.alarm_step is None else self._series.onset(self.alarm_step)
+
+    @property
+    def onset_step(self) -> int | None:
+        return self._onset[0] if self._onset else None
+
+    @property
+    def onset_interval(self) -> tuple[int, int] | None:
+        return self._onset[1] if self._onset else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, for the record."""
+        names = (
+            "collapsed",
+            "alarm_step",
+            "onset_step",
+            "onset_interval",
+            "change",
+            "change_interval",
+            "confirmed",
+            "n",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+class CollapseDetector:
+    """Watches one value per prompt over the looks of a run and flags a lasting fall below the baseline.
+
+    The first look is the baseline (several updates at its step pool into it). An alarm needs, in two looks running, a
+    change beyond `min_drop` and beyond `min_drop / 2 + c * se`. Here `se` holds the paired noise of the prompts and the
+    wobble of both checkpoints (`noise.py`), and c the number of looks (`boundary.py`): while diversity stays within
+    half of `min_drop` of the baseline, the chance of any alarm in `max_looks` looks is at most `alpha`.
+
+    max_looks: looks that the run will have, the baseline included; more may come, each judged by the number so far.
+    alpha: in (0, 1). min_drop: relative loss in [0, 1). seed: of the resampling. Raises DivwatchError on wrong input.
+
+    >>> from divwatch.analysis.simulate import simulate
+    >>> run = simulate("step", seed=1)
+    >>> detector = CollapseDetector(max_looks=len(run.steps))
+    >>> statuses = [detector.update(step, values) for step, values in zip(run.steps, run.values)]
+    >>> statuses[-1].collapsed, statuses[-1].onset_step == run.onset_step
+    (True, True)
+    """
+
+    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, seed: int = 0) -> None:
+        if max_looks < 1:
+            raise DivwatchError(f"max_looks is {max_looks}: give the number of looks of the whole run, at least 1")
+        if not 0 < alpha < 1:
+            raise DivwatchError(f"alpha is {alpha}: give a chance of a false alarm between 0 and 1 (0.05)")
+        if not 0 <= min_drop < 1:
+            raise DivwatchError(f"min_drop is {min_drop}: give a relative loss from 0 up to 1 (0.05)")
+        self.max_looks, self.alpha, self.min_drop, self.seed = max_looks, alpha, min_drop, seed
+        self._steps: list[int] = []
+        self._baseline_updates: list[Floats] = []
+        self._looks: list[_Look] = []
+        self._alarm_step: int | None = None
+
+    def update(self, step: int, values: ArrayLike) -> CollapseStatus:
+        """Counts one look in and says what is known.
+
+        values: [prompts], the same prompts in the same order, NaN where not computable. Steps rise; only the first, the
+        baseline's, may come several times.
+        """
+        x = self._checked(step, values)
+        self._steps.append(step)
+        if step == self._steps[0]:
+            self._baseline_updates.append(x)
+            self._baseline = _mean_of_updates(self._baseline_updates)
+            n = int(np.isfinite(self._baseline).sum())
+            return self._status(0.0 if n and np.nanmean(self._baseline) > 0 else float("nan"), n)
+        look = _compare(step, x, self._baseline, self._looks[-1].values if self._looks else self._baseline)
+        if look is None:
+            return self._status(float("nan"), 0)
+        self._looks.append(look)
+        if self._alarm_step is None and self._beyond_boundary():
+            self._alarm_step = step
+        return self._status(look.change, look.n)
+
+    def _status(self, change: float, n: int) -> CollapseStatus:
+        series = _Series(self._steps[0], self._baseline, tuple(self._looks), self.min_drop, self.seed)
+        return CollapseStatus(self._alarm_step is not None, self._alarm_step, change, n, series)
+
+    def _beyond_boundary(self) -> bool:
+        last_two = self._looks[-2:]
+        if len(last_two) < 2 or max(look.change for look in last_two) >= -self.min_drop:
+            return False
+        noise = _noise_of(self._looks)
+        pairs = max(self.max_looks - 2, len(self._looks) - 1, 1)
+        c = critical_value(pairs, self.alpha, noise.df)
+        # Less than half of min_drop counts as no change: a drift well below the effect size raises no alarm.
+        return all(
+            -look.change > self.min_drop / 2 + c * np.sqrt(look.paired + 2 * noise.wobble**2) for look in last_two
+        )
+
+    def _checked(self, step: int, values: ArrayLike) -> Floats:
+        x = np.array(values, dtype=float)
+        if x.ndim != 1 or x.size == 0:
+            raise DivwatchError(f"values at step {step} has shape {x.shape}: give one number for each prompt")
+        if np.isinf(x).any():
+            raise DivwatchError(f"values at step {step} has an infinite number: use NaN for what is not computable")
+        if self._steps:
+            first, last, prompts = self._steps[0], self._steps[-1], self._baseline.size
+            if x.size != prompts:
+                raise DivwatchError(
+                    f"values at step {step} has {x.size} prompts, the baseline {prompts}: give the same prompts in order"
+                )
+            if step < last or step == last != first:
+                raise DivwatchError(f"step {step} comes after step {last}: give each look once, in the order of steps")
+        return x
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look against the baseline. Variances are of means over prompts: `paired` of the change, `own` of this look's
+    mean relative to itself, from the difference to the look before, so that unequal falls of prompts do not enter."""
+
+    step: int
+    values: Floats
+    change: float
+    n: int
+    paired: float
+    own: float
+
+
+def _compare(step: int, x: Floats, baseline: Floats, before: Floats) -> _Look | None:
+    """None where fewer than two prompts are in both or the baseline's mean is not positive."""
+    both = np.isfinite(x) & np.isfinite(baseline)
+    n = int(both.sum())
+    if n < 2:
+        return None
+    now, base = x[both], baseline[both]
+    level = base.mean()
+    if level <= 0:
+        return None
+    ratio = now.mean() / level
+    paired = _variance_of_mean(now - ratio * base) / level**2
+    neighbours = np.isfinite(x) & np.isfinite(before)
+    a, b = x[neighbours], before[neighbours]
+    if a.size < 2 or a.mean() <= 0 or b.mean() <= 0:
+        return _Look(step, x, float(ratio - 1), n, paired, paired / 2)
+    r = a.mean() / b.mean()
+    own = _variance_of_mean(a - r * b) / (1 + r**2) / a.mean() ** 2
+    return _Look(step, x, float(ratio - 1), n, paired, own)
+
+
+def _variance_of_mean(x: Floats) -> float:
+    return float(x.var(ddof=1) / x.size)
+
+
+def _mean_of_updates(updates: list[Floats]) -> Floats:
+    seen = np.isfinite(updates)
+    return np.where(seen.any(0), np.where(seen, updates, 0).sum(0) / np.maximum(seen.sum(0), 1), np.nan)
+
+
+def _noise_of(looks: list[_Look] | tuple[_Look, ...]) -> LookNoise:
+    return look_noise(np.array([look.change for look in looks]), float(np.median([look.own for look in looks])))
+
+
+@lru_cache(maxsize=8)
+def _resamples(prompts: int, count: int, seed: int) -> Floats:
+    """[count, prompts]: how often each prompt is drawn in each bootstrap resample."""
+    return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=count).astype(float)
+
+
+@lru_cache(maxsize=32)
+def _student_draws(count: int, df: float, seed: int) -> Floats:
+    """[count] quantiles of Student's t in random order: less Monte-Carlo noise than draws."""
+    return np.random.default_rng(seed + 1).permutation(student.ppf((np.arange(count) + 0.5) / count, df))
+
+
+@dataclass(frozen=True)
+class _Series:
+    """The looks up to a status, for what is computed when it is read."""
+
+    baseline_step: int
+    baseline: Floats = field(repr=False)
+    looks: tuple[_Look, ...] = field(repr=False)
+    min_drop: float
+    seed: int
+
+    @cached_property
+    def noise(self) -> LookNoise:
+        return _noise_of(self.looks)
+
+    def change_interval(self, index: int) -> tuple[float, float]:
+        """95 % interval of the change at look `index`: percentiles of bootstrap changes times checkpoint wobble."""
+        look = self.looks[index]
+        draws = _student_draws(RESAMPLES, round(self.noise.df, 1), self.seed)
+        changes = self._resampled(look.values, RESAMPLES)
+        # With few prompts the percentile bootstrap is too narrow: by t over the normal and by sqrt(n / (n - 1)).
+        widen = student.ppf(0.975, look.n - 1) / 1.96 * np.sqrt(look.n / (look.n - 1))
+        changes = look.change + (changes - look.change) * widen
+        lo, hi = np.quantile((1 + changes) * (1 + np.sqrt(2) * self.noise.wobble * draws) - 1, [0.025, 0.975])
+        return float(lo), float(hi)
+
+    def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
+        """Knee and its 90 % interval, in steps: refitted on prompts resampled in pairs with fresh wobble."""
+        looks = self._until_recovery(alarm_step)
+        steps = np.array([self.baseline_step, *(look.step for look in looks)])
+        changes = np.array([0.0, *(look.change for look in looks)])
+        knee = int(onset_index(changes, steps))
+        resampled = self._resampled(np.array([look.values for look in looks]).T, ONSET_RESAMPLES)
+        resampled = np.concatenate([np.zeros((ONSET_RESAMPLES, 1)), resampled], axis=1)
+        rng = np.random.default_rng(self.seed + 2)
+        resampled = (1 + resampled) * (1 + self.noise.wobble * rng.standard_normal(resampled.shape)) - 1
+        lo, hi = np.quantile(onset_index(resampled, steps), [0.05, 0.95], method="nearest")
+        return int(steps[knee]), (int(steps[min(lo, knee)]), int(steps[max(hi, knee)]))
+
+    def _until_recovery(self, alarm_step: int) -> tuple[_Look, ...]:
+        """Looks up to where half of the fall is made good in two looks running: the rest says nothing of the onset."""
+        at = next(i for i, look in enumerate(self.looks) if look.step == alarm_step)
+        half = (self.looks[at].change + self.looks[at - 1].change) / 4
+        for i in range(at + 1, len(self.looks) - 1):
+            if min(self.looks[i].change, self.looks[i + 1].change) > half:
+                return self.looks[:i]
+        return self.looks
+
+    def _resampled(self, values: Floats, count: int) -> Floats:
+        """Changes against the baseline on resampled prompts: [count] from values [N], [count, L] from values [N, L]."""
+        weights = _resamples(len(self.baseline), count, self.seed)
+        baseline = self.baseline if values.ndim == 1 else self.baseline[:, None]
+        both = np.isfinite(values) & np.isfinite(baseline)
+        now = weights @ np.where(both, values, 0.0)
+        base = weights @ np.where(both, baseline, 0.0)
+        return np.divide(now, base, out=np.ones_like(now), where=base > 0) - 1
