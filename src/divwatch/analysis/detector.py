@@ -159,7 +159,7 @@ class CollapseDetector:
             first, last, prompts = self._steps[0], self._steps[-1], self._baseline.size
             if x.size != prompts:
                 raise DivwatchError(
-                    f"values at step {step} has {x.size} prompts, the baseline {prompts}: give the same prompts in order"
+                    f"values at step {step} has {x.size} prompts, the baseline {prompts}: give the same ones in order"
                 )
             if step < last or step == last != first:
                 raise DivwatchError(f"step {step} comes after step {last}: give each look once, in the order of steps")
