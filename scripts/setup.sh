@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes .venv with divwatch and all that its demo and tests need. Without an NVIDIA GPU torch is a CPU build: no CUDA packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${1:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "divwatch needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
+echo "Setting up .venv (once; a few minutes)"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
+torch=$(sed -n 's/^torch==//p' constraints.txt)
+if [ "$(uname)" = Linux ] && ! command -v nvidia-smi > /dev/null; then
+    # A configured index may carry the CPU build; PyTorch's own index always does.
+    .venv/bin/python -c "import torch" 2> /dev/null ||
+        "${pip[@]}" install "torch==$torch+cpu" 2> /dev/null ||
+        "${pip[@]}" install "torch==$torch" --index-url https://download.pytorch.org/whl/cpu
+else
+    "${pip[@]}" install "torch==$torch"
+fi
+"${pip[@]}" install -e ".[dev,deepspeed,peft,offline-encoder]" -c constraints.txt
+touch .venv/.ready

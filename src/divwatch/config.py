@@ -1,0 +1,134 @@
+"""Every setting of the monitor: its meaning, unit and default. Checked when built; a wrong value names its mend."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional
+
+from divwatch.errors import DivwatchError
+
+METRICS = ("ead", "sbert", "vendi", "distinct_answers")
+
+
+def _setting(default: Any, help: str) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+# Optional[str], not `str | None`: HfArgumentParser reads these annotations.
+@dataclass
+class WatchConfig:
+    """Settings of a monitor. In YAML and on the command line each name starts with `watch_`."""
+
+    panel: Optional[str] = _setting(  # noqa: UP045
+        None, "Held-out prompts: a panel's name ('tiny') or a JSONL file. Default: the prompts of the trainer's eval_dataset."
+    )
+    every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run below 1.")
+    prompts: int = _setting(64, "Prompts of the panel to sample at each look, the tasks evenly.")
+    samples: int = _setting(16, "Completions sampled for each prompt (K).")
+    temperature: float = _setting(0.6, "Sampling temperature.")
+    top_p: float = _setting(0.95, "Nucleus mass kept when sampling, in (0, 1].")
+    max_new_tokens: int = _setting(256, "Tokens after which a completion is cut and counted as unfinished.")
+    metrics: list[str] = _setting(list(METRICS), f"Diversity metrics, of: {', '.join(METRICS)}.")
+    encoder: str = _setting(
+        "sentence-transformers/all-mpnet-base-v2",
+        "Sentence encoder behind sbert and vendi: a hub name, a directory, or 'minilm' (extra offline-encoder, no network).",
+    )
+    alpha: float = _setting(0.05, "Chance of any alarm over the whole run while diversity does not change.")
+    min_drop: float = _setting(0.05, "Relative loss of diversity below which nothing is called a collapse.")
+    on_collapse: str = _setting("alert", "At the alarm: log, alert (W&B), save (a checkpoint too), or stop (training too).")
+    on_error: str = _setting("record", "When a look fails: record it and train on, or raise (for tests).")
+    lineage: Optional[str] = _setting(None, "Name of the chain of stages. Default: the parent run's, else the output directory's.")  # noqa: UP045
+    stage: Optional[str] = _setting(None, "Name of this stage. Default: sft, dpo or rl, from the trainer's class.")  # noqa: UP045
+    baseline: Optional[str] = _setting(  # noqa: UP045
+        None, "Output directory of the parent run. Default: found from the directory the model was loaded from."
+    )
+    min_usable: float = _setting(0.5, "Share of finished, readable outputs below which a look is not comparable.")
+    seed: int = _setting(0, "Seed of the choice of prompts and of all sampling.")
+
+    def __post_init__(self) -> None:
+        for name in ("panel", "lineage", "stage", "baseline"):
+            if getattr(self, name) == "":
+                setattr(self, name, None)
+        self._check_every()
+        for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
+            _whole(name, getattr(self, name), low)
+        for name in ("top_p", "alpha", "min_drop"):
+            _within(name, getattr(self, name), 0, 1)
+        if not self.temperature > 0:
+            raise DivwatchError(f"watch_temperature is {self.temperature}: give a number above 0 (0.6 is the default)")
+        if not 0 <= self.min_usable <= 1:
+            raise DivwatchError(f"watch_min_usable is {self.min_usable}: give a share from 0 to 1")
+        _one_of("on_collapse", self.on_collapse, ("log", "alert", "save", "stop"))
+        _one_of("on_error", self.on_error, ("record", "raise"))
+        unknown = [m for m in self.metrics if m not in METRICS]
+        if unknown or not self.metrics:
+            raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+
+    def _check_every(self) -> None:
+        every = self.every
+        if not every > 0 or (every >= 1 and every != int(every)):
+            raise DivwatchError(
+                f"watch_every is {every:g}: give a whole number of optimizer steps (100) or a fraction of the run (0.05)"
+            )
+
+    def steps_between_looks(self, max_steps: int) -> int:
+        """Optimizer steps between looks in a run of `max_steps`, at least 1.
+
+        >>> WatchConfig(every=0.05).steps_between_looks(200), WatchConfig(every=25).steps_between_looks(200)
+        (10, 25)
+        """
+        return int(self.every) if self.every >= 1 else max(1, round(self.every * max_steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_settings(cls, **settings: Any) -> WatchConfig:
+        """Like the constructor, but an unknown name is one line that lists the known ones."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise DivwatchError(f"unknown setting {', '.join(unknown)}: the settings are {', '.join(known)}")
+        return cls(**settings)
+
+    @classmethod
+    def from_arguments(cls, arguments: Any) -> WatchConfig:
+        """From a `WatchArguments` that a parser filled (names start with `watch_`)."""
+        return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
+
+
+def _whole(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise DivwatchError(f"watch_{name} is {value}: give a whole number of at least {low}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low < value <= high:
+        raise DivwatchError(f"watch_{name} is {value}: give a number above {low} and up to {high}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise DivwatchError(f"watch_{name} is {value!r}: choose from {', '.join(allowed)}")
+
+
+def _argument_fields() -> list[tuple[str, Any, Any]]:
+    import typing
+
+    types = typing.get_type_hints(WatchConfig)
+    made = []
+    for f in fields(WatchConfig):
+        default = (
+            field(default_factory=f.default_factory, metadata=f.metadata)
+            if f.default_factory is not dataclasses.MISSING
+            else field(default=f.default, metadata=f.metadata)
+        )
+        made.append((f"watch_{f.name}", types[f.name], default))
+    return made
+
+
+# The same settings for TrlParser and HfArgumentParser; append it to a recipe's dataclasses.
+WatchArguments = dataclasses.make_dataclass("WatchArguments", _argument_fields())

@@ -1,0 +1,156 @@
+"""What the recipes share: arguments, one-line errors, a model that is there, W&B offline where no key is set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.store import RunDirectory, find_parent
+
+
+@dataclass
+class MixArguments:
+    """Which data a recipe trains on."""
+
+    mix: Optional[str] = field(  # noqa: UP045 - HfArgumentParser reads this annotation
+        default=None, metadata={"help": "Training data: a mix (tiny/instruct_sft) or a JSONL file in TRL's format."}
+    )
+    mix_rows: Optional[int] = field(default=None, metadata={"help": "Keep only so many rows."})  # noqa: UP045
+
+
+def parse(kinds: Sequence[type], default_config: str) -> tuple[Any, ...]:
+    """The dataclasses filled from `--config` and the command line, which wins.
+
+    Without `--config` the embedded stage runs, and a line says so.
+    """
+    from trl import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise DivwatchError(message + ": see --help")
+
+    arguments = sys.argv[1:]
+    if "--config" not in arguments and not {"-h", "--help"} & set(arguments):
+        arguments = ["--config", default_config, *arguments]
+        print(f"No --config given: running the embedded stage of {default_config}.", flush=True)
+    config = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else None
+    if config is not None and not Path(config).is_file():
+        raise DivwatchError(f"config {config!r} is not there: give a YAML file, such as {default_config}")
+    try:
+        return Parser(list(kinds)).parse_args_and_config(arguments)
+    except ValueError as error:
+        if isinstance(error, DivwatchError):
+            raise
+        raise DivwatchError(_first_line(error) + _suggestion(str(error), kinds)) from None
+
+
+def _suggestion(message: str, kinds: Sequence[type]) -> str:
+    import dataclasses
+    import difflib
+    import re
+
+    known = [f.name for kind in kinds for f in dataclasses.fields(kind)]
+    for word in re.findall(r"[a-z_]{3,}", message):
+        close = difflib.get_close_matches(word, known, 1, 0.75)
+        if close and close[0] != word:
+            return f" (did you mean {close[0]}?)"
+    return " (see --help for the settings)"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def prepare(training: Any, model: Any, watch: WatchConfig, stage: str) -> dict[str, Any]:
+    """Checks what would fail late, sets W&B up, and returns the arguments with which the trainer loads the model."""
+    check_model(model.model_name_or_path)
+    check_output(training.output_dir)
+    parent = RunDirectory.of(watch.baseline) if watch.baseline else find_parent(model.model_name_or_path)
+    inherited = parent.info()["lineage"] if parent is not None and parent.exists else Path(training.output_dir).name
+    set_up_wandb(training, watch.lineage or inherited, watch.stage or stage)
+    return {
+        "revision": model.model_revision,
+        "trust_remote_code": training.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+
+
+def peft_config(model: Any) -> Any:
+    """A LoRA config where `--use_peft` asks for one."""
+    from trl import get_peft_config
+
+    return get_peft_config(model)
+
+
+def train(trainer: Any) -> None:
+    """Trains, saves model and tokenizer where the next stage finds them, and closes the trackers."""
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    trainer.save_model(trainer.args.output_dir)
+    trainer.end()
+
+
+def check_model(name: str | None) -> str:
+    """`name` if it is a hub id or a directory with a model. A local path that is not there is not sent to the hub."""
+    if not name:
+        raise DivwatchError("no model: give --model_name_or_path a directory or a hub name")
+    path = Path(name)
+    local = path.is_absolute() or name.startswith(".") or len(path.parts) > 2 or Path(path.parts[0]).is_dir()
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise DivwatchError(f"model directory {name!r} holds no config.json: was that stage trained to its end?")
+    if local and not path.is_dir():
+        raise DivwatchError(f"model directory {name!r} is not there: train that stage first, or give another --model_name_or_path")
+    return name
+
+
+def check_output(directory: str) -> None:
+    """Fails before training, not after it."""
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        probe = Path(directory) / ".divwatch-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DivwatchError(
+            f"output_dir {directory!r} cannot be written ({error.strerror}): choose another with --output_dir"
+        ) from None
+
+
+def set_up_wandb(training: Any, lineage: str, stage: str) -> None:
+    """One W&B run a stage, the stages of a lineage in one group; offline where nobody is logged in."""
+    if "wandb" not in (training.report_to or []):
+        return
+    import wandb
+
+    os.environ.setdefault("WANDB_PROJECT", "divwatch")
+    os.environ.setdefault("WANDB_RUN_GROUP", lineage)
+    os.environ.setdefault("WANDB_JOB_TYPE", stage)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if "WANDB_MODE" not in os.environ and not wandb.setup().settings.api_key and not _in_netrc():
+        os.environ["WANDB_MODE"] = "offline"
+
+
+def _in_netrc() -> bool:
+    import netrc
+
+    try:
+        hosts = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any("wandb" in host for host in hosts)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a recipe; a user's mistake is one line and exit status 2."""
+    try:
+        main()
+    except DivwatchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

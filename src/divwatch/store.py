@@ -1,0 +1,201 @@
+"""The run directory: what a run was and what every look saw. Written whole or not at all, readable after a crash.
+
+    run.json                          settings, model, stage, lineage, parent, panel, versions
+    looks.jsonl                       a line a look
+    completions/step-00000100.parquet a row a completion
+    scores/step-00000100.parquet      a row a prompt
+    events.jsonl                      alarms
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.records import Completion, PromptSamples, PromptScores
+
+FORMAT = 1
+NAME = "divwatch"
+
+
+class RunDirectory:
+    """Reads and writes one `<output_dir>/divwatch/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def of(cls, output_dir: str | Path) -> RunDirectory:
+        """The run directory inside an output directory; `output_dir` may also be the run directory itself."""
+        path = Path(output_dir)
+        return cls(path if (path / "run.json").is_file() else path / NAME)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    # writing
+
+    def create(self, info: dict[str, Any]) -> None:
+        """Starts a new record. One that is already there is moved aside, never overwritten."""
+        if self.exists:
+            number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{NAME}-{n}").exists())
+            self.path.rename(self.path.with_name(f"{NAME}-{number}"))
+        try:
+            for part in ("completions", "scores"):
+                (self.path / part).mkdir(parents=True, exist_ok=True)
+            self.write_info(info)
+        except OSError as error:
+            raise DivwatchError(
+                f"cannot write {self.path} ({error.strerror}): choose an output_dir that can be written"
+            ) from None
+
+    def write_info(self, info: dict[str, Any]) -> None:
+        _write_atomically(self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode())
+
+    def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
+        """Before anything is scored, so that a crash loses no sample."""
+        self._write_rows("completions", step, [asdict(c) for c in completions])
+
+    def write_judged(self, step: int, completions: Sequence[Completion], samples: Sequence[PromptSamples]) -> None:
+        """The same rows again with what verification said of them."""
+        by_id = {s.id: s for s in samples}
+        rows = []
+        for c in completions:
+            s = by_id[c.prompt_id]
+            judged = {"answer_text": s.outputs[c.sample], "usable": s.usable[c.sample]}
+            judged["correct"] = None if s.correct is None else s.correct[c.sample]
+            judged["answer"] = None if s.answers is None else s.answers[c.sample]
+            rows.append(asdict(c) | judged)
+        self._write_rows("completions", step, rows)
+
+    def write_scores(self, step: int, scores: PromptScores) -> None:
+        columns = {key: [float(v) for v in values] for key, values in scores.values.items()}
+        _write_parquet(self._file("scores", step), {"id": scores.ids, "task": scores.tasks, **columns})
+
+    def append_look(self, look: dict[str, Any]) -> None:
+        _append_line(self.path / "looks.jsonl", look)
+
+    def append_event(self, event: dict[str, Any]) -> None:
+        _append_line(self.path / "events.jsonl", event)
+
+    def forget_after(self, step: int) -> None:
+        """Drops looks and events beyond `step`: training resumes from a checkpoint older than they are."""
+        for name in ("looks.jsonl", "events.jsonl"):
+            lines = [line for line in _read_lines(self.path / name) if line["step"] <= step]
+            _write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    # reading
+
+    def info(self) -> dict[str, Any]:
+        try:
+            info = json.loads((self.path / "run.json").read_text())
+        except FileNotFoundError:
+            raise DivwatchError(f"{self.path} is no run directory: give one that holds run.json") from None
+        except ValueError as error:
+            raise DivwatchError(f"{self.path / 'run.json'} is damaged ({error}): restore or remove it") from None
+        if info.get("format") != FORMAT:
+            raise DivwatchError(f"{self.path} has format {info.get('format')}: this divwatch reads format {FORMAT}")
+        return info
+
+    def looks(self) -> list[dict[str, Any]]:
+        """Looks by step; of one step the last line counts."""
+        by_step = {look["step"]: look for look in _read_lines(self.path / "looks.jsonl")}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def events(self) -> list[dict[str, Any]]:
+        return _read_lines(self.path / "events.jsonl")
+
+    def scores(self, step: int) -> PromptScores:
+        import numpy as np
+        import pyarrow.parquet as pq
+
+        columns = pq.read_table(self._file("scores", step)).to_pydict()
+        ids, tasks = columns.pop("id"), columns.pop("task")
+        return PromptScores(ids, tasks, {key: np.asarray(values, dtype=float) for key, values in columns.items()})
+
+    def completions(self, step: int) -> list[dict[str, Any]]:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._file("completions", step)).to_pylist()
+
+    def _file(self, part: str, step: int) -> Path:
+        return self.path / part / f"step-{step:08d}.parquet"
+
+    def _write_rows(self, part: str, step: int, rows: list[dict[str, Any]]) -> None:
+        _write_parquet(self._file(part, step), {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def find_parent(model_path: str | Path | None) -> RunDirectory | None:
+    """The run that made the checkpoint at `model_path`, which lies in its output directory or in a checkpoint-N of it."""
+    if not model_path or not Path(model_path).is_dir():
+        return None
+    for folder in (Path(model_path), Path(model_path).resolve().parent):
+        run = RunDirectory(folder / NAME)
+        if run.exists:
+            return run
+    return None
+
+
+def lineage_of(run: RunDirectory) -> list[RunDirectory]:
+    """The chain of runs that ends with `run`, oldest first; it stops where a parent is no longer there."""
+    chain, seen = [run], {run.path.resolve()}
+    while (parent := chain[0].info().get("parent")) and (found := RunDirectory(Path(parent))).exists:
+        if found.path.resolve() in seen:
+            raise DivwatchError(f"{run.path} is its own ancestor: mend 'parent' in run.json")
+        seen.add(found.path.resolve())
+        chain.insert(0, found)
+    return chain
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file. A last line torn by a crash was never reported done and is passed over."""
+    if not path.is_file():
+        return []
+    found = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number >= len(lines) - 1:
+                break
+            raise DivwatchError(f"{path} line {number} is damaged: remove that line") from None
+    return found
+
+
+def _append_line(path: Path, row: dict[str, Any]) -> None:
+    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        kept = path.read_bytes()
+        _write_atomically(path, kept[: kept.rfind(b"\n") + 1])
+    with path.open("ab") as file:
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_parquet(path: Path, columns: dict[str, list]) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    _write_atomically(path, buffer.getvalue())
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

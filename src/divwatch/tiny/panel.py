@@ -1,0 +1,34 @@
+"""The embedded world's held-out prompts and their verifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from divwatch.records import Prompt
+from divwatch.tiny.author import held_out_items
+from divwatch.tiny.tasks import TASKS
+from divwatch.verify.judgement import Judgement
+
+
+def panel() -> list[Prompt]:
+    """48 held-out prompts of each of the six tasks. Stories have no verifier: nothing about them is right or wrong."""
+    return [
+        Prompt(
+            id=item.id,
+            task=item.task,
+            text=item.text,
+            messages=[{"role": "user", "content": item.text}],
+            reference={"task": item.task, "content": list(item.content)},
+            verifier="tiny" if TASKS[item.task].judge else None,
+        )
+        for item in held_out_items()
+    ]
+
+
+def verify(answer: str, reference: dict[str, Any]) -> Judgement:
+    """Is `answer` right for the prompt that `reference` describes?
+
+    >>> verify("5 and 9.", {"task": "pair", "content": [14]})
+    Judgement(correct=True, answer='5+9')
+    """
+    return TASKS[reference["task"]].judge(answer, tuple(reference["content"]))

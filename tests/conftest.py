@@ -1,0 +1,24 @@
+"""What every test needs: no hub, one thread (two would spin against each other), the embedded base, the shared data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def base():
+    """(model, tokenizer) of the shipped base. Tests that change the model load their own."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from divwatch.tiny import BASE_MODEL
+
+    return AutoModelForCausalLM.from_pretrained(BASE_MODEL), AutoTokenizer.from_pretrained(BASE_MODEL)

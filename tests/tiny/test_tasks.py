@@ -1,0 +1,103 @@
+"""The embedded tasks: authors are judged as they meant to be, prompts are held out, and the base is competent."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from divwatch.tiny.author import held_out_items, random_item, training_items
+from divwatch.tiny.mixes import MIXES, rows
+from divwatch.tiny.panel import panel, verify
+from divwatch.tiny.tasks import TASKS, expression, formatting, listing, pair, word_problem
+
+JUDGED = [task for task in TASKS.values() if task.judge]
+
+
+@pytest.mark.parametrize("task", JUDGED, ids=lambda t: t.NAME)
+def test_every_strategy_and_template_is_right_and_its_corruption_wrong(task):
+    rng = Random(0)
+    for item in task.items():
+        for strategy in range(len(task.STRATEGIES)):
+            for template in task.TEMPLATES:
+                core = task.core(item.content, strategy, rng)
+                assert task.judge(template.format(**core), item.content).correct, template.format(**core)
+                wrong = template.format(**task.wrong(core, rng))
+                assert not task.judge(wrong, item.content).correct, wrong
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.NAME)
+def test_prompts_are_distinct_and_enough_are_held_out(task):
+    items = task.items()
+    assert len({i.text for i in items}) == len({i.id for i in items}) == len(items)
+    assert sum(i.held_out for i in items) >= 48
+
+
+def test_no_data_set_uses_a_held_out_prompt():
+    held_out = {prompt.text for prompt in panel()}
+    assert len(held_out) == 6 * 48
+    for name in MIXES:
+        assert not held_out & {row["prompt"][0]["content"] for row in rows(name, seed=0)}
+    assert not {i.id for i in held_out_items()} & {i.id for items in training_items().values() for i in items}
+
+
+def test_mixes_are_reproducible_and_differ_by_seed():
+    assert list(rows("instruct_dpo", 1)) == list(rows("instruct_dpo", 1))
+    assert list(rows("instruct_dpo", 1)) != list(rows("instruct_dpo", 2))
+    assert all(row["chosen"] != row["rejected"] for row in rows("instruct_dpo", 1))
+
+
+@pytest.mark.parametrize(
+    ("judge", "content", "answer", "correct", "canonical"),
+    [
+        (pair.judge, (14,), "9 plus 5 makes 14.", True, "5+9"),
+        (pair.judge, (14,), "5, 5 and 4", False, None),
+        (pair.judge, (14,), "no idea", False, None),
+        (expression.judge, (12,), "(2 + 4) * 2", True, "(2+4)*2"),
+        (expression.judge, (12,), "12", False, None),
+        (expression.judge, (12,), "24 / 0", False, None),
+        (expression.judge, (12,), "__import__('os')", False, None),
+        (listing.judge, ("animals", "three"), "Fox, CAT and dog!", True, "cat dog fox"),
+        (listing.judge, ("animals", "three"), "cat, cat and dog", False, "cat cat dog"),
+        (word_problem.judge, ("+", 5, 7, "Tom", "pens"), "5 + 7 = 12, so 12 pens", True, "12"),
+        (formatting.judge, ("fox", "capitals"), "THE FOX RUNS.", True, None),
+        (formatting.judge, ("fox", "capitals"), "THE OWL RUNS.", False, None),
+    ],
+)
+def test_judges(judge, content, answer, correct, canonical):
+    judged = judge(answer, content)
+    assert (judged.correct, judged.answer) == (correct, canonical)
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_a_judge(text):
+    for seed in range(3):
+        item = random_item(Random(seed), [t.NAME for t in JUDGED])
+        assert verify(text, {"task": item.task, "content": list(item.content)}).correct in (True, False)
+
+
+@given(st.recursive(st.integers(0, 99).map(str), lambda s: st.tuples(s, st.sampled_from("+-*/"), s).map(lambda t: f"({t[0]} {t[1]} {t[2]})")))
+def test_the_evaluator_agrees_with_python(text):
+    from fractions import Fraction
+    import re
+
+    try:
+        expected = eval(re.sub(r"\d+", r"Fraction(\g<0>)", text), {"Fraction": Fraction})
+    except ZeroDivisionError:
+        return
+    if len(text) <= 100:
+        assert expression.evaluate(text) == expected
+
+
+def test_the_base_is_competent(base):
+    """On each verifiable task at least 32 of its held-out prompts have two or more correct samples of 16."""
+    from divwatch.config import WatchConfig
+    from divwatch.sampling import sample
+    from divwatch.verify import judge_samples
+
+    prompts = [p for p in panel() if p.verifier]
+    completions = sample(*base, prompts, WatchConfig(panel="tiny", max_new_tokens=64), seed=0)
+    judged = judge_samples(prompts, completions)
+    for task in JUDGED:
+        mine = [s for s in judged if s.task == task.NAME]
+        assert sum(sum(s.correct) >= 2 for s in mine) >= 32, task.NAME
