@@ -7,9 +7,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import expit, ndtr
 from scipy.stats import chi2, norm
 
-_DF = np.array([2.0, 2.5, 3, 4, 5, 6, 8, 11, 16, 25, 50, 200, 1e5])
+_DF = np.array([3.0, 4, 5, 6, 7, 8, 10, 13, 18, 30, 60, 250, 1e5])
 
 
 def critical_value(pairs: int, alpha: float, df: float) -> float:
@@ -31,12 +32,13 @@ def critical_value(pairs: int, alpha: float, df: float) -> float:
 
 @lru_cache(maxsize=256)
 def _critical_values(pairs: int, alpha: float) -> NDArray[np.float64]:
-    b = np.linspace(-5, 7, 73)
-    weight = norm.pdf(b) / norm.pdf(b).sum()
-    quantiles = (np.arange(40) + 0.5) / 40
+    b = np.linspace(-6, 8, 85)
+    b_weight = norm.pdf(b) / norm.pdf(b).sum()
+    edges = expit(np.linspace(-14, 14, 43))  # fine in the tails: a scale estimated far too small is what alarms
+    u_weight, quantiles = np.diff(edges), (edges[1:] + edges[:-1]) / 2
 
     def excess(c: float, u: NDArray[np.float64]) -> float:
-        p = norm.cdf(b[:, None] - np.sqrt(2) * c * u)
-        return float((weight[:, None] * np.minimum(1, pairs * p**2)).sum() / u.size - alpha)
+        p = ndtr(b[:, None] - np.sqrt(2) * c * u)
+        return float(b_weight @ np.minimum(1, pairs * p**2) @ u_weight - alpha)
 
-    return np.array([brentq(excess, 0, 1e3, args=(np.sqrt(chi2.ppf(quantiles, df) / df),)) for df in _DF])
+    return np.array([brentq(excess, 0, 1e4, args=(np.sqrt(chi2.ppf(quantiles, df) / df),), xtol=1e-4) for df in _DF])

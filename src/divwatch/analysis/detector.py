@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from divwatch.analysis.boundary import critical_value
+from divwatch.analysis.intervals import percentile_interval
 from divwatch.analysis.noise import LookNoise, look_noise
 from divwatch.analysis.onset import onset_index
 from divwatch.errors import DivwatchError
@@ -46,12 +48,17 @@ class CollapseStatus:
             return (float("nan"), float("nan"))
         return self._series.change_interval(-1) if self._series.looks else (0.0, 0.0)
 
-    @cached_property
+    @property
     def confirmed(self) -> bool:
-        beyond = -self._series.min_drop
-        return bool(
-            self.collapsed and self.change_interval[1] < beyond and self._series.change_interval(-2)[1] < beyond
-        )
+        return self.collapsed and self.beyond
+
+    @cached_property
+    def beyond(self) -> bool:
+        """The interval excluded `min_drop` in this look and in the one before, alarm or not."""
+        if np.isnan(self.change) or len(self._series.looks) < 2:
+            return False
+        drop = self._series.min_drop
+        return self.change_interval[1] < -drop and self._series.change_interval(-2)[1] < -drop
 
     @cached_property
     def _onset(self) -> tuple[int, tuple[int, int]] | None:
@@ -118,19 +125,27 @@ class CollapseDetector:
         values: [prompts], the same prompts in the same order, NaN where not computable. Steps rise; only the first, the
         baseline's, may come several times.
         """
-        x = self._checked(step, values)
-        self._steps.append(step)
-        if step == self._steps[0]:
-            self._baseline_updates.append(x)
-            self._baseline = _mean_of_updates(self._baseline_updates)
+        return self.replay([step], np.array(values, dtype=float)[None])
+
+    def replay(self, steps: Sequence[int], values: ArrayLike) -> CollapseStatus:
+        """Counts looks in as `update` does, values [looks, prompts], and says what is known after the last."""
+        table = np.array(values, dtype=float)
+        for step, row in zip(steps, table, strict=True):
+            self._check(step, row)
+            self._steps.append(step)
+            if step == self._steps[0]:
+                self._baseline_updates.append(row)
+                self._baseline = _mean_of_updates(self._baseline_updates)
+        later = [i for i, step in enumerate(steps) if step != self._steps[0]]
+        if not later:
             n = int(np.isfinite(self._baseline).sum())
             return self._status(0.0 if n and np.nanmean(self._baseline) > 0 else float("nan"), n)
-        look = _compare(step, x, self._baseline, self._looks[-1].values if self._looks else self._baseline)
-        if look is None:
-            return self._status(float("nan"), 0)
-        self._looks.append(look)
-        if self._alarm_step is None and self._beyond_boundary():
-            self._alarm_step = step
+        before = self._looks[-1].values if self._looks else self._baseline
+        for look in _compare([steps[i] for i in later], table[later], self._baseline, before):
+            if look.n:
+                self._looks.append(look)
+                if self._alarm_step is None and self._beyond_boundary():
+                    self._alarm_step = look.step
         return self._status(look.change, look.n)
 
     def _status(self, change: float, n: int) -> CollapseStatus:
@@ -149,8 +164,7 @@ class CollapseDetector:
             -look.change > self.min_drop / 2 + c * np.sqrt(look.paired + 2 * noise.wobble**2) for look in last_two
         )
 
-    def _checked(self, step: int, values: ArrayLike) -> Floats:
-        x = np.array(values, dtype=float)
+    def _check(self, step: int, x: Floats) -> None:
         if x.ndim != 1 or x.size == 0:
             raise DivwatchError(f"values at step {step} has shape {x.shape}: give one number for each prompt")
         if np.isinf(x).any():
@@ -163,7 +177,6 @@ class CollapseDetector:
                 )
             if step < last or step == last != first:
                 raise DivwatchError(f"step {step} comes after step {last}: give each look once, in the order of steps")
-        return x
 
 
 @dataclass(frozen=True)
@@ -179,29 +192,33 @@ class _Look:
     own: float
 
 
-def _compare(step: int, x: Floats, baseline: Floats, before: Floats) -> _Look | None:
-    """None where fewer than two prompts are in both or the baseline's mean is not positive."""
-    both = np.isfinite(x) & np.isfinite(baseline)
-    n = int(both.sum())
-    if n < 2:
-        return None
-    now, base = x[both], baseline[both]
-    level = base.mean()
-    if level <= 0:
-        return None
-    ratio = now.mean() / level
-    paired = _variance_of_mean(now - ratio * base) / level**2
-    neighbours = np.isfinite(x) & np.isfinite(before)
-    a, b = x[neighbours], before[neighbours]
-    if a.size < 2 or a.mean() <= 0 or b.mean() <= 0:
-        return _Look(step, x, float(ratio - 1), n, paired, paired / 2)
-    r = a.mean() / b.mean()
-    own = _variance_of_mean(a - r * b) / (1 + r**2) / a.mean() ** 2
-    return _Look(step, x, float(ratio - 1), n, paired, own)
+def _compare(steps: Sequence[int], values: Floats, baseline: Floats, before: Floats) -> list[_Look]:
+    """values: [L, N], `before` the look before the first. n is 0 where fewer than two prompts are in both, or where the
+    baseline's mean is not positive: nothing can be said then."""
+    n, now, base, paired = _ratio_parts(values, baseline[None])
+    usable = (n >= 2) & (base > 0)
+    _, a, b, residual = _ratio_parts(values, np.vstack([before[None], values[:-1]]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change, paired = now / base - 1, paired / base**2
+        own = residual / (1 + (a / b) ** 2) / a**2
+    own = np.where(np.isfinite(own) & (a > 0) & (b > 0), own, paired / 2)
+    return [
+        _Look(step, row, float(c), int(k), float(p), float(o)) if ok else _Look(step, row, float("nan"), 0, 0.0, 0.0)
+        for step, row, c, k, p, o, ok in zip(steps, values, change, n, paired, own, usable, strict=True)
+    ]
 
 
-def _variance_of_mean(x: Floats) -> float:
-    return float(x.var(ddof=1) / x.size)
+def _ratio_parts(x: Floats, y: Floats) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
+    """By row, over the prompts that x and y both have: their number, both means, and the variance of mean(x - r y) with
+    r the ratio of the means: the numerator of the variance of r (a ratio estimator's, by linearisation)."""
+    both = np.isfinite(x) & np.isfinite(y)
+    n = both.sum(axis=1)
+    x, y = np.where(both, x, 0.0), np.where(both, y, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_x, mean_y = x.sum(axis=1) / n, y.sum(axis=1) / n
+        residuals = x - (mean_x / mean_y)[:, None] * y  # their mean is 0, and 0 stands where one is missing
+        variance = (residuals**2).sum(axis=1) / (n - 1) / n
+    return n, mean_x, mean_y, variance
 
 
 def _mean_of_updates(updates: list[Floats]) -> Floats:
@@ -244,11 +261,8 @@ class _Series:
         look = self.looks[index]
         draws = _student_draws(RESAMPLES, round(self.noise.df, 1), self.seed)
         changes = self._resampled(look.values, RESAMPLES)
-        # With few prompts the percentile bootstrap is too narrow: by t over the normal and by sqrt(n / (n - 1)).
-        widen = student.ppf(0.975, look.n - 1) / 1.96 * np.sqrt(look.n / (look.n - 1))
-        changes = look.change + (changes - look.change) * widen
-        lo, hi = np.quantile((1 + changes) * (1 + np.sqrt(2) * self.noise.wobble * draws) - 1, [0.025, 0.975])
-        return float(lo), float(hi)
+        noisy = (1 + changes) * (1 + np.sqrt(2) * self.noise.wobble * draws) - 1
+        return percentile_interval(noisy, look.n)
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
         """Knee and its 90 % interval, in steps: refitted on prompts resampled in pairs with fresh wobble."""

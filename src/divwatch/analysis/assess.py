@@ -1,0 +1,189 @@
+"""From the stored looks of a run to what they say: detectors on every series, the split, and one verdict.
+
+Everything is computed anew from the history at each look, so that a resumed run counts no look twice and forgets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.intervals import bootstrap_means
+from divwatch.analysis.verdict import Verdict, judge
+from divwatch.errors import DivwatchError
+from divwatch.records import PromptScores
+
+if TYPE_CHECKING:
+    from divwatch.analysis.decompose import Decomposition
+
+Floats = NDArray[np.float64]
+
+ALL = "all"
+PRIMARY = ("sbert", "vendi", "ead")  # the first that was measured carries the alarm
+GROUPS = ("correct_diversity", "diversity")
+SPLIT_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class History:
+    """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN where missing.
+    comparable: [L], False where too few outputs were usable for the look to be held against others."""
+
+    steps: list[int]
+    ids: list[str]
+    tasks: list[str]
+    values: dict[str, Floats]
+    comparable: list[bool]
+
+    @classmethod
+    def of(cls, looks: Sequence[tuple[int, PromptScores, bool]]) -> History:
+        """From (step, scores, comparable) of each look; prompts are matched by id, those of the first look count."""
+        if not looks:
+            raise DivwatchError("no looks: take at least one before assessing")
+        looks = sorted(looks, key=lambda look: look[0])
+        first = looks[0][1]
+        row = {prompt: i for i, prompt in enumerate(first.ids)}
+        keys = {key: None for _, scores, _ in looks for key in scores.values}
+        values = {key: np.full((len(looks), len(row)), np.nan) for key in keys}
+        for at, (_, scores, _) in enumerate(looks):
+            known = [(i, row[prompt]) for i, prompt in enumerate(scores.ids) if prompt in row]
+            source, target = np.array(known, dtype=int).reshape(-1, 2).T
+            for key, column in scores.values.items():
+                values[key][at, target] = np.asarray(column, dtype=float)[source]
+        steps, comparable = [step for step, _, _ in looks], [bool(ok) for _, _, ok in looks]
+        return cls(steps, list(first.ids), list(first.tasks), values, comparable)
+
+    def series(self, key: str, task: str = ALL) -> Floats:
+        """[L, n] values of a task's prompts; for `all`, of every prompt, weighted so that tasks weigh equally."""
+        return self.series_of(self.values[key], task)
+
+    def series_of(self, table: Floats, task: str = ALL) -> Floats:
+        """`series` of any [L, N] values."""
+        tasks = np.array(self.tasks)
+        if task != ALL:
+            return table[:, tasks == task]
+        counted = np.isfinite(table[self.baseline]) if self.baseline is not None else np.isfinite(table).any(axis=0)
+        names, index = np.unique(tasks, return_inverse=True)
+        sizes = np.bincount(index, weights=counted, minlength=len(names))
+        weights = counted.sum() / np.maximum(sizes, 1) / max((sizes > 0).sum(), 1)
+        return table * weights[index]
+
+    @property
+    def baseline(self) -> int | None:
+        """Index of the first comparable look."""
+        return next((i for i, ok in enumerate(self.comparable) if ok), None)
+
+    @property
+    def last(self) -> int | None:
+        """Index of the last comparable look."""
+        return next((i for i in reversed(range(len(self.steps))) if self.comparable[i]), None)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known after a look.
+
+    statuses: (task, key) -> CollapseStatus, task "all" first; empty without a comparable look.
+    primary: the metric that carries the alarm. baseline_step, last_step: the first and the last comparable look.
+    """
+
+    primary: str | None
+    baseline_step: int | None
+    last_step: int | None
+    statuses: dict[tuple[str, str], CollapseStatus]
+    verdict: Verdict
+    _history: History = field(repr=False)
+
+    @property
+    def alarms(self) -> list[tuple[str, str, CollapseStatus]]:
+        """(task, key, status) of every series that was flagged: the whole panel first, then by step."""
+        found = [(task, key, status) for (task, key), status in self.statuses.items() if status.collapsed]
+        return sorted(found, key=lambda alarm: (alarm[0] != ALL, alarm[2].alarm_step))
+
+    @property
+    def collapsed(self) -> bool:
+        return bool(self.alarms)
+
+    @cached_property
+    def splits(self) -> dict[str, Decomposition]:
+        """Task -> split of the change between the two looks, "all" first; empty where pairs were not measured."""
+        return {
+            task: split
+            for task in [ALL, *dict.fromkeys(self._history.tasks)]
+            if (split := split_of(self._history, task))
+        }
+
+    @property
+    def split(self) -> Decomposition | None:
+        """The split over the whole panel."""
+        return self.splits.get(ALL)
+
+
+def assess(
+    history: History,
+    max_looks: int,
+    alpha: float = 0.05,
+    min_drop: float = 0.05,
+    primary: str | None = None,
+    seed: int = 0,
+) -> Assessment:
+    """Detectors on every series, the split and the verdict, from the history alone.
+
+    Watched are `correct_diversity/<primary>` and `diversity/<primary>`, over the whole panel and task by task. The
+    chance of any false alarm in the run is at most `alpha`: half of it for the whole panel, half for its tasks, each
+    half shared equally (Bonferroni; with one task the panel has all).
+    """
+    primary = primary or next((m for m in PRIMARY if f"diversity/{m}" in history.values), None)
+    keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
+    statuses = _watch(history, keys, max_looks, alpha, min_drop, seed) if history.baseline is not None else {}
+    verdict = judge(history, statuses, lambda: split_of(history), min_drop, primary)
+    first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
+    return Assessment(primary, first, last, statuses, verdict, history)
+
+
+def _watch(
+    history: History, keys: list[str], max_looks: int, alpha: float, min_drop: float, seed: int
+) -> dict[tuple[str, str], CollapseStatus]:
+    tasks = list(dict.fromkeys(history.tasks))
+    several = len(tasks) > 1
+    kept = np.flatnonzero(history.comparable)
+    steps = [history.steps[i] for i in kept]
+    statuses = {}
+    for key in keys:
+        whole = alpha / len(keys) / (2 if several else 1)
+        statuses[ALL, key] = CollapseDetector(max_looks, whole, min_drop, seed).replay(steps, history.series(key)[kept])
+    for key in keys:
+        for task in tasks:
+            detector = CollapseDetector(max_looks, alpha / len(keys) / 2 / len(tasks), min_drop, seed)
+            values = history.series(key, task)[kept]
+            statuses[task, key] = detector.replay(steps, values) if several else statuses[ALL, key]
+    return statuses
+
+
+def split_of(history: History, task: str = ALL) -> Decomposition | None:
+    """The split of the change between the first and the last comparable look; None where pairs were not measured.
+
+    Over the whole panel tasks weigh equally, as in the curves: its five numbers are means over tasks.
+    """
+    from divwatch.analysis.decompose import PairStats, decompose_pairs
+
+    if "pairs/cc_count" not in history.values or history.baseline is None or history.last == history.baseline:
+        return None
+    rows = np.flatnonzero(np.array(history.tasks) == task) if task != ALL else np.arange(len(history.tasks))
+    before, after = (
+        PairStats.from_values({key: table[look] for key, table in history.values.items()}, rows)
+        for look in (history.baseline, history.last)
+    )
+    split = decompose_pairs(before, after, draws=SPLIT_DRAWS)
+    if split.n_prompts == 0 or task != ALL:
+        return split if split.n_prompts else None
+    table = np.column_stack(list(split.per_prompt.values()))
+    found = dict(zip(split.per_prompt, bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS), strict=True))
+    means: dict[str, Any] = {name: interval.mean for name, interval in found.items()}
+    return replace(split, intervals={name: (i.lo, i.hi) for name, i in found.items()}, **means)

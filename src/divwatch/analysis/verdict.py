@@ -1,0 +1,371 @@
+"""What kind of change a run has seen, in one sentence that a person can repeat.
+
+Nothing here is a threshold of its own: a loss counts when its 95 % interval lies beyond `min_drop` in two looks
+running (`CollapseStatus.beyond`) or when an alarm was raised; two losses are compared by the interval of their paired
+difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.intervals import percentile_interval, resampled_means
+
+if TYPE_CHECKING:
+    from divwatch.analysis.assess import History
+    from divwatch.analysis.decompose import Decomposition
+
+Floats = NDArray[np.float64]
+
+KINDS = (
+    "none",
+    "aggregate collapse",
+    "narrowing among correct answers",
+    "quality control only",
+    "lexical without semantic",
+    "template collapse",
+    "degeneration",
+    "false recovery",
+    "format acquisition",
+    "not comparable",
+)
+_ALL = "all"
+_DRAWS = 1000
+# Shares of outputs where 1 is best; a loss in one of them is a loss of capability. Repetition counts as 1 - repetition.
+_CAPABILITIES = {
+    "quality/accuracy": "accuracy",
+    "quality/usable": "share of usable outputs",
+    "quality/finished": "share of finished outputs",
+    "quality/repetition": "share of outputs without loops",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind: one of KINDS. sentence: the finding with its numbers. evidence: these numbers, by name, for the record."""
+
+    kind: str
+    sentence: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(
+    history: History,
+    statuses: Mapping[tuple[str, str], CollapseStatus],
+    split: Callable[[], Decomposition | None],
+    min_drop: float,
+    primary: str | None,
+) -> Verdict:
+    """The verdict after the last look. statuses: by (task, key). split: called where the kind depends on it."""
+    if history.baseline is None or primary is None:
+        usable = _level(history, "quality/usable", -1)
+        share = "" if usable is None else f": {usable:.0%} of the outputs are finished and readable at the last"
+        why = "No look is comparable" + share if primary else "No diversity metric was measured"
+        return Verdict("not comparable", why + ".", {"usable": usable})
+    case = _Case(history, statuses, min_drop, primary)
+    for kind in (_false_recovery, _degeneration, _template, _narrowing, _aggregate, _in_tasks, _lexical, _format):
+        found = kind(case, split)
+        if found:
+            return Verdict(found[0], found[1] + case.caveat(), case.evidence)
+    return Verdict("none", case.no_change() + case.caveat(), case.evidence)
+
+
+class _Case:
+    """The evidence of one run, computed when a rule first asks for it."""
+
+    def __init__(
+        self, history: History, statuses: Mapping[tuple[str, str], CollapseStatus], min_drop: float, primary: str
+    ) -> None:
+        self.history, self.statuses, self.min_drop, self.primary = history, statuses, min_drop, primary
+        self.everything, self.correct = f"diversity/{primary}", f"correct_diversity/{primary}"
+        assert history.baseline is not None
+        self.baseline: int = history.baseline
+        self.evidence: dict[str, Any] = {}
+        self._changes: dict[str, CollapseStatus | None] = {}
+
+    def change(self, key: str) -> CollapseStatus | None:
+        """Change of `key` over the whole panel, None where it was not measured. Noted as evidence."""
+        if key not in self._changes:
+            self._changes[key] = self.statuses.get((_ALL, key)) or self._measure(key)
+            self._note(key, self._changes[key])
+        return self._changes[key]
+
+    def _measure(self, key: str) -> CollapseStatus | None:
+        history = self.history
+        if key not in history.values:
+            return None
+        # Looks that are not comparable are themselves the evidence where capability is the question.
+        kept = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in _CAPABILITIES]
+        table = history.series(key)[kept]
+        if key == "quality/repetition":
+            table = history.series_of(1 - history.values[key])[kept]
+        status = CollapseDetector(len(history.steps), min_drop=self.min_drop).replay(
+            [history.steps[i] for i in kept], table
+        )
+        return None if np.isnan(status.change) else status
+
+    def _note(self, key: str, status: CollapseStatus | None) -> None:
+        if status is not None:
+            lo, hi = status.change_interval
+            self.evidence[key] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n, "beyond": status.beyond}
+
+    def lost(self, key: str) -> bool:
+        """The loss of `key` is beyond `min_drop` in two looks running."""
+        status = self.change(key)
+        return status is not None and status.beyond
+
+    def flagged(self, key: str) -> bool:
+        """An alarm was raised on `key`, or its loss is beyond `min_drop`."""
+        status = self.change(key)
+        return status is not None and (status.collapsed or status.beyond)
+
+    def capability(self) -> tuple[str, CollapseStatus] | None:
+        """The capability that lost most, of those whose loss is beyond `min_drop`."""
+        lost = [(key, status) for key in _CAPABILITIES if self.lost(key) and (status := self.change(key))]
+        return min(lost, key=lambda item: item[1].change) if lost else None
+
+    def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
+        """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0
+        where `larger` lost more."""
+        h, now = self.history, self.history.last
+        assert now is not None
+        columns = []
+        for key in (smaller, larger):
+            values = 1 - h.values[key] if key == "quality/repetition" else h.values[key]
+            before, after = values[self.baseline], values[now]
+            both = np.isfinite(before) & np.isfinite(after)
+            columns += [np.where(both, before, np.nan), np.where(both, after, np.nan)]
+        table = np.column_stack(columns)
+        draws = np.vstack([resampled_means(table, strata=h.tasks, draws=_DRAWS), _task_means(table, h.tasks)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gap = draws[:, 1] / draws[:, 0] - draws[:, 3] / draws[:, 2]
+        lo, hi = percentile_interval(gap[:-1], len(h.tasks), strata=len(set(h.tasks)))
+        return float(gap[-1]), lo, hi
+
+    def risen_from_lowest(self, key: str) -> bool:
+        """`key` has come up from its lowest two looks running by more than `min_drop` of the baseline, beyond noise."""
+        h = self.history
+        kept = [i for i in range(len(h.steps)) if h.comparable[i]]
+        table = h.series(key)[kept]
+        if len(kept) < 5:
+            return False
+        low = np.nanmean(np.stack([table[1:-1], table[2:]]), axis=0)  # [looks - 2, prompts], two looks running
+        with np.errstate(invalid="ignore"):
+            lowest = low[int(np.argmin(np.nanmean(low, axis=1)))]
+        latest, base = np.nanmean(table[-2:], axis=0), float(np.nanmean(table[0]))
+        rise = (latest - lowest)[np.isfinite(latest - lowest)]
+        if len(rise) < 2:
+            return False
+        lo, _ = percentile_interval(resampled_means(rise, draws=_DRAWS)[:, 0], len(rise))
+        return float(rise.mean()) > self.min_drop * base and lo > 0
+
+    # words
+
+    def loss(self, key: str) -> str:
+        """'38 % (95 % interval 31 to 45 %)' of a loss; a gain is given as such by `moved`."""
+        status = self.change(key)
+        assert status is not None
+        lo, hi = status.change_interval
+        return f"{-status.change:.0%} (95 % interval {-hi:.0%} to {-lo:.0%})"
+
+    def moved(self, key: str) -> str:
+        status = self.change(key)
+        assert status is not None
+        lo, hi = status.change_interval
+        return f"{status.change:+.0%} (95 % interval {lo:+.0%} to {hi:+.0%})"
+
+    def onset(self, key: str) -> str:
+        status = self.change(key)
+        if status is None or status.onset_step is None or status.onset_interval is None:
+            return ""
+        lo, hi = status.onset_interval
+        between = f" (90 % interval {lo} to {hi})" if lo != hi else ""
+        return f", beginning at step {status.onset_step}{between}"
+
+    def levels(self, key: str) -> str:
+        before, after = _level(self.history, key, self.baseline), _level(self.history, key, -1)
+        return "" if before is None or after is None else f"{before:.2f} to {after:.2f}"
+
+    def accuracy(self) -> str:
+        levels = self.levels("quality/accuracy")
+        return f"; accuracy went from {levels}" if levels else ""
+
+    def back(self, key: str) -> str:
+        """Said where a flagged loss is no longer there."""
+        status = self.change(key)
+        if status is None or not status.collapsed or status.change_interval[1] < 0:
+            return ""
+        return f" It was flagged at step {status.alarm_step} and has come back since."
+
+    def no_change(self) -> str:
+        status = self.change(self.everything)
+        if status is None or len([ok for ok in self.history.comparable if ok]) < 2:
+            return "One comparable look so far: nothing to compare it with."
+        text = f"No collapse: diversity changed by {self.moved(self.everything)}"
+        if self.change(self.correct) is not None:
+            text += f", among correct answers by {self.moved(self.correct)}"
+        return text + "."
+
+    def caveat(self) -> str:
+        if self.baseline == 0:
+            return ""
+        step = self.history.steps[self.baseline]
+        return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+Rule = tuple[str, str] | None
+Split = Callable[[], "Decomposition | None"]
+
+
+def _false_recovery(case: _Case, split: Split) -> Rule:
+    """Wrong outputs carry the diversity: it holds or comes back over all outputs, stays down among correct ones, and
+    accuracy falls."""
+    correct, everything = case.change(case.correct), case.change(case.everything)
+    if correct is None or everything is None or not case.lost("quality/accuracy"):
+        return None
+    if not case.flagged(case.correct) or correct.change_interval[1] >= 0:
+        return None
+    gap, lo, _ = case.losses_differ(case.everything, case.correct)
+    holds = everything.change > -case.min_drop or case.risen_from_lowest(case.everything)
+    if not (lo > 0 and holds):
+        return None
+    case.evidence["gap"] = {"change": gap, "lo": lo}
+    return (
+        "false recovery",
+        f"Diversity over all outputs ({case.moved(case.everything)}) is carried by wrong answers: among correct "
+        f"answers it is {case.moved(case.correct)}{case.accuracy()}. This is no recovery.",
+    )
+
+
+def _degeneration(case: _Case, split: Split) -> Rule:
+    """Capability went, and diversity no further than capability."""
+    worst = case.capability()
+    if worst is None:
+        return None
+    key, _ = worst
+    for diversity in (case.correct, case.everything):
+        if case.flagged(diversity):
+            _, lo, _ = case.losses_differ(key, diversity)
+            if lo > 0:  # more diversity than capability was lost: a collapse, whatever else
+                return None
+    return (
+        "degeneration",
+        f"Capability is lost, not just diversity: the {_CAPABILITIES[key]} went from {case.levels(key)}, a loss of "
+        f"{case.loss(key)}; diversity changed by {case.moved(case.everything)}.",
+    )
+
+
+def _template(case: _Case, split: Split) -> Rule:
+    """Outputs of different prompts grow alike, more than the outputs of one prompt do."""
+    across = f"across/{case.primary}"
+    if not case.lost(across):
+        return None
+    if case.flagged(case.everything) and not case.losses_differ(case.everything, across)[1] > 0:
+        return None
+    return (
+        "template collapse",
+        f"Outputs depend less on the prompt: the distance between answers to different prompts fell by "
+        f"{case.loss(across)}, while diversity within a prompt changed by {case.moved(case.everything)}.",
+    )
+
+
+def _narrowing(case: _Case, split: Split) -> Rule:
+    status = case.change(case.correct)
+    if status is None or not status.collapsed:
+        return None
+    text = f"Correct answers narrowed: their diversity fell by {case.loss(case.correct)}{case.onset(case.correct)}"
+    if case.change(case.everything) is not None:
+        text += f"; over all outputs it changed by {case.moved(case.everything)}"
+    return "narrowing among correct answers", text + case.accuracy() + "." + case.back(case.correct)
+
+
+def _aggregate(case: _Case, split: Split) -> Rule:
+    status = case.change(case.everything)
+    if status is None or not status.collapsed:
+        return None
+    fell = f"Diversity fell by {case.loss(case.everything)}{case.onset(case.everything)}"
+    correct = case.change(case.correct)
+    if correct is None:
+        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.back(case.everything)
+    parts = split()
+    if parts is not None:
+        lo, hi = parts.intervals["quality_control"]
+        case.evidence["quality_control"] = {"change": parts.quality_control, "lo": lo, "hi": hi, "total": parts.total}
+        only = hi < 0 and parts.quality_control <= parts.total / 2 and correct.change_interval[1] > -case.min_drop
+        if only and not case.lost("quality/accuracy"):
+            return (
+                "quality control only",
+                f"{fell}, by fewer wrong answers: {parts.quality_control / parts.total:.0%} of the loss is quality "
+                f"control, and correct answers are as spread as before ({case.moved(case.correct)}){case.accuracy()}.",
+            )
+    text = f"{fell}; among correct answers the change is {case.moved(case.correct)}{case.accuracy()}."
+    return "aggregate collapse", text + case.back(case.everything)
+
+
+def _in_tasks(case: _Case, split: Split) -> Rule:
+    """Nothing in the whole panel, but in a task."""
+    for key, kind, what in (
+        (case.correct, "narrowing among correct answers", "correct answers narrowed"),
+        (case.everything, "aggregate collapse", "diversity fell"),
+    ):
+        found = [(task, status) for (task, k), status in case.statuses.items() if k == key and status.collapsed]
+        if found:
+            said = []
+            for task, status in found:
+                lo, hi = status.change_interval
+                said.append(
+                    f"{task} {-status.change:.0%} ({-hi:.0%} to {-lo:.0%}), beginning at step {status.onset_step}"
+                )
+                case.evidence[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
+            return kind, f"In {len(found)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(said)}."
+    return None
+
+
+def _lexical(case: _Case, split: Split) -> Rule:
+    if case.primary == "ead" or not case.lost("diversity/ead"):
+        return None
+    return (
+        "lexical without semantic",
+        f"Wording narrowed and meaning did not: lexical diversity fell by {case.loss('diversity/ead')}, "
+        f"semantic diversity changed by {case.moved(case.everything)}.",
+    )
+
+
+def _format(case: _Case, split: Split) -> Rule:
+    if case.baseline == 0:
+        return None
+    before, after = _level(case.history, "quality/usable", 0), _level(case.history, "quality/usable", -1)
+    share = (
+        ""
+        if before is None or after is None
+        else f" ({before:.0%} of the outputs were usable at first, {after:.0%} now)"
+    )
+    return (
+        "format acquisition",
+        f"The model learnt the answer format{share}: the start is no baseline. {case.no_change()}",
+    )
+
+
+def _level(history: History, key: str, look: int) -> float | None:
+    if key not in history.values:
+        return None
+    mean = float(_task_means(history.values[key][look][:, None], history.tasks)[0])
+    return None if np.isnan(mean) else mean
+
+
+def _task_means(table: Floats, tasks: list[str]) -> Floats:
+    """Equal-weight mean over tasks of each column's task means, NaN left out."""
+    there = np.isfinite(table)
+    labels = np.unique(tasks, return_inverse=True)[1]
+    member = np.eye(labels.max() + 1)[:, labels]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = (member @ np.where(there, table, 0.0)) / (member @ there)
+    counted = np.isfinite(means)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(counted, means, 0.0).sum(axis=0) / counted.sum(axis=0)
