@@ -103,7 +103,7 @@ def score_prompts(
     nli_rng: random.Random | None = None,
     keep_unusable: bool = False,
 ) -> PromptScores:
-    """Every asked-for metric for every prompt, NaN where it cannot be computed (fewer than two outputs left, or than m).
+    """Every asked-for metric for every prompt, NaN where it cannot be computed (fewer than two outputs, or than m).
 
     Keys: `diversity/<metric>` over usable outputs, `correct_diversity/<metric>` over correct ones (where anything was
     judged), `quality/*`, and `pairs/*` whenever sbert is asked for: all that `decompose_pairs` needs.
@@ -145,7 +145,7 @@ def score_prompts(
 def quality_values(
     samples: Sequence[PromptSamples], k: int, seed: int = 0, finished: Sequence[Sequence[bool]] | None = None
 ) -> dict[str, np.ndarray]:
-    """The `quality/*` keys, all K outputs counted: an unusable output is a wrong one. pass@k and majority@k at this k."""
+    """The `quality/*` keys over all K outputs, an unusable one being wrong; pass@k and majority@k at this k."""
     judged = any(s.correct is not None for s in samples)
     rows: dict[str, list[float]] = {"usable": [quality.accuracy(s.usable) for s in samples]}
     rows["repetition"] = [lexical.repetition(s.outputs) for s in samples]
@@ -307,7 +307,7 @@ def _of_grams(grams: Sequence[np.ndarray], kind: str, m: int | None, seed: int) 
     sizes = np.array([len(gram) for gram in grams])
     for k in np.unique(sizes[sizes >= 2]):
         at = np.flatnonzero(sizes == k)
-        batch = np.stack([grams[i] for i in at])
+        batch = np.stack([grams[int(i)] for i in at])
         if kind == "distance":
             values[at] = embedding.pairwise_distance_of_gram(batch)
         elif m is None:
@@ -318,7 +318,7 @@ def _of_grams(grams: Sequence[np.ndarray], kind: str, m: int | None, seed: int) 
 
 
 def _pair_values(context: _Context) -> dict[str, np.ndarray]:
-    """Pairs of usable outputs by correctness. A prompt that was not judged has none; one with fewer than two outputs too."""
+    """Pairs of usable outputs by correctness; NaN for a prompt that was not judged or has fewer than two of them."""
     table = np.full((len(context.samples), 6), np.nan)
     for row, sample, gram, at in zip(
         table, context.samples, context.cosines("diversity", "sbert"), context.members["diversity"], strict=True
@@ -329,7 +329,7 @@ def _pair_values(context: _Context) -> dict[str, np.ndarray]:
 
 
 def _across_values(context: _Context) -> np.ndarray:
-    """Distance between outputs of different prompts of one task, a value a prompt; its mean over a task is the task's."""
+    """Distance between outputs of different prompts of a task, a value a prompt; the mean over a task is the task's."""
     assert context.centres is not None
     tasks = np.array([s.task for s in context.samples])
     values = np.full(len(tasks), np.nan)

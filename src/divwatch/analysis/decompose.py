@@ -1,0 +1,201 @@
+"""How much of a change in diversity is quality control and how much is narrowing: an exact split, prompt by prompt.
+
+Pairs of outputs fall into three groups: correct-correct (cc), correct-wrong (cw), wrong-wrong (ww). With w_g the share
+of pairs in group g and D_g the mean distance in it, the mean pairwise distance is D = sum_g w_g D_g, and its change is
+exactly
+
+    sum_g (w_g1 - w_g0) (D_g0 + D_g1) / 2     quality control: outputs changed group
+  + sum_g (w_g0 + w_g1) / 2 (D_g1 - D_g0)     narrowing within each group: genuine (cc), cross (cw), error (ww)
+
+A group that is empty on one side has no D there; it is taken from the other side, so that its whole effect is quality
+control. All signs: negative = diversity lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means, bootstrap_ratio
+from divwatch.errors import DivwatchError
+from divwatch.metrics import embedding
+
+PARTS = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
+_CORRECT_PAIRS = 0
+
+
+@dataclass(frozen=True)
+class PairStats:
+    """Pairs of outputs of N prompts, by correctness.
+
+    counts:    [N, 3], in the order cc, cw, ww. A prompt with no pair at all, or with NaN, is missing.
+    distances: [N, 3], mean distance in the group, NaN where it is empty.
+    vendi_all, vendi_correct: [N] or None, Vendi score over all and over the correct outputs (NaN where missing).
+    """
+
+    counts: np.ndarray
+    distances: np.ndarray
+    vendi_all: np.ndarray | None = None
+    vendi_correct: np.ndarray | None = None
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], rows: Any = slice(None)) -> PairStats:
+        """From the `values` of `PromptScores`; `rows` picks prompts."""
+        from divwatch.scoring import PAIR_KEYS
+
+        missing = [key for key in PAIR_KEYS if key not in values]
+        if missing:
+            raise DivwatchError(f"no {missing[0]} in these scores: score with the metric sbert and a verifier")
+        table = np.column_stack([np.asarray(values[key], dtype=float)[rows] for key in PAIR_KEYS])
+        vendi = [values.get(f"{group}/vendi") for group in ("diversity", "correct_diversity")]
+        return cls(
+            table[:, :3], table[:, 3:], *(None if v is None else np.asarray(v, dtype=float)[rows] for v in vendi)
+        )
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Share of pairs by group, [N, 3]; NaN for a missing prompt."""
+        counts = np.asarray(self.counts, dtype=float)
+        total = counts.sum(axis=1, keepdims=True)
+        return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+    @property
+    def all(self) -> np.ndarray:
+        """D over all outputs, [N]; NaN for a missing prompt."""
+        return np.sum(self.weights * np.nan_to_num(np.asarray(self.distances, dtype=float)), axis=1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """D over correct outputs, [N]; NaN for a prompt with fewer than two."""
+        has = np.nan_to_num(np.asarray(self.counts, dtype=float)[:, _CORRECT_PAIRS]) > 0
+        return np.where(has, np.asarray(self.distances, dtype=float)[:, _CORRECT_PAIRS], np.nan)
+
+
+@dataclass(frozen=True)
+class PaperView:
+    """The paper's numbers on one choice of prompts: (before, after) means, each with its interval, and the share.
+
+    share: change of D_c / change of D_a, the share of the loss that persists among correct answers. Outside [0, 1]
+    where the two move apart; its interval is NaN where the sign of the change of D_a is not sure.
+    v_a, v_c: Vendi scores, None where none were given. v_c as in the paper grows with the number of correct outputs.
+    """
+
+    d_a: tuple[Interval, Interval]
+    d_c: tuple[Interval, Interval]
+    v_a: tuple[Interval, Interval] | None
+    v_c: tuple[Interval, Interval] | None
+    share: Interval
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The split of the change of the mean pairwise distance, averaged over the prompts that both sides have.
+
+    total = quality_control + genuine_narrowing + cross_narrowing + error_narrowing, exactly. Negative = diversity lost.
+    intervals: 95 % bootstrap intervals over prompts, paired, by the names of the five numbers.
+    n_prompts: prompts with at least two outputs on both sides. per_prompt: [N] by name, NaN for the others.
+    common:    the paper's numbers over prompts with two correct outputs on both sides.
+    own:       the paper's numbers as it takes them: D_a over each side's prompts, D_c over each side's prompts with two
+               correct outputs. The two sides then differ in their prompts, which can make a change where there is none.
+    """
+
+    total: float
+    quality_control: float
+    genuine_narrowing: float
+    cross_narrowing: float
+    error_narrowing: float
+    intervals: dict[str, tuple[float, float]]
+    n_prompts: int
+    per_prompt: dict[str, np.ndarray]
+    common: PaperView
+    own: PaperView
+
+
+Judged = Sequence[tuple[Any, Any]]
+
+
+def decompose(
+    before: Judged, after: Judged, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Decomposition:
+    """Split the change of mean pairwise distance between two sets of samples of the same prompts.
+
+    before, after: one `(embeddings [K, d] L2-normalised, correct [K] bool)` a prompt, the same prompts in the same
+    order; K may differ. Units: cosine distance. Raises DivwatchError where the lists or shapes do not match.
+
+    >>> apart, alike, right = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [True, True]
+    >>> split = decompose([(apart, right)] * 3, [(alike, right)] * 3)
+    >>> split.total, split.genuine_narrowing, split.quality_control
+    (-1.0, -1.0, 0.0)
+    """
+    return decompose_pairs(pair_stats(before), pair_stats(after), level=level, draws=draws, seed=seed)
+
+
+def pair_stats(judged: Judged) -> PairStats:
+    """The pair statistics, and plain Vendi scores, of `(embeddings, correct)` prompts."""
+    counts, distances = np.zeros((len(judged), 3)), np.full((len(judged), 3), np.nan)
+    vendi = np.full((len(judged), 2), np.nan)
+    for i, (e, flags) in enumerate(judged):
+        e, right = np.asarray(e, dtype=np.float64), np.asarray(flags, dtype=bool)
+        if e.ndim != 2 or right.shape != e.shape[:1]:
+            raise DivwatchError(
+                f"prompt {i} has embeddings {e.shape} and correct {right.shape}: give [K, d] and [K] for each prompt"
+            )
+        gram = embedding.gram(e)
+        counts[i], distances[i] = embedding.pair_statistics(gram, right)
+        vendi[i] = [
+            embedding.vendi_of_gram(gram[np.ix_(at, at)]) if at.sum() >= 2 else np.nan for at in (right | True, right)
+        ]
+    return PairStats(counts, distances, vendi[:, 0], vendi[:, 1])
+
+
+def decompose_pairs(
+    before: PairStats, after: PairStats, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Decomposition:
+    """`decompose` from stored pair statistics: the same numbers without the embeddings."""
+    if len(before.counts) != len(after.counts):
+        raise DivwatchError(
+            f"before has {len(before.counts)} prompts, after {len(after.counts)}: give the same prompts, in one order"
+        )
+    parts = _parts(before, after)
+    per_prompt = {"total": sum(parts.values(), np.zeros(len(before.counts)))} | parts
+    found = bootstrap_means(np.column_stack(list(per_prompt.values())), level=level, draws=draws, seed=seed)
+    values = {name: interval.mean for name, interval in zip(per_prompt, found, strict=True)}
+    values["total"] = sum(values[name] for name in PARTS)
+    options = {"level": level, "draws": draws, "seed": seed}
+    both = ~np.isnan(before.correct + after.correct)
+    return Decomposition(
+        **values,
+        intervals={name: (interval.lo, interval.hi) for name, interval in zip(per_prompt, found, strict=True)},
+        n_prompts=found[0].n,
+        per_prompt=per_prompt,
+        common=_paper_view(before, after, both, options),
+        own=_paper_view(before, after, None, options),
+    )
+
+
+def _parts(before: PairStats, after: PairStats) -> dict[str, np.ndarray]:
+    """The four parts of every prompt, [N] each, NaN where a side has no pairs."""
+    w0, w1 = before.weights, after.weights
+    d0, d1 = (np.where(s.weights > 0, np.asarray(s.distances, dtype=float), np.nan) for s in (before, after))
+    d0, d1 = np.where(np.isnan(d0), d1, d0), np.where(np.isnan(d1), d0, d1)
+    d0, d1 = np.nan_to_num(d0), np.nan_to_num(d1)  # empty on both sides: its weight is 0
+    control = np.sum((w1 - w0) * (d0 + d1) / 2, axis=1)
+    narrowing = (w0 + w1) / 2 * (d1 - d0)
+    return dict(zip(PARTS, [control, *narrowing.T], strict=True))
+
+
+def _paper_view(before: PairStats, after: PairStats, rows: np.ndarray | None, options: dict[str, Any]) -> PaperView:
+    """Means of D_a, D_c, V_a, V_c before and after over `rows`, or over the prompts that each side has of its own."""
+    at: Any = slice(None) if rows is None else rows
+    distance = np.column_stack([before.all, after.all, before.correct, after.correct])[at]
+    d = bootstrap_means(distance, **options)
+    vendi = [
+        None if first is None or second is None else bootstrap_means(np.column_stack([first, second])[at], **options)
+        for first, second in ((before.vendi_all, after.vendi_all), (before.vendi_correct, after.vendi_correct))
+    ]
+    v_a, v_c = (None if v is None else (v[0], v[1]) for v in vendi)
+    share = bootstrap_ratio(distance, [0, 0, -1, 1], [-1, 1, 0, 0], **options)
+    return PaperView((d[0], d[1]), (d[2], d[3]), v_a, v_c, share)

@@ -1,0 +1,197 @@
+"""Bootstrap intervals of means over prompts. The prompt is the unit that is resampled: its K outputs stay together.
+
+One matrix of resampling weights serves every column, so that intervals of different metrics are joint and differences
+paired. Intervals are percentile intervals with the small-sample expansion of Hesterberg (2015, The American
+Statistician 69, 371-386): a plain percentile interval of n values is too narrow by the factor sqrt((n - 1) / n) and by
+the difference of t and z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import norm, t
+
+DRAWS = 2000
+_BLOCK_CELLS = (
+    4_000_000  # resampling weights held at a time (32 MB), so that 100,000 prompts need no more memory than 1,000
+)
+
+
+class Interval(NamedTuple):
+    """An estimate, its interval, and the number of prompts behind it. lo and hi are NaN for fewer than two prompts."""
+
+    mean: float
+    lo: float
+    hi: float
+    n: int
+
+
+def resampled_means(
+    values: Any, *, strata: Sequence[Any] | None = None, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """Means of every column over bootstrap samples of the rows.
+
+    values: [n, c] (or [n]), NaN where missing; a resampled mean is over the rows that are there.
+    strata: one label a row (the task). Rows are then resampled within their stratum, and the mean is the equal-weight
+            mean over strata of the strata's means; strata without a value in a column are left out of that column.
+    Returns [draws, c]. Column j of any call with the same n, strata and seed uses the same resamples: differences are
+    paired.
+
+    >>> resampled_means([[1.0], [1.0]], draws=3).tolist()
+    [[1.0], [1.0], [1.0]]
+    """
+    table = np.asarray(values, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    labels = np.zeros(len(table), dtype=int) if strata is None else _codes(strata)
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((draws, table.shape[1]))
+    counted = np.zeros(table.shape[1])
+    for label in range(labels.max(initial=-1) + 1):
+        rows = table[labels == label]
+        there = ~np.isnan(rows)
+        present = there.any(axis=0)
+        means = _stratum_means(np.where(there, rows, 0.0), there.astype(float), draws, rng)
+        sums[:, present] += means[:, present]
+        counted += present
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums / counted
+
+
+def _codes(labels: Sequence[Any]) -> np.ndarray:
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(label, len(seen)) for label in labels], dtype=int)
+
+
+def _stratum_means(filled: np.ndarray, there: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Ratio of resampled sums to resampled counts. A resample without any value falls back on the observed mean."""
+    n = len(filled)
+    both = np.hstack([filled, there])
+    out = np.empty((draws, both.shape[1]))
+    step = max(1, _BLOCK_CELLS // max(n, 1))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        weights = rng.multinomial(n, np.full(n, 1.0 / n), size=size).astype(float)
+        out[start : start + size] = weights @ both
+    sums, counts = np.hsplit(out, 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = filled.sum(axis=0) / there.sum(axis=0)
+        return np.where(counts > 0, sums / counts, observed)
+
+
+def percentile_interval(resampled: np.ndarray, n: int, level: float = 0.95, strata: int = 1) -> tuple[float, float]:
+    """The interval that bootstrap replicates of a mean of `n` values in `strata` strata give, expanded for small n.
+
+    Returns (lo, hi); (NaN, NaN) where n - strata < 1, for one value says nothing about its spread.
+    """
+    replicates = np.asarray(resampled, dtype=float)
+    replicates = replicates[np.isfinite(replicates)]
+    freedom = n - strata
+    if freedom < 1 or len(replicates) == 0:
+        return float("nan"), float("nan")
+    widened = np.sqrt(n / freedom) * t.ppf(0.5 + level / 2, freedom)
+    tail = norm.cdf(-widened)
+    lo, hi = np.quantile(replicates, [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+def bootstrap_mean(
+    values: Any,
+    *,
+    strata: Sequence[Any] | None = None,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Mean over prompts with its bootstrap interval. NaN = missing, left out and not counted in n.
+
+    With `strata` (a task a prompt) the mean is the equal-weight mean over tasks, resampled within tasks.
+
+    >>> bootstrap_mean([0.2, 0.4, float("nan"), 0.6]).n
+    3
+    """
+    return bootstrap_means(
+        np.asarray(values, dtype=float)[:, None], strata=strata, level=level, draws=draws, seed=seed
+    )[0]
+
+
+def bootstrap_means(
+    table: Any,
+    *,
+    strata: Sequence[Any] | None = None,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[Interval]:
+    """`bootstrap_mean` of every column of [n, c], with the same resamples for all."""
+    table = np.asarray(table, dtype=float)
+    if len(table) == 0:
+        return [Interval(float("nan"), float("nan"), float("nan"), 0)] * table.shape[1]
+    replicates = resampled_means(table, strata=strata, draws=draws, seed=seed)
+    labels = np.zeros(len(table), dtype=int) if strata is None else _codes(strata)
+    found = []
+    for column, resampled in zip(table.T, replicates.T, strict=True):
+        there = ~np.isnan(column)
+        groups = np.unique(labels[there])
+        if len(groups) == 0:
+            found.append(Interval(float("nan"), float("nan"), float("nan"), 0))
+            continue
+        mean = float(np.mean([column[there & (labels == g)].mean() for g in groups]))
+        n = int(there.sum())
+        found.append(Interval(mean, *percentile_interval(resampled, n, level, len(groups)), n))
+    return found
+
+
+def bootstrap_difference(before: Any, after: Any, **options: Any) -> Interval:
+    """Mean of after - before over the prompts that both have, paired by prompt. Options as in `bootstrap_mean`.
+
+    >>> bootstrap_difference([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]).mean
+    0.5
+    """
+    return bootstrap_mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float), **options)
+
+
+def ratio_of_means(
+    numerator: Any, denominator: Any, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """mean(numerator) / mean(denominator) over the prompts that have both, paired; interval as in `bootstrap_ratio`.
+
+    >>> ratio_of_means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).mean
+    0.5
+    """
+    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    there = ~(np.isnan(top) | np.isnan(bottom))
+    table = np.column_stack([top[there], bottom[there]])
+    return bootstrap_ratio(table, [1.0, 0.0], [0.0, 1.0], level=level, draws=draws, seed=seed)
+
+
+def bootstrap_ratio(
+    table: Any,
+    top: Sequence[float],
+    bottom: Sequence[float],
+    *,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """(top . m) / (bottom . m), m the means of the columns of [n, c] over the rows that each has; paired by prompt.
+
+    The interval is NaN where the sign of the denominator is not sure (it changes in more than 1 % of the resamples):
+    data then do not bound the ratio. n counts the rows with any value.
+    """
+    table = np.asarray(table, dtype=float)
+    there = ~np.isnan(table)
+    n = int(there.any(axis=1).sum())
+    nan = float("nan")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.where(there, table, 0.0).sum(axis=0) / there.sum(axis=0)
+        estimate = float(np.dot(means, top) / np.dot(means, bottom))
+        if not np.isfinite(estimate):
+            return Interval(nan, nan, nan, n)
+        resampled = resampled_means(table, draws=draws, seed=seed)
+        denominator = resampled @ np.asarray(bottom)
+        if max(np.mean(denominator > 0), np.mean(denominator < 0)) < 0.99:
+            return Interval(estimate, nan, nan, n)
+        return Interval(estimate, *percentile_interval(resampled @ np.asarray(top) / denominator, n, level), n)
