@@ -63,7 +63,11 @@ def write_run(
     directory = output / "divwatch"
     for name in ("scores", "completions"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    panel = [{"id": f"{t}-{i}", "task": t, "text": f"{t} question {i}: give one answer."} for t in tasks for i in range(prompts)]
+    panel = [
+        {"id": f"{t}-{i}", "task": t, "text": f"{t} question {i}: give one answer."}
+        for t in tasks
+        for i in range(prompts)
+    ]
     traits = _traits(panel, seed)
     rng = np.random.default_rng(noise_seed)
     steps = sorted({round(s) for s in np.linspace(0, course.steps, looks)})
@@ -72,7 +76,11 @@ def write_run(
         for i, step in enumerate(steps):
             status, reason = course.status.get(step, ("ok", ""))
             record: dict[str, Any] = {"step": step, "status": status, "reason": reason or None, "time": 1.8e9 + 40 * i}
-            record["seconds"] = {"sample": 3.1 + rng.random(), "score": 1.2 + rng.random() * 0.3, "total": 5.2 + rng.random()}
+            record["seconds"] = {
+                "sample": 3.1 + rng.random(),
+                "score": 1.2 + rng.random() * 0.3,
+                "total": 5.2 + rng.random(),
+            }
             if status != "failed":
                 scores = _scores(panel, traits, course, level, step, rng)
                 scores.to_parquet(directory / "scores" / f"step-{step:08d}.parquet")
@@ -123,7 +131,10 @@ def _traits(panel: list[dict[str, str]], seed: int) -> pd.DataFrame:
 
 def _scores(panel, traits, course: Course, level, step: int, rng) -> pd.DataFrame:
     along = 1 - np.exp(-max(0, step - course.onset) / max(6, 0.16 * course.steps))
-    retained = [before * (1 + (end - 1) * along) for before, end in zip(level, (course.retained, course.correct_retained), strict=True)]
+    retained = [
+        before * (1 + (end - 1) * along)
+        for before, end in zip(level, (course.retained, course.correct_retained), strict=True)
+    ]
     a0, a1 = course.accuracy
     p = 1 / (1 + np.exp(-(np.log((a0 + (a1 - a0) * along) / (1 - a0 - (a1 - a0) * along)) + traits["skill"])))
     correct = rng.binomial(K, p)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from divwatch.errors import DivwatchError
-from divwatch.report.layout import Lineage, lay_out, slot_lengths
+from divwatch.report.layout import Lineage, lay_out, slot_lengths, stage_name
 from divwatch.report.read import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
@@ -23,7 +23,6 @@ NAMES = {
     "nli": "NLI diversity",
     "ast": "AST distance",
 }
-
 
 
 @dataclass
@@ -44,12 +43,18 @@ class Report:
     def primary(self) -> str:
         return self.metrics[0]
 
+    @property
+    def slot_names(self) -> list[str]:
+        return [stage_name(slot) for slot in self.slots]
+
 
 def build(paths: Sequence[Path]) -> Report:
     """Load `paths` and lay the lineages out. Raises DivwatchError where there is no look to show."""
     runs = load_runs(paths)
     if not any(len(run.means) for run in runs):
-        raise DivwatchError(f"no finished look in {_few(paths)}: let the run take its first look, or see events.jsonl for why none worked")
+        raise DivwatchError(
+            f"no finished look in {_few(paths)}: let the run take its first look, or see events.jsonl for why none worked"
+        )
     chains, slots = lay_out(lineages(runs))
     curves = pd.concat([lineage.curves() for lineage in chains], ignore_index=True)
     looks = pd.concat([lineage.looks() for lineage in chains], ignore_index=True)
@@ -80,7 +85,11 @@ def cost(looks: pd.DataFrame) -> pd.DataFrame:
 
 def settings(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]], list[str]]:
     """(what all runs share, what differs: a value a run, names of the runs)."""
-    runs = list({run.directory: (f"{v.name} {v.stages[n]}", run) for v in report.lineages for n, run in enumerate(v.runs)}.values())
+    runs = list(
+        {
+            run.directory: (f"{v.name} {v.stages[n]}", run) for v in report.lineages for n, run in enumerate(v.runs)
+        }.values()
+    )
     flat = [_flatten(run.meta) for _, run in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     shared, differing = [], []

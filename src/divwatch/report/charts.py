@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from divwatch.report import svg
 from divwatch.report.build import Report, metric_name
-from divwatch.report.layout import Lineage
+from divwatch.report.findings import Found
+from divwatch.report.layout import Lineage, stage_name
+from divwatch.report.text import between, percent
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Drawer:
 
     def __init__(self, report: Report):
         self.report = report
-        self.axis = svg.Axis(report.slots, report.lengths)
-        self.groups: dict[Any, pd.DataFrame] = dict(tuple(report.curves.groupby(["lineage", "task", "key"], sort=False)))
+        self.axis = svg.Axis(report.slot_names, report.lengths)
+        self.groups: dict[Any, pd.DataFrame] = dict(
+            tuple(report.curves.groupby(["lineage", "task", "key"], sort=False))
+        )
 
     def series(self, task: str, key: str) -> list[svg.Series]:
         made = []
@@ -59,13 +65,44 @@ class Drawer:
         """Diversity, correct-answer diversity and accuracy of all tasks together."""
         charts = []
         for i, metric in enumerate(self.report.metrics):
-            for key, title in ((f"diversity/{metric}", "Diversity"), (f"correct_diversity/{metric}", "Correct-answer diversity")):
+            for key, title in (
+                (f"diversity/{metric}", "Diversity"),
+                (f"correct_diversity/{metric}", "Correct-answer diversity"),
+            ):
                 panel = self.panel(f"{title}: {metric_name(metric)}", "all", key)
-                caption = "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                caption = (
+                    "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                )
                 charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
         accuracy = self.panel("Accuracy", "all", "quality/accuracy", percent=True, y_range=(0.0, 1.0))
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
+
+    def splits(self, found: Sequence[Found]) -> list[Chart]:
+        """A forest plot a lineage: the change from the base to the end and its parts, then the same of each stage."""
+        table = self.report.tables["split"]
+        table = table[table["task"] == "all"].dropna(subset=["value"])
+        if table.empty:
+            return []
+        limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
+        x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
+        charts = []
+        for f in found:
+            mine = table[table["lineage"] == f.lineage.name]
+            groups = [
+                (
+                    stage_name(str(stage)),
+                    [svg.Bar(r.name, r.value, r.lo, r.hi, r.part == "total") for r in part.itertuples(index=False)],
+                )
+                for stage, part in mine.groupby("stage", sort=False)
+            ]
+            if groups:
+                label = f"{f.lineage.name}, {groups[0][0]}: " + ", ".join(
+                    f"{b.name} {percent(b.value)}" for b in groups[0][1]
+                )
+                drawn = svg.forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
+                charts.append(Chart(drawn, _share_caption(f)))
+        return charts
 
     def multiples(self, references: pd.DataFrame) -> list[Chart]:
         """Per task: diversity, correct-answer diversity and accuracy, one above the other."""
@@ -73,7 +110,10 @@ class Drawer:
         for task in self.report.tasks:
             for i, metric in enumerate(self.report.metrics):
                 panels = []
-                for key, title in ((f"diversity/{metric}", "Diversity"), (f"correct_diversity/{metric}", "Correct-answer diversity")):
+                for key, title in (
+                    (f"diversity/{metric}", "Diversity"),
+                    (f"correct_diversity/{metric}", "Correct-answer diversity"),
+                ):
                     known = references[(references["task"] == task) & (references["key"] == key)]
                     marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
                     panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
@@ -111,14 +151,35 @@ class Drawer:
         points = [svg.Point(x, y) for x, y in zip(both["mean_a"], both["mean_d"], strict=True)]
         return svg.Series(lineage.name, [points], lineage.colour, lineage.dash, lineage.thin)
 
-    def _chart(self, panels: Sequence[svg.Panel], task: str, caption: str = "", title: str = "", cls: str = "", height: int = 190) -> Chart:
+    def _chart(
+        self,
+        panels: Sequence[svg.Panel],
+        task: str,
+        caption: str = "",
+        title: str = "",
+        cls: str = "",
+        height: int = 190,
+    ) -> Chart:
         shown = [p for p in panels if p.series]
         if not shown:
             return Chart(Markup(""))
-        label = f"{'All tasks' if task == 'all' else task}: {', '.join(p.title for p in shown)} over {', '.join(self.report.slots)}"
+        label = f"{'All tasks' if task == 'all' else task}: {', '.join(p.title for p in shown)} over {', '.join(self.report.slot_names)}"
         return Chart(svg.pipeline_chart(shown, self.axis, label, task, height), caption, title, cls)
 
 
 def _points(frame: pd.DataFrame) -> list[svg.Point]:
     columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
     return [svg.Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
+
+
+def _share_caption(f: Found) -> str:
+    """The paper's share: how much of the loss persists among correct answers."""
+    split = f.whole.split if f.whole else None
+    if split is None:
+        return ""
+    share = split.common.share
+    text = f"{split.n_prompts} prompts. "
+    if math.isnan(share.mean) or math.isnan(share.lo):
+        return text + "The share of the loss that persists among correct answers is not sure: the change is too small."
+    kept = f"{percent(share.mean, signed=False)} {between(share.lo, share.hi).replace('+', '')}"
+    return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."

@@ -5,6 +5,7 @@ A look at step s of a stage of S steps in slot i stands at x = i + s / S.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pandas as pd
 from divwatch.report.read import Run
 
 MANY = 7  # beyond this many lineages, those of one line share a colour and lose their bands
+ACRONYMS = {"sft", "dpo", "rl", "rlvr", "grpo", "ppo", "kto", "orpo", "rm"}
 
 
 @dataclass
@@ -39,7 +41,21 @@ class Lineage:
             frame = run.means.merge(run.looks[["step", "status", "reason"]], on="step", how="left")
             x = [self.x(number, s) for s in frame["step"]]
             frames.append(frame.assign(lineage=self.name, stage=self.stages[number], number=number, x=x))
-        columns = ["lineage", "stage", "number", "step", "x", "status", "task", "key", "mean", "lo", "hi", "n", "reason"]
+        columns = [
+            "lineage",
+            "stage",
+            "number",
+            "step",
+            "x",
+            "status",
+            "task",
+            "key",
+            "mean",
+            "lo",
+            "hi",
+            "n",
+            "reason",
+        ]
         return pd.concat(frames, ignore_index=True)[columns]
 
     def looks(self) -> pd.DataFrame:
@@ -57,8 +73,10 @@ def lay_out(chains: Sequence[Sequence[Run]]) -> tuple[list[Lineage], list[str]]:
     twice = any(len({run.stage for run in chain}) < len(chain) for chain in chains)
     made = []
     for chain, name in zip(chains, _names(chains), strict=True):
-        stages = [f"{_line(run)} {run.stage}".strip() if twice else run.stage for run in chain]
-        made.append(Lineage(name, _line(chain[-1]), list(chain), stages))
+        stages = [f"{_line(run) or _lineage_name(run)} {run.stage}".strip() if twice else run.stage for run in chain]
+        if len(set(stages)) < len(stages):
+            stages = [f"{n} {stage}" for n, stage in enumerate(stages, 1)]
+        made.append(Lineage(name, _line(chain[-1]) or _family(name), list(chain), stages))
     slots = _merge([lineage.stages for lineage in made])
     lines = list(dict.fromkeys(lineage.line for lineage in made))
     for i, lineage in enumerate(made):
@@ -82,14 +100,23 @@ def _line(run: Run) -> str:
     return str(run.meta.get("line") or "")
 
 
+def _family(name: str) -> str:
+    """The name without the number of a seed: `think-s3` and `think_4` are of one family."""
+    return re.sub(r"[-_ ./]*(s|seed)?[-_ ]?\d+$", "", name) or name
+
+
+def _lineage_name(run: Run) -> str:
+    return str(run.meta.get("lineage") or "")
+
+
 def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
     """The line where that tells lineages apart, else the lineage, else the output directory of the last stage."""
     last = [chain[-1] for chain in chains]
     directories = [run.directory.parent for run in last]
     choices = [
         [_line(run) for run in last],
-        [str(run.meta.get("lineage") or "") for run in last],
-        [" ".join(filter(None, (str(run.meta.get("lineage") or ""), _line(run)))) for run in last],
+        [_lineage_name(run) for run in last],
+        [" ".join(filter(None, (_lineage_name(run), _line(run)))) for run in last],
         [d.name for d in directories],
         ["/".join(d.parts[-2:]) for d in directories],
     ]
@@ -116,3 +143,12 @@ def _merge(orders: Sequence[Sequence[str]]) -> list[str]:
                 merged.insert(place, stage)
                 place += 1
     return merged
+
+
+def stage_name(stage: str) -> str:
+    """A stage as people write it.
+
+    >>> stage_name("sft"), stage_name("instruct dpo"), stage_name("warm-up")
+    ('SFT', 'instruct DPO', 'warm-up')
+    """
+    return " ".join(w.upper() if w.lower() in ACRONYMS else w for w in stage.split(" "))

@@ -28,10 +28,12 @@ class Run:
     looks:  a row a look: `LOOK_COLUMNS`.
     means:  a row a look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
     scores: a row a look and prompt: `step`, `id`, `task` and a column per key.
+    max_steps: length of the stage in optimizer steps: what was planned, or the last look where that is not recorded.
     """
 
     directory: Path
     meta: dict[str, Any]
+    max_steps: int
     looks: pd.DataFrame
     means: pd.DataFrame
     scores: pd.DataFrame
@@ -41,12 +43,6 @@ class Run:
     @property
     def stage(self) -> str:
         return str(self.meta.get("stage") or self.directory.parent.name)
-
-    @property
-    def max_steps(self) -> int:
-        """Length of the stage in optimizer steps: what was planned, or the last look where that is not recorded."""
-        last = int(self.looks["step"].max()) if len(self.looks) else 0
-        return max(int(self.meta.get("max_steps") or 0), last, 1)
 
     def completions(self, step: int) -> pd.DataFrame:
         """The completions of one look; empty where none were kept or the file cannot be read."""
@@ -100,7 +96,9 @@ def load_run(directory: Path) -> Run:
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DivwatchError(f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)") from None
+        raise DivwatchError(
+            f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)"
+        ) from None
     notes: list[str] = []
     records = read_jsonl(directory / "looks.jsonl", notes)
     # A look that was repeated (a resumed run) counts once: the last line for a step is the one that stands.
@@ -108,7 +106,8 @@ def load_run(directory: Path) -> Run:
     records = [by_step[step] for step in sorted(by_step)]
     events = read_jsonl(directory / "events.jsonl", notes)
     ok = [int(r["step"]) for r in records if r.get("status", "ok") != "failed"]
-    return Run(directory, meta, _looks(records), _means(records), _scores(directory, ok, notes), events, notes)
+    looks, scores = _looks(records), _scores(directory, ok, notes)
+    return Run(directory, meta, _max_steps(meta, looks), looks, _means(records), scores, events, notes)
 
 
 def parent_directory(run: Run) -> Path | None:
@@ -174,7 +173,9 @@ def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         else:
             bad += 1
     if bad:
-        notes.append(f"{path.name}: {bad} line{'s' * (bad > 1)} could not be read and {'were' if bad > 1 else 'was'} left out")
+        notes.append(
+            f"{path.name}: {bad} line{'s' * (bad > 1)} could not be read and {'were' if bad > 1 else 'was'} left out"
+        )
     return records
 
 
@@ -246,6 +247,12 @@ def _read_parquet(path: Path, notes: list[str]) -> pd.DataFrame | None:
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
         notes.append(f"{path.parent.name}/{path.name}: cannot be read ({str(error).splitlines()[0][:120]})")
         return None
+
+
+def _max_steps(meta: dict[str, Any], looks: pd.DataFrame) -> int:
+    planned, last = _number(meta.get("max_steps")), int(looks["step"].max()) if len(looks) else 0
+    # Trainers write -1 where the length follows from the epochs.
+    return max(int(planned) if planned > 0 else 0, last, 1)
 
 
 def _number(value: Any) -> float:

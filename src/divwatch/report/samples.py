@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from divwatch.report.layout import Lineage
+from divwatch.report.layout import Lineage, stage_name
 from divwatch.report.text import shortened
 
 TEXT_LIMIT = 600  # characters of an answer shown; the whole text is in completions/*.parquet
@@ -78,9 +78,9 @@ def _looks(lineage: Lineage) -> list[tuple[str, tuple[int, int]]]:
         if not steps:
             continue
         if not out:
-            out.append((f"before {lineage.stages[number]}", (number, steps[0])))
+            out.append((f"before {stage_name(lineage.stages[number])}", (number, steps[0])))
         if (number, steps[-1]) != out[-1][1]:
-            out.append((f"end of {lineage.stages[number]}", (number, steps[-1])))
+            out.append((f"end of {stage_name(lineage.stages[number])}", (number, steps[-1])))
     return out
 
 

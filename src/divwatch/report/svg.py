@@ -132,34 +132,42 @@ class Bar:
     strong: bool = False
 
 
-def forest_chart(bars: Sequence[Bar], label: str, title: str, x_range: tuple[float, float], colour: int = 0) -> Markup:
-    """Signed values with their intervals, a row each, from a common zero line."""
-    row, left, top = 27, 132, 30
-    height = top + row * len(bars) + 24
-    area = _Area(left, top, WIDTH - left - 12, row * len(bars), x_range, (0, 1))
-    parts = [f'<text class="t" x="4" y="17">{escape(title)}</text>', area.grid_x(signed=True, percent=True)]
+def forest_chart(
+    groups: Sequence[tuple[str, Sequence[Bar]]], label: str, title: str, x_range: tuple[float, float], colour: int = 0
+) -> Markup:
+    """Signed values with their intervals, a row each, from a common zero line; groups of rows have a heading."""
+    row, left, top = 21, 128, 26
+    rows = sum(len(bars) + 1 for _, bars in groups)
+    height = top + row * rows + 26
+    area = _Area(left, top, WIDTH - left - 14, row * rows, x_range, (0, 1))
+    parts = [f'<text class="t" x="4" y="15">{escape(title)}</text>', area.grid_x(signed=True, percent=True)]
     zero = area.x(0)
-    parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top}" y2="{top + row * len(bars)}"/>')
+    parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top}" y2="{top + row * rows}"/>')
     parts.append(f'<g class="s s{colour}">')
-    for i, bar in enumerate(bars):
-        y = top + row * (i + 0.5)
-        weight = "b" if bar.strong else "r"
-        parts.append(f'<text class="{weight}" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(bar.name)}</text>')
-        if math.isnan(bar.value):
-            parts.append(f'<text class="a" x="{zero + 6:.1f}" y="{y + 4:.1f}">not computable</text>')
-            continue
-        x, w = min(zero, area.x(bar.value)), abs(area.x(bar.value) - zero)
-        tip = f"{bar.name}: {percent(bar.value)}, 95 % interval {percent(bar.lo)} to {percent(bar.hi)}"
-        thickness = 13 if bar.strong else 9
-        parts.append(
-            f'<g><title>{escape(tip)}</title><rect class="bar{"" if bar.strong else " soft"}" x="{x:.1f}" '
-            f'y="{y - thickness / 2:.1f}" width="{max(w, 0.5):.1f}" height="{thickness}"/>'
-        )
-        if not (math.isnan(bar.lo) or math.isnan(bar.hi)):
-            parts.append(f'<path class="whisker" d="M{area.x(bar.lo):.1f} {y:.1f}H{area.x(bar.hi):.1f}"/>')
-        parts.append("</g>")
+    at = 0
+    for name, bars in groups:
+        parts.append(f'<text class="b" x="4" y="{top + row * (at + 0.5) + 5:.1f}">{_fit(name, left, 7)}</text>')
+        for i, bar in enumerate(bars, 1):
+            parts.append(_bar(area, bar, top + row * (at + i + 0.5), left, zero))
+        at += len(bars) + 1
     parts.append("</g>")
     return _svg(WIDTH, height, label, parts)
+
+
+def _bar(area: _Area, bar: Bar, y: float, left: float, zero: float) -> str:
+    name = f'<text class="r" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(bar.name)}</text>'
+    if math.isnan(bar.value):
+        return f'{name}<text class="a" x="{zero - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">not computable</text>'
+    x, w = min(zero, area.x(bar.value)), abs(area.x(bar.value) - zero)
+    tip = f"{bar.name}: {percent(bar.value)}, 95 % interval {percent(bar.lo)} to {percent(bar.hi)}"
+    thickness = 12 if bar.strong else 9
+    whisker = ""
+    if not (math.isnan(bar.lo) or math.isnan(bar.hi)):
+        whisker = f'<path class="whisker" d="M{area.x(bar.lo):.1f} {y:.1f}H{area.x(bar.hi):.1f}"/>'
+    return (
+        f'{name}<g><title>{escape(tip)}</title><rect class="bar{"" if bar.strong else " soft"}" x="{x:.1f}" '
+        f'y="{y - thickness / 2:.1f}" width="{max(w, 0.5):.1f}" height="{thickness}"/>{whisker}</g>'
+    )
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,9 @@ class _Area:
 
 
 def _pipeline_panel(panel: Panel, axis: Axis, task: str, top: float, height: float, last: bool) -> str:
-    values = [v for s in panel.series for seg in s.segments for p in seg for v in (p.y, p.lo, p.hi) if not math.isnan(v)]
+    values = [
+        v for s in panel.series for seg in s.segments for p in seg for v in (p.y, p.lo, p.hi) if not math.isnan(v)
+    ]
     values += [y for _, y, _ in panel.references]
     y_range = panel.y_range or _range(values, zero=panel.zero)
     stages = len(axis.names)
@@ -221,10 +231,14 @@ def _pipeline_panel(panel: Panel, axis: Axis, task: str, top: float, height: flo
     out += [_series(area, s) for s in panel.series]
     for x, y, colour in panel.references:
         cx, cy = area.x(x), area.y(y)
-        out.append(f'<path class="ref s{colour}" d="M{cx - 5:.1f} {cy:.1f}l5 -5 5 5 -5 5z"><title>paper: {y:.3f}</title></path>')
+        out.append(
+            f'<path class="ref s{colour}" d="M{cx - 5:.1f} {cy:.1f}l5 -5 5 5 -5 5z"><title>paper: {y:.3f}</title></path>'
+        )
     for x, colour in panel.failed:
         cx, cy = area.x(x), top + height - 5
-        out.append(f'<path class="fail s{colour}" d="M{cx - 3:.1f} {cy - 3:.1f}l6 6m0 -6l-6 6"><title>look failed</title></path>')
+        out.append(
+            f'<path class="fail s{colour}" d="M{cx - 3:.1f} {cy - 3:.1f}l6 6m0 -6l-6 6"><title>look failed</title></path>'
+        )
     if last:
         out.append(_stage_names(area, axis))
     out.append(
@@ -238,7 +252,9 @@ def _stage_names(area: _Area, axis: Axis) -> str:
     out, bottom, width = [], area.top + area.height, area.width / len(axis.names)
     for i, name in enumerate(axis.names):
         x = area.x(i + 0.5)
-        out.append(f'<text class="b" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_fit(name, width, 7.2)}</text>')
+        out.append(
+            f'<text class="b" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_fit(name, width, 7.2)}</text>'
+        )
         if i < len(axis.lengths):
             text = _fit(axis.lengths[i], width, 6.0)
             out.append(f'<text class="a" x="{x:.1f}" y="{bottom + 28}" text-anchor="middle">{text}</text>')

@@ -9,30 +9,42 @@ from pathlib import Path
 
 from divwatch import __version__
 from divwatch.errors import DivwatchError
-from divwatch.report import figures, findings
 from divwatch.report.build import Report, build, write_tables
+from divwatch.report.figures import write_figures
+from divwatch.report.findings import add
 from divwatch.report.page import render
 
 
 def write(paths: Sequence[Path], out: Path | None) -> Path:
     report = build(paths)
-    findings.add(report)
+    found = add(report)
     page = _page_path(paths, out)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(render(report, "Output diversity over post-training", _subtitle(report), _foot(paths)), encoding="utf-8")
-        write_tables(report, page.parent / "tables")
-        figures.write_figures(report, page.parent / "figures")
+        page.write_text(
+            render(
+                report, found, "Output diversity over post-training", _subtitle(report), _foot(paths, beside(page).name)
+            ),
+            encoding="utf-8",
+        )
+        write_tables(report, beside(page))
+        write_figures(report, beside(page))
     except OSError as error:
-        raise DivwatchError(f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)") from None
+        raise DivwatchError(
+            f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)"
+        ) from None
     return page
+
+
+def beside(page: Path) -> Path:
+    """Where the figures and tables of a page lie: a folder of its name."""
+    return page.with_suffix("")
 
 
 def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
     if out is None:
-        first = paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.resolve() for p in paths]))
-        return first / "report" / "index.html"
-    return out if out.suffix in (".html", ".htm") else out / "index.html"
+        return paths[0] / "report.html"
+    return out if out.suffix in (".html", ".htm") else out / "report.html"
 
 
 def _subtitle(report: Report) -> str:
@@ -45,7 +57,7 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _foot(paths: Sequence[Path]) -> str:
+def _foot(paths: Sequence[Path], name: str) -> str:
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     command = "divwatch report " + " ".join(str(p) for p in paths)
-    return f"Made by divwatch {__version__} on {made}: {command}. The tables behind every figure lie in tables/, the figures as PNG and PDF in figures/."
+    return f"Made by divwatch {__version__} on {made}: {command}. The tables behind every figure (CSV) and the figures (PNG, PDF) lie in {name}/ beside this page."

@@ -1,0 +1,160 @@
+"""The findings as sentences a person can repeat, and what to be careful about when reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from divwatch.analysis.assess import Assessment
+from divwatch.analysis.stages import StageAttribution
+from divwatch.report.build import Report
+from divwatch.report.findings import Found, parent_missing, settings_of
+from divwatch.report.layout import stage_name
+from divwatch.report.text import between, percent
+
+FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
+SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
+
+
+TONES = {
+    "none": "fine",
+    "quality control only": "fine",
+    "aggregate collapse": "collapse",
+    "narrowing among correct answers": "collapse",
+    "template collapse": "collapse",
+    "degeneration": "collapse",
+    "false recovery": "collapse",
+}
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A kind of verdict and the colour it is shown in: collapse, doubt or fine."""
+
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the page says of one lineage: a sentence to repeat, then each stage's own verdict."""
+
+    lineage: str
+    tag: Tag
+    lead: str
+    stages: list[tuple[str, Tag, str]]
+
+
+def statements(found: Sequence[Found], report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in found]
+
+
+def tag_of(found: Assessment | None) -> Tag:
+    kind = found.verdict.kind if found else "nothing measured"
+    return Tag("no collapse" if kind == "none" else kind, TONES.get(kind, "doubt"))
+
+
+def _statement(f: Found, report: Report) -> Statement:
+    said = zip(f.lineage.stages, f.stages, strict=True)
+    stages = [(stage_name(stage), tag_of(a), a.verdict.sentence if a else "No look was scored.") for stage, a in said]
+    return Statement(f.lineage.name, tag_of(f.whole), _lead(f, report), stages)
+
+
+def _lead(f: Found, report: Report) -> str:
+    """One sentence: what is left, where it went, since when, and what accuracy did."""
+    a, c = f.attribution, f.correct_attribution
+    if a is None:
+        return f"{f.lineage.name}: diversity could not be compared over the stages."
+    text = f"{f.lineage.name} kept {_kept(a)} of the base's diversity"
+    if c is not None:
+        text += f" and {_kept(c)} of its diversity among correct answers"
+    return text + _where(f, c or a, report) + _accuracy(f, report) + "."
+
+
+def _kept(a: StageAttribution) -> str:
+    return f"{percent(a.retained, signed=False)} {between(*(a.retained_interval or (None, None))).replace('+', '')}".strip()
+
+
+def _where(f: Found, a: StageAttribution, report: Report) -> str:
+    """The stage that took most, where the loss is beyond `min_drop`, and the onset flagged in it."""
+    if a.first_collapse is None:
+        return ""
+    largest = min(a.share, key=lambda stage: a.share[stage])
+    lost = sum(min(share, 0.0) for share in a.share.values())
+    how = (
+        "all of the loss"
+        if a.share[largest] / lost > 0.95
+        else "most of the loss"
+        if a.share[largest] / lost > 0.5
+        else "the largest loss"
+    )
+    text = f"; {how} is at {stage_name(largest)}"
+    onset = first_onset(report, f.lineage.name, f.lineage.stages.index(largest))
+    return text if onset is None else f"{text}, from step {onset['step']} on"
+
+
+def first_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
+    """The earliest onset flagged over the whole panel in one stage, among correct answers or all outputs."""
+    table = report.tables["onsets"]
+    mine = table[(table["lineage"] == lineage) & (table["number"] == number) & (table["task"] == "all")]
+    return None if mine.empty else mine.sort_values("step").iloc[0].to_dict()
+
+
+def _accuracy(f: Found, report: Report) -> str:
+    table = report.tables["stages"]
+    levels = table.loc[table["lineage"] == f.lineage.name, "accuracy"].dropna()
+    if len(levels) < 2:
+        return ""
+    return f"; accuracy went from {percent(levels.iloc[0], signed=False)} to {percent(levels.iloc[-1], signed=False)}"
+
+
+def cautions(report: Report, found: Sequence[Found]) -> list[str]:
+    """What keeps a number from meaning what it seems to: failed and incomparable looks, few prompts, unlike settings."""
+    lines = [*_looks(report), *_few_prompts(report)]
+    for f in found:
+        lines += _unlike(f)
+        if parent_missing(f.lineage.runs[0]):
+            where = f.lineage.runs[0].meta["parent"]
+            lines.append(
+                f"{f.lineage.name}: its parent run {where} was not found, so changes are counted from {stage_name(f.lineage.stages[0])} on, not from the base."
+            )
+    return [*lines, *report.notes]
+
+
+def _looks(report: Report) -> Iterable[str]:
+    bad = report.looks[report.looks["status"] != "ok"]
+    for (lineage, stage, status), looks in bad.groupby(["lineage", "stage", "status"], sort=False):
+        steps = ", ".join(str(s) for s in looks["step"][:8]) + (" …" if len(looks) > 8 else "")
+        what = "failed" if status == "failed" else "not comparable"
+        reasons = "; ".join(dict.fromkeys(r for r in looks["reason"] if r))
+        yield f"{lineage}, {stage_name(stage)}: {_plural(len(looks), 'look')} {what} (step {steps}){': ' + reasons if reasons else ''}."
+
+
+def _few_prompts(report: Report) -> Iterable[str]:
+    key = f"correct_diversity/{report.primary}"
+    last = report.curves.groupby(["lineage", "number", "task", "key"], sort=False).tail(1)
+    judged = last[(last["key"] == key) & (last["task"] != "all")]
+    asked = last[last["key"] == "quality/accuracy"].set_index(["lineage", "number", "task"])["n"]
+    for (lineage, stage), rows in judged.groupby(["lineage", "stage"], sort=False):
+        few = [
+            f"{r.task} ({r.n:.0f} of {asked.get((lineage, r.number, r.task), float('nan')):.0f})"
+            for r in rows.itertuples()
+            if r.n < FEW_PROMPTS and r.n < 0.5 * asked.get((lineage, r.number, r.task), 0)
+        ]
+        if few:
+            yield f"{lineage}, end of {stage_name(stage)}: correct-answer numbers rest on few prompts with two correct answers: {', '.join(few)}."
+
+
+def _unlike(f: Found) -> Iterable[str]:
+    for name in SAMPLING:
+        values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
+        if len(values) > 1:
+            yield f"{f.lineage.name}: {name} differs between stages ({', '.join(values)}), so their numbers do not compare."
+    prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
+    if len(prints) > 1:
+        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all of them have are compared."
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
