@@ -6,7 +6,7 @@ Depends on its arguments alone: no global state is read or changed, and no rando
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -86,6 +86,13 @@ class Metric:
 RAREFIED = frozenset({"ead", "vendi", "code_vendi", "distinct_answers", "answer_entropy", "ast_distinct"})
 _NEEDS_GRAM = {"sbert", "vendi"}
 _NEEDS_CODE_GRAM = {"code_sbert", "code_vendi"}
+
+
+def needs_encoder(metrics: Iterable[str]) -> bool:
+    """Whether any of these metrics reads embeddings."""
+    return any(Metric.parse(name, PLAIN).name in _NEEDS_GRAM | _NEEDS_CODE_GRAM for name in metrics)
+
+
 _OF_GRAM = {"sbert": "distance", "code_sbert": "distance", "vendi": "vendi", "code_vendi": "vendi"}
 
 
@@ -101,7 +108,6 @@ def score_prompts(
     vocab_size: int = lexical.GPT2_VOCABULARY,
     nli_sentences: int = 3,
     nli_rng: random.Random | None = None,
-    keep_unusable: bool = False,
 ) -> PromptScores:
     """Every asked-for metric for every prompt, NaN where it cannot be computed (fewer than two outputs, or than m).
 
@@ -113,12 +119,11 @@ def score_prompts(
     finished:      K flags a prompt, for `quality/finished`.
     nli_sentences: aligned sentences drawn for each pair of outputs, 0 = all. They are drawn for each prompt on its own,
                    unless `nli_rng` is given, which then serves the prompts in turn, as in the paper's code.
-    keep_unusable: unusable outputs stay in, as in the paper.
     """
     smallest = min((len(s.outputs) for s in samples), default=0)
     sizes = live_subsets(smallest) if subsets is None else subsets
     asked = [Metric.parse(name, sizes) for name in dict.fromkeys(metrics)]
-    members = {"diversity": [_all_members(s, keep_unusable) for s in samples]}
+    members = {"diversity": [_usable_members(s) for s in samples]}
     if any(s.correct is not None for s in samples):
         members["correct_diversity"] = [_correct_members(s) for s in samples]
     context = _Context(samples, members, vocab_size, seed)
@@ -224,8 +229,8 @@ class _Context:
         return found
 
 
-def _all_members(sample: PromptSamples, keep_unusable: bool) -> list[int]:
-    return [i for i, usable in enumerate(sample.usable) if usable or keep_unusable]
+def _usable_members(sample: PromptSamples) -> list[int]:
+    return [i for i, usable in enumerate(sample.usable) if usable]
 
 
 def _correct_members(sample: PromptSamples) -> list[int]:

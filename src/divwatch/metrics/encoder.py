@@ -141,7 +141,8 @@ def load_encoder(
             "give a directory, a hub name that can be reached, or 'minilm'"
         ) from error
     model.eval().requires_grad_(False)
-    most = most_tokens(model[0].model.config)
+    transformer: Any = model[0]
+    most = most_tokens(transformer.model.config)
     own = min(model.max_seq_length or most, most)
     if max_tokens is not None and not 3 <= max_tokens <= most:
         raise DivwatchError(f"encoder max tokens is {max_tokens}: {name_or_dir} reads from 3 to {most} tokens")
