@@ -231,9 +231,9 @@ def _noise_of(looks: list[_Look] | tuple[_Look, ...]) -> LookNoise:
 
 
 @lru_cache(maxsize=8)
-def _resamples(prompts: int, count: int, seed: int) -> Floats:
-    """[count, prompts]: how often each prompt is drawn in each bootstrap resample."""
-    return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=count).astype(float)
+def _resamples(prompts: int, seed: int) -> Floats:
+    """[RESAMPLES, prompts]: how often each prompt is drawn in each bootstrap resample."""
+    return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=RESAMPLES).astype(float)
 
 
 @lru_cache(maxsize=32)
@@ -266,20 +266,21 @@ class _Series:
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
         """Knee and its 90 % interval, in steps: refitted on prompts resampled in pairs with fresh wobble."""
-        looks = self._until_recovery(alarm_step)
+        at = next(i for i, look in enumerate(self.looks) if look.step == alarm_step)
+        looks = self._until_recovery(at)
         steps = np.array([self.baseline_step, *(look.step for look in looks)])
         changes = np.array([0.0, *(look.change for look in looks)])
-        knee = int(onset_index(changes, steps))
+        latest = at - 1  # of the baseline and the looks: the one before the two that raised the alarm
+        knee = int(onset_index(changes, steps, latest))
         resampled = self._resampled(np.array([look.values for look in looks]).T, ONSET_RESAMPLES)
         resampled = np.concatenate([np.zeros((ONSET_RESAMPLES, 1)), resampled], axis=1)
         rng = np.random.default_rng(self.seed + 2)
         resampled = (1 + resampled) * (1 + self.noise.wobble * rng.standard_normal(resampled.shape)) - 1
-        lo, hi = np.quantile(onset_index(resampled, steps), [0.05, 0.95], method="nearest")
+        lo, hi = np.quantile(onset_index(resampled, steps, latest), [0.05, 0.95], method="nearest")
         return int(steps[knee]), (int(steps[min(lo, knee)]), int(steps[max(hi, knee)]))
 
-    def _until_recovery(self, alarm_step: int) -> tuple[_Look, ...]:
+    def _until_recovery(self, at: int) -> tuple[_Look, ...]:
         """Looks up to where half of the fall is made good in two looks running: the rest says nothing of the onset."""
-        at = next(i for i, look in enumerate(self.looks) if look.step == alarm_step)
         half = (self.looks[at].change + self.looks[at - 1].change) / 4
         for i in range(at + 1, len(self.looks) - 1):
             if min(self.looks[i].change, self.looks[i + 1].change) > half:
@@ -288,7 +289,7 @@ class _Series:
 
     def _resampled(self, values: Floats, count: int) -> Floats:
         """Changes against the baseline on resampled prompts: [count] from values [N], [count, L] from values [N, L]."""
-        weights = _resamples(len(self.baseline), count, self.seed)
+        weights = _resamples(len(self.baseline), self.seed)[:count]
         baseline = self.baseline if values.ndim == 1 else self.baseline[:, None]
         both = np.isfinite(values) & np.isfinite(baseline)
         now = weights @ np.where(both, values, 0.0)
