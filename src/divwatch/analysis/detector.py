@@ -72,6 +72,11 @@ class CollapseStatus:
     def onset_interval(self) -> tuple[int, int] | None:
         return self._onset[1] if self._onset else None
 
+    @property
+    def wobble(self) -> float:
+        """Estimated relative sd of what all prompts of a checkpoint share; the prior's before the second look."""
+        return self._series.noise.wobble
+
     def as_dict(self) -> dict[str, Any]:
         """All fields, for the record."""
         names = (
@@ -227,7 +232,8 @@ def _mean_of_updates(updates: list[Floats]) -> Floats:
 
 
 def _noise_of(looks: list[_Look] | tuple[_Look, ...]) -> LookNoise:
-    return look_noise(np.array([look.change for look in looks]), float(np.median([look.own for look in looks])))
+    own = float(np.median([look.own for look in looks])) if looks else 0.0
+    return look_noise(np.array([look.change for look in looks]), own)
 
 
 @lru_cache(maxsize=8)

@@ -46,16 +46,20 @@ def look_noise(changes: Floats, sampling_variance: float) -> LookNoise:
     >>> look_noise(np.zeros(30), 0.0).wobble < 0.01 < look_noise(np.tile([0.03, -0.03], 15), 0.0).wobble
     True
     """
-    squares, df = _falling(changes)
-    for other_squares, other_df in _other_shapes(changes):
-        if min(df, other_df) >= 2 and squares / df > _f_quantile(df, other_df) * other_squares / other_df:
-            squares, df = other_squares, other_df
-    variance = (PRIOR_LOOKS * (PRIOR_WOBBLE**2 + sampling_variance) + squares) / (PRIOR_LOOKS + df)
+    prior_squares = PRIOR_LOOKS * (PRIOR_WOBBLE**2 + sampling_variance)
+
+    def with_prior(squares: float, df: int) -> tuple[float, float]:
+        return (prior_squares + squares) / (PRIOR_LOOKS + df), PRIOR_LOOKS + df
+
+    variance, df = with_prior(*_monotone(changes, rising=False))
+    for other_variance, other_df in (with_prior(*shape) for shape in _other_shapes(changes)):
+        if variance > _f_quantile(df, other_df) * other_variance:
+            variance, df = other_variance, other_df
     wobble = float(np.sqrt(max(variance - sampling_variance, 0.0)))
-    return LookNoise(wobble, float(np.sqrt(sampling_variance)), PRIOR_LOOKS + df)
+    return LookNoise(wobble, float(np.sqrt(sampling_variance)), df)
 
 
-def _falling(y: Floats, rising: bool = False) -> tuple[float, int]:
+def _monotone(y: Floats, rising: bool) -> tuple[float, int]:
     """Sum of squared relative residuals of the monotone fit, and its degrees of freedom."""
     if not y.size:
         return 0.0, 0
@@ -66,15 +70,15 @@ def _falling(y: Floats, rising: bool = False) -> tuple[float, int]:
 
 def _other_shapes(y: Floats) -> list[tuple[float, int]]:
     """Rising; falling then rising; rising then falling: turning where three looks together are lowest or highest."""
-    shapes = [_falling(y, rising=True)]
+    shapes = [_monotone(y, rising=True)]
     if y.size >= 6:
         smooth = np.convolve(y, np.ones(3) / 3, "valid")
         for turn, rising in ((1 + int(smooth.argmin()), False), (1 + int(smooth.argmax()), True)):
-            first, second = _falling(y[: turn + 1], rising), _falling(y[turn + 1 :], not rising)
+            first, second = _monotone(y[: turn + 1], rising), _monotone(y[turn + 1 :], not rising)
             shapes.append((first[0] + second[0], first[1] + second[1]))
     return shapes
 
 
 @lru_cache(maxsize=4096)
-def _f_quantile(df: int, other_df: int) -> float:
+def _f_quantile(df: float, other_df: float) -> float:
     return float(fisher.ppf(0.99, df, other_df))

@@ -40,9 +40,9 @@ _DRAWS = 1000
 # Shares of outputs where 1 is best; a loss in one of them is a loss of capability. Repetition counts as 1 - repetition.
 _CAPABILITIES = {
     "quality/accuracy": "accuracy",
-    "quality/usable": "share of usable outputs",
-    "quality/finished": "share of finished outputs",
-    "quality/repetition": "share of outputs without loops",
+    "quality/usable": "the share of usable outputs",
+    "quality/finished": "the share of finished outputs",
+    "quality/repetition": "the share of text without loops",
 }
 
 
@@ -102,9 +102,7 @@ class _Case:
             return None
         # Looks that are not comparable are themselves the evidence where capability is the question.
         kept = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in _CAPABILITIES]
-        table = history.series(key)[kept]
-        if key == "quality/repetition":
-            table = history.series_of(1 - history.values[key])[kept]
+        table = history.series_of(_as_capability(history, key))[kept]
         status = CollapseDetector(len(history.steps), min_drop=self.min_drop).replay(
             [history.steps[i] for i in kept], table
         )
@@ -125,10 +123,10 @@ class _Case:
         status = self.change(key)
         return status is not None and (status.collapsed or status.beyond)
 
-    def capability(self) -> tuple[str, CollapseStatus] | None:
+    def worst_capability(self) -> str | None:
         """The capability that lost most, of those whose loss is beyond `min_drop`."""
-        lost = [(key, status) for key in _CAPABILITIES if self.lost(key) and (status := self.change(key))]
-        return min(lost, key=lambda item: item[1].change) if lost else None
+        lost = [(status.change, key) for key in _CAPABILITIES if self.lost(key) and (status := self.change(key))]
+        return min(lost)[1] if lost else None
 
     def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
         """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0
@@ -137,7 +135,7 @@ class _Case:
         assert now is not None
         columns = []
         for key in (smaller, larger):
-            values = 1 - h.values[key] if key == "quality/repetition" else h.values[key]
+            values = _as_capability(h, key)
             before, after = values[self.baseline], values[now]
             both = np.isfinite(before) & np.isfinite(after)
             columns += [np.where(both, before, np.nan), np.where(both, after, np.nan)]
@@ -168,27 +166,36 @@ class _Case:
     # words
 
     def loss(self, key: str) -> str:
-        """'38 % (95 % interval 31 to 45 %)' of a loss; a gain is given as such by `moved`."""
-        status = self.change(key)
-        assert status is not None
+        """A loss as '38 % (31 to 45 %)'."""
+        status = self._known(key)
         lo, hi = status.change_interval
-        return f"{-status.change:.0%} (95 % interval {-hi:.0%} to {-lo:.0%})"
+        return f"{_percent(-status.change)} % ({_percent(-hi)} to {_percent(-lo)} %)"
 
     def moved(self, key: str) -> str:
+        """A change as '-38 % (-45 to -31 %)'."""
+        status = self._known(key)
+        lo, hi = status.change_interval
+        return f"{_percent(status.change, '+')} % ({_percent(lo, '+')} to {_percent(hi, '+')} %)"
+
+    def _known(self, key: str) -> CollapseStatus:
         status = self.change(key)
         assert status is not None
-        lo, hi = status.change_interval
-        return f"{status.change:+.0%} (95 % interval {lo:+.0%} to {hi:+.0%})"
+        return status
 
-    def onset(self, key: str) -> str:
-        status = self.change(key)
-        if status is None or status.onset_step is None or status.onset_interval is None:
+    def began(self, key: str) -> str:
+        """Where a flagged fall began, and in which tasks if not in all."""
+        status = self._known(key)
+        if status.onset_step is None or status.onset_interval is None:
             return ""
         lo, hi = status.onset_interval
-        between = f" (90 % interval {lo} to {hi})" if lo != hi else ""
-        return f", beginning at step {status.onset_step}{between}"
+        text = f", beginning after step {status.onset_step}" + (f" ({lo} to {hi})" if lo != hi else "")
+        flagged = [task for (task, k), s in self.statuses.items() if k == key and task != _ALL and s.collapsed]
+        tasks = len(set(self.history.tasks))
+        where = f", flagged in {len(flagged)} of {tasks} tasks ({', '.join(flagged)})"
+        return text + (where if 0 < len(flagged) < tasks else "")
 
     def levels(self, key: str) -> str:
+        """'0.65 to 0.67', at the baseline and at the last look."""
         before, after = _level(self.history, key, self.baseline), _level(self.history, key, -1)
         return "" if before is None or after is None else f"{before:.2f} to {after:.2f}"
 
@@ -196,27 +203,34 @@ class _Case:
         levels = self.levels("quality/accuracy")
         return f"; accuracy went from {levels}" if levels else ""
 
-    def back(self, key: str) -> str:
-        """Said where a flagged loss is no longer there."""
-        status = self.change(key)
-        if status is None or not status.collapsed or status.change_interval[1] < 0:
+    def now(self, key: str) -> str:
+        """Said where a flagged fall is no longer there."""
+        status = self._known(key)
+        if not status.collapsed or status.change_interval[1] < 0:
             return ""
-        return f" It was flagged at step {status.alarm_step} and has come back since."
+        return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
 
     def no_change(self) -> str:
         status = self.change(self.everything)
-        if status is None or len([ok for ok in self.history.comparable if ok]) < 2:
+        if status is None or sum(self.history.comparable) < 2:
             return "One comparable look so far: nothing to compare it with."
-        text = f"No collapse: diversity changed by {self.moved(self.everything)}"
+        text = f"diversity changed by {self.moved(self.everything)}"
         if self.change(self.correct) is not None:
             text += f", among correct answers by {self.moved(self.correct)}"
-        return text + "."
+        if any(s.change_interval[1] < -self.min_drop for s in map(self.change, (self.correct, self.everything)) if s):
+            return f"At the last look alone {text}: a second look has to say the same before it is called a collapse."
+        return f"No collapse: {text}."
 
     def caveat(self) -> str:
         if self.baseline == 0:
             return ""
         step = self.history.steps[self.baseline]
         return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+def _percent(share: float, sign: str = "") -> str:
+    text = f"{100 * share:{sign}.0f}"
+    return "0" if text in ("-0", "+0") else text
 
 
 Rule = tuple[str, str] | None
@@ -231,33 +245,30 @@ def _false_recovery(case: _Case, split: Split) -> Rule:
         return None
     if not case.flagged(case.correct) or correct.change_interval[1] >= 0:
         return None
-    gap, lo, _ = case.losses_differ(case.everything, case.correct)
+    gap, lo, hi = case.losses_differ(case.everything, case.correct)
     holds = everything.change > -case.min_drop or case.risen_from_lowest(case.everything)
     if not (lo > 0 and holds):
         return None
-    case.evidence["gap"] = {"change": gap, "lo": lo}
+    case.evidence["everything_minus_correct"] = {"change": gap, "lo": lo, "hi": hi}
     return (
         "false recovery",
-        f"Diversity over all outputs ({case.moved(case.everything)}) is carried by wrong answers: among correct "
-        f"answers it is {case.moved(case.correct)}{case.accuracy()}. This is no recovery.",
+        f"No recovery: diversity over all outputs is at {case.moved(case.everything)} only because of wrong answers; "
+        f"among correct ones it is at {case.moved(case.correct)}{case.accuracy()}.",
     )
 
 
 def _degeneration(case: _Case, split: Split) -> Rule:
     """Capability went, and diversity no further than capability."""
-    worst = case.capability()
-    if worst is None:
+    key = case.worst_capability()
+    if key is None:
         return None
-    key, _ = worst
     for diversity in (case.correct, case.everything):
-        if case.flagged(diversity):
-            _, lo, _ = case.losses_differ(key, diversity)
-            if lo > 0:  # more diversity than capability was lost: a collapse, whatever else
-                return None
+        if case.flagged(diversity) and case.losses_differ(key, diversity)[1] > 0:
+            return None  # more diversity than capability was lost: a collapse, whatever else
     return (
         "degeneration",
-        f"Capability is lost, not just diversity: the {_CAPABILITIES[key]} went from {case.levels(key)}, a loss of "
-        f"{case.loss(key)}; diversity changed by {case.moved(case.everything)}.",
+        f"The model lost capability, which is not collapse: {_CAPABILITIES[key]} went from {case.levels(key)}; "
+        f"diversity changed by {case.moved(case.everything)}.",
     )
 
 
@@ -270,7 +281,7 @@ def _template(case: _Case, split: Split) -> Rule:
         return None
     return (
         "template collapse",
-        f"Outputs depend less on the prompt: the distance between answers to different prompts fell by "
+        "Answers depend less on the prompt: the distance between answers to different prompts fell by "
         f"{case.loss(across)}, while diversity within a prompt changed by {case.moved(case.everything)}.",
     )
 
@@ -279,37 +290,42 @@ def _narrowing(case: _Case, split: Split) -> Rule:
     status = case.change(case.correct)
     if status is None or not status.collapsed:
         return None
-    text = f"Correct answers narrowed: their diversity fell by {case.loss(case.correct)}{case.onset(case.correct)}"
+    text = f"Correct answers narrowed: their diversity fell by {case.loss(case.correct)}{case.began(case.correct)}"
     if case.change(case.everything) is not None:
         text += f"; over all outputs it changed by {case.moved(case.everything)}"
-    return "narrowing among correct answers", text + case.accuracy() + "." + case.back(case.correct)
+    return "narrowing among correct answers", text + case.accuracy() + "." + case.now(case.correct)
 
 
 def _aggregate(case: _Case, split: Split) -> Rule:
     status = case.change(case.everything)
     if status is None or not status.collapsed:
         return None
-    fell = f"Diversity fell by {case.loss(case.everything)}{case.onset(case.everything)}"
+    fell = f"Diversity fell by {case.loss(case.everything)}{case.began(case.everything)}"
     correct = case.change(case.correct)
     if correct is None:
-        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.back(case.everything)
-    parts = split()
-    if parts is not None:
-        lo, hi = parts.intervals["quality_control"]
-        case.evidence["quality_control"] = {"change": parts.quality_control, "lo": lo, "hi": hi, "total": parts.total}
-        only = hi < 0 and parts.quality_control <= parts.total / 2 and correct.change_interval[1] > -case.min_drop
-        if only and not case.lost("quality/accuracy"):
-            return (
-                "quality control only",
-                f"{fell}, by fewer wrong answers: {parts.quality_control / parts.total:.0%} of the loss is quality "
-                f"control, and correct answers are as spread as before ({case.moved(case.correct)}){case.accuracy()}.",
-            )
+        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.now(case.everything)
+    if _fewer_errors(case, correct, split()):
+        return (
+            "quality control only",
+            f"{fell}, because fewer answers are wrong{case.accuracy()}; correct answers are as spread as before, "
+            f"at {case.moved(case.correct)}.",
+        )
     text = f"{fell}; among correct answers the change is {case.moved(case.correct)}{case.accuracy()}."
-    return "aggregate collapse", text + case.back(case.everything)
+    return "aggregate collapse", text + case.now(case.everything)
+
+
+def _fewer_errors(case: _Case, correct: CollapseStatus, split: Decomposition | None) -> bool:
+    """Quality control is a loss beyond doubt and most of the whole, and the correct answers show none of their own."""
+    if split is None:
+        return False
+    lo, hi = split.intervals["quality_control"]
+    case.evidence["quality_control"] = {"change": split.quality_control, "lo": lo, "hi": hi, "total": split.total}
+    own = correct.change_interval[1] < 0 or case.lost("quality/accuracy")
+    return hi < 0 and split.quality_control <= split.total / 2 and not own
 
 
 def _in_tasks(case: _Case, split: Split) -> Rule:
-    """Nothing in the whole panel, but in a task."""
+    """Nothing over the whole panel, but in a task."""
     for key, kind, what in (
         (case.correct, "narrowing among correct answers", "correct answers narrowed"),
         (case.everything, "aggregate collapse", "diversity fell"),
@@ -319,9 +335,8 @@ def _in_tasks(case: _Case, split: Split) -> Rule:
             said = []
             for task, status in found:
                 lo, hi = status.change_interval
-                said.append(
-                    f"{task} {-status.change:.0%} ({-hi:.0%} to {-lo:.0%}), beginning at step {status.onset_step}"
-                )
+                by = f"{_percent(-status.change)} % ({_percent(-hi)} to {_percent(-lo)} %)"
+                said.append(f"{task} by {by}, beginning after step {status.onset_step}")
                 case.evidence[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
             return kind, f"In {len(found)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(said)}."
     return None
@@ -341,22 +356,20 @@ def _format(case: _Case, split: Split) -> Rule:
     if case.baseline == 0:
         return None
     before, after = _level(case.history, "quality/usable", 0), _level(case.history, "quality/usable", -1)
-    share = (
-        ""
-        if before is None or after is None
-        else f" ({before:.0%} of the outputs were usable at first, {after:.0%} now)"
-    )
-    return (
-        "format acquisition",
-        f"The model learnt the answer format{share}: the start is no baseline. {case.no_change()}",
-    )
+    share = "" if before is None or after is None else f" (usable outputs {before:.2f} to {after:.2f})"
+    return "format acquisition", f"The model learnt the answer format{share}, which is not collapse. {case.no_change()}"
 
 
 def _level(history: History, key: str, look: int) -> float | None:
     if key not in history.values:
         return None
-    mean = float(_task_means(history.values[key][look][:, None], history.tasks)[0])
+    mean = float(_task_means(_as_capability(history, key)[look][:, None], history.tasks)[0])
     return None if np.isnan(mean) else mean
+
+
+def _as_capability(history: History, key: str) -> Floats:
+    """Values of `key`, repetition turned round so that 1 is best."""
+    return 1 - history.values[key] if key == "quality/repetition" else history.values[key]
 
 
 def _task_means(table: Floats, tasks: list[str]) -> Floats:
