@@ -53,7 +53,7 @@ def build(paths: Sequence[Path]) -> Report:
     runs = load_runs(paths)
     if not any(len(run.means) for run in runs):
         raise DivwatchError(
-            f"no finished look in {_few(paths)}: let the run take its first look, or see events.jsonl for why none worked"
+            f"no finished look in {_few(paths)}: let a run take its first look (looks.jsonl says why one failed)"
         )
     chains, slots = lay_out(lineages(runs))
     curves = pd.concat([lineage.curves() for lineage in chains], ignore_index=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +73,7 @@ class Drawer:
                     "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
                 )
                 charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
-        accuracy = self.panel("Accuracy", "all", "quality/accuracy", percent=True, y_range=(0.0, 1.0))
+        accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.0))
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
@@ -117,7 +116,7 @@ class Drawer:
                     known = references[(references["task"] == task) & (references["key"] == key)]
                     marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
                     panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
-                panels.append(self.panel("Accuracy", task, "quality/accuracy", percent=True, y_range=(0.0, 1.0)))
+                panels.append(self.panel("Accuracy", task, "quality/accuracy", unit=" %", y_range=(0.0, 1.0)))
                 charts.append(self._chart(panels, task, title=task, cls=f"m m-{i}", height=128))
         return [c for c in charts if c.svg]
 
@@ -129,14 +128,20 @@ class Drawer:
                 series = [s for v in self.report.lineages if (s := self._path(v, f"{group}/{metric}"))]
                 if series:
                     name = f"{title}: {metric_name(metric)}"
-                    label = f"{name} against accuracy, a path for each lineage from the hollow dot (start) to the large dot (end)"
+                    label = (
+                        f"{name} against accuracy: a path a lineage, from the hollow dot (start) to the large one (end)"
+                    )
                     drawn = svg.scatter_chart(series, label, "accuracy", name)
                     charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", cls=f"m m-{i}"))
         for key, title, caption in (
             ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
             ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),
         ):
-            charts.append(self._chart([self.panel(title, "all", key, percent=True)], "all", caption, height=250))
+            charts.append(
+                self._chart(
+                    [self.panel(f"{title}, percentage points", "all", key, unit=" ")], "all", caption, height=250
+                )
+            )
         return [c for c in charts if c.svg]
 
     def cost(self) -> list[Chart]:
@@ -163,7 +168,8 @@ class Drawer:
         shown = [p for p in panels if p.series]
         if not shown:
             return Chart(Markup(""))
-        label = f"{'All tasks' if task == 'all' else task}: {', '.join(p.title for p in shown)} over {', '.join(self.report.slot_names)}"
+        titles, stages = ", ".join(p.title for p in shown), ", ".join(self.report.slot_names)
+        label = f"{'All tasks' if task == 'all' else task}: {titles} over {stages}"
         return Chart(svg.pipeline_chart(shown, self.axis, label, task, height), caption, title, cls)
 
 
@@ -179,7 +185,9 @@ def _share_caption(f: Found) -> str:
         return ""
     share = split.common.share
     text = f"{split.n_prompts} prompts. "
-    if math.isnan(share.mean) or math.isnan(share.lo):
-        return text + "The share of the loss that persists among correct answers is not sure: the change is too small."
+    if not share.hi - share.lo < 1:  # also where the interval is not computable
+        return (
+            text + "The share of the loss that persists among correct answers cannot be told: the change is too small."
+        )
     kept = f"{percent(share.mean, signed=False)} {between(share.lo, share.hi).replace('+', '')}"
     return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."

@@ -40,7 +40,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
             if figure is not None:
                 for suffix in ("png", "pdf"):
                     made.append(folder / f"{name}.{suffix}")
-                    figure.savefig(made[-1], dpi=200, bbox_inches="tight", pad_inches=0.04)
+                    figure.savefig(made[-1], dpi=200)
     return made
 
 
@@ -91,7 +91,7 @@ def split_figure(report: Report) -> Any:
 
 
 def quality_figure(report: Report) -> Any:
-    """Accuracy against diversity of all and of correct outputs: a path a lineage, from the open dot to the filled one."""
+    """Accuracy against diversity, of all and of correct outputs: a path a lineage, open dot to filled dot."""
     figure, axes = _figure(1, 2, 2.6)
     accuracy = _select(report.curves, "all", "quality/accuracy")
     for axis, (key, title) in zip(axes[0], _keys(report)[:2], strict=True):

@@ -11,8 +11,8 @@ import pandas as pd
 from divwatch.analysis import reference
 from divwatch.analysis.assess import Assessment, History, assess
 from divwatch.analysis.intervals import bootstrap_means
+from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
-from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
 from divwatch.report.build import Report
 from divwatch.report.layout import Lineage
@@ -60,7 +60,7 @@ PARTS = {
 
 
 def assess_stage(run: Run) -> Assessment | None:
-    """The analysis of one stage, as the monitor made it live: against its own first look. None without a scored look."""
+    """The analysis of one stage as the monitor made it live, against its own first look. None without scores."""
     looks = [(step, _prompt_scores(run, step), ok) for step, ok in _scored_looks(run)]
     return assess(History.of(looks), _planned_looks(run), **_detection(run)) if looks else None
 
@@ -111,7 +111,7 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def gains(lineage: Lineage) -> pd.DataFrame:
-    """What more samples add to accuracy, as rows of curves: `gain/majority` and `gain/pass`, per task and for `all`.
+    """What more samples add to accuracy, as rows of curves: `gain/majority` and `gain/pass`, the mean over tasks.
 
     Differences are taken prompt by prompt, so that their intervals are paired.
     """
@@ -120,16 +120,15 @@ def gains(lineage: Lineage) -> pd.DataFrame:
         for key, column in (("gain/majority", "quality/majority_at_k"), ("gain/pass", "quality/pass_at_k")):
             if {column, "quality/accuracy"} <= set(run.scores.columns):
                 values = run.scores.assign(gain=run.scores[column] - run.scores["quality/accuracy"])
-                frames += [_gain_rows(lineage, number, values, key, task) for task in ["all", *values["task"].unique()]]
+                frames.append(_gain_rows(lineage, number, values, key))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _gain_rows(lineage: Lineage, number: int, values: pd.DataFrame, key: str, task: str) -> pd.DataFrame:
-    chosen = values if task == "all" else values[values["task"] == task]
-    table = chosen.pivot_table(index=["task", "id"], columns="step", values="gain", sort=False, dropna=False)
+def _gain_rows(lineage: Lineage, number: int, values: pd.DataFrame, key: str) -> pd.DataFrame:
+    table = values.pivot_table(index=["task", "id"], columns="step", values="gain", sort=False, dropna=False)
     found = bootstrap_means(table.to_numpy(), strata=list(table.index.get_level_values("task")))
     steps = list(table.columns)
-    rows = pd.DataFrame(found, columns=["mean", "lo", "hi", "n"]).assign(step=steps, task=task, key=key)
+    rows = pd.DataFrame(found, columns=["mean", "lo", "hi", "n"]).assign(step=steps, task="all", key=key)
     status = dict(zip(lineage.runs[number].looks["step"], lineage.runs[number].looks["status"], strict=True))
     rows["status"] = [status[s] for s in steps]
     rows["x"] = [lineage.x(number, s) for s in steps]
@@ -146,7 +145,7 @@ def references(lineages: Sequence[Lineage], tasks: Sequence[str]) -> pd.DataFram
             for number, (stage, slot) in enumerate(zip(v.stages, v.slots, strict=True)):
                 places = [("base", slot), (stage, slot + 1)] if number == 0 else [(stage, slot + 1)]
                 for name, x in places:
-                    value = _published(_published_line(v), name, task)
+                    value = _published(v.published_line, name, task)
                     if value is not None:
                         rows.append([v.name, task, "diversity/sbert", name, x, value, v.colour])
     return pd.DataFrame(rows, columns=["lineage", "task", "key", "where", "x", "value", "colour"])
@@ -158,24 +157,18 @@ def published_stage(stage: str) -> str:
     return "rl" if name in ("rlvr", "grpo") else name
 
 
-def _published_line(lineage: Lineage) -> str:
-    words = f"{lineage.line} {lineage.name}".lower()
-    return next((line for line in ("instruct", "think") if line in words), "")
-
-
 def _published(line: str, stage: str, task: str) -> float | None:
-    try:
-        return reference.sbert(line, published_stage(stage), task)
-    except DivwatchError:
-        return None
+    return reference.sbert(line, published_stage(stage), task) if line else None
 
 
-def attribution(lineage: Lineage, key: str) -> StageAttribution | None:
+def attribution(lineage: Lineage, key: str, numbers: Sequence[int] | None = None) -> StageAttribution | None:
     """The loss of `key` by stage, from the base's first comparable look to the last one of each stage.
 
+    numbers: the stages to count (default: all); what happens between two of them then counts to the later one.
     None where no prompt of any task has a value at every stage.
     """
-    ends = [(n, step) for n, run in enumerate(lineage.runs) if (step := last_comparable(run)) is not None]
+    counted = range(len(lineage.runs)) if numbers is None else numbers
+    ends = [(n, step) for n in counted if (step := last_comparable(lineage.runs[n])) is not None]
     first = first_comparable(lineage)
     if first is None or not ends:
         return None
@@ -188,7 +181,13 @@ def attribution(lineage: Lineage, key: str) -> StageAttribution | None:
     values = {
         stage: {task: table.xs(task, level="task")[i].to_numpy() for task in tasks} for i, stage in enumerate(order)
     }
-    return stage_attribution(values, order, min_drop=_min_drop(lineage))
+    return stage_attribution(values, order, min_drop=_min_drop(lineage), wobble=PRIOR_WOBBLE)
+
+
+def own_stages(lineage: Lineage) -> list[int] | None:
+    """The last stage of each kind, where a kind comes twice (Instruct SFT after Think SFT); None where none does."""
+    last = {run.stage: number for number, run in enumerate(lineage.runs)}
+    return sorted(last.values()) if len(last) < len(lineage.runs) else None
 
 
 def values_at(run: Run, step: int, key: str) -> pd.Series:
@@ -210,7 +209,7 @@ def last_comparable(run: Run) -> int | None:
 
 
 def stage_table(found: Found, report: Report) -> pd.DataFrame:
-    """A row for the base and one a stage: the levels of its last comparable look, and what of the base's level it took."""
+    """A row for the base and one a stage: levels at its last comparable look, and what of the base's level it took."""
     lineage, curves = found.lineage, report.curves
     own = curves[(curves["lineage"] == lineage.name) & (curves["task"] == "all")]
     at = {(r["number"], r["step"], r["key"]): r for r in own.to_dict("records")}
@@ -240,13 +239,17 @@ def _share(name: str, found: StageAttribution | None, stage: str) -> dict[str, f
 
 @dataclass(frozen=True)
 class Found:
-    """What the analysis says of one lineage: of each stage by itself, of all of it, and how the loss spreads over stages."""
+    """What the analysis says of one lineage: of each stage, of all of it, and how the loss spreads over the stages.
+
+    paper_attribution: as the paper counts, where the lineage starts from another line's checkpoint (`own_stages`).
+    """
 
     lineage: Lineage
     stages: list[Assessment | None]
     whole: Assessment | None
     attribution: StageAttribution | None
     correct_attribution: StageAttribution | None
+    paper_attribution: StageAttribution | None
 
 
 def add(report: Report) -> list[Found]:
@@ -262,6 +265,7 @@ def add(report: Report) -> list[Found]:
             assess_lineage(v),
             attribution(v, f"diversity/{report.primary}"),
             attribution(v, f"correct_diversity/{report.primary}"),
+            attribution(v, f"diversity/{report.primary}", own) if (own := own_stages(v)) else None,
         )
         for v in report.lineages
     ]
@@ -324,7 +328,7 @@ def change_rows(lineage: Lineage, assessments: Sequence[Assessment | None]) -> l
 
 
 def split_rows(f: Found) -> list[dict[str, Any]]:
-    """A row a stage (first the whole lineage), task and part of the split: in cosine distance, and as a share of the base's."""
+    """A row a stage (the whole lineage first), task and part: in cosine distance, and as a share of the base's."""
     if f.whole is None:
         return []
     base = {task: split.own.d_a[0].mean for task, split in f.whole.splits.items()}

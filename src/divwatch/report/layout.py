@@ -31,6 +31,12 @@ class Lineage:
     dash: int = 0
     thin: bool = False
 
+    @property
+    def published_line(self) -> str:
+        """The line of Olmo 3 that this lineage is named for, or an empty text."""
+        words = f"{self.line} {self.name}".lower()
+        return next((line for line in ("instruct", "think") if line in words), "")
+
     def x(self, number: int, step: float) -> float:
         return self.slots[number] + min(step / self.runs[number].max_steps, 1.0)
 

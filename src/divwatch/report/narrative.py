@@ -66,14 +66,16 @@ def _lead(f: Found, report: Report) -> str:
     a, c = f.attribution, f.correct_attribution
     if a is None:
         return f"{f.lineage.name}: diversity could not be compared over the stages."
-    text = f"{f.lineage.name} kept {_kept(a)} of the base's diversity"
+    name = f.lineage.name
+    text = f"{name[:1].upper()}{name[1:]} kept {_kept(a)} of the base's diversity"
     if c is not None:
         text += f" and {_kept(c)} of its diversity among correct answers"
     return text + _where(f, c or a, report) + _accuracy(f, report) + "."
 
 
 def _kept(a: StageAttribution) -> str:
-    return f"{percent(a.retained, signed=False)} {between(*(a.retained_interval or (None, None))).replace('+', '')}".strip()
+    interval = between(*a.retained_interval) if a.retained_interval else ""
+    return f"{percent(a.retained, signed=False)} {interval.replace('+', '')}".strip()
 
 
 def _where(f: Found, a: StageAttribution, report: Report) -> str:
@@ -109,15 +111,22 @@ def _accuracy(f: Found, report: Report) -> str:
     return f"; accuracy went from {percent(levels.iloc[0], signed=False)} to {percent(levels.iloc[-1], signed=False)}"
 
 
+def share_text(a: StageAttribution, stage: str) -> str:
+    """'SFT −48 % [−51, −45]'."""
+    interval = between(*a.interval[stage]) if a.interval else ""
+    return f"{stage_name(stage)} {percent(a.share[stage])} {interval}".strip()
+
+
 def cautions(report: Report, found: Sequence[Found]) -> list[str]:
-    """What keeps a number from meaning what it seems to: failed and incomparable looks, few prompts, unlike settings."""
+    """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
     lines = [*_looks(report), *_few_prompts(report)]
     for f in found:
         lines += _unlike(f)
         if parent_missing(f.lineage.runs[0]):
             where = f.lineage.runs[0].meta["parent"]
+            start = stage_name(f.lineage.stages[0])
             lines.append(
-                f"{f.lineage.name}: its parent run {where} was not found, so changes are counted from {stage_name(f.lineage.stages[0])} on, not from the base."
+                f"{f.lineage.name}: its parent run {where} was not found, so changes count from the start of {start}."
             )
     return [*lines, *report.notes]
 
@@ -128,7 +137,8 @@ def _looks(report: Report) -> Iterable[str]:
         steps = ", ".join(str(s) for s in looks["step"][:8]) + (" …" if len(looks) > 8 else "")
         what = "failed" if status == "failed" else "not comparable"
         reasons = "; ".join(dict.fromkeys(r for r in looks["reason"] if r))
-        yield f"{lineage}, {stage_name(stage)}: {_plural(len(looks), 'look')} {what} (step {steps}){': ' + reasons if reasons else ''}."
+        count = f"{len(looks)} look{'' if len(looks) == 1 else 's'}"
+        yield f"{lineage}, {stage_name(stage)}: {count} {what} (step {steps}){': ' + reasons if reasons else ''}."
 
 
 def _few_prompts(report: Report) -> Iterable[str]:
@@ -143,18 +153,16 @@ def _few_prompts(report: Report) -> Iterable[str]:
             if r.n < FEW_PROMPTS and r.n < 0.5 * asked.get((lineage, r.number, r.task), 0)
         ]
         if few:
-            yield f"{lineage}, end of {stage_name(stage)}: correct-answer numbers rest on few prompts with two correct answers: {', '.join(few)}."
+            where = f"{lineage}, end of {stage_name(stage)}"
+            yield f"{where}: correct-answer numbers rest on few prompts (those with two correct): {', '.join(few)}."
 
 
 def _unlike(f: Found) -> Iterable[str]:
     for name in SAMPLING:
         values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
         if len(values) > 1:
-            yield f"{f.lineage.name}: {name} differs between stages ({', '.join(values)}), so their numbers do not compare."
+            given = ", ".join(values)
+            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers do not compare."
     prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
     if len(prints) > 1:
         yield f"{f.lineage.name}: the panel differs between stages; only prompts that all of them have are compared."
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -28,11 +28,19 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One look at one prompt."""
+class Shown:
+    """A look whose completions are on the page. `first`: shown from the start, the others when asked for."""
 
     title: str
+    number: int
     step: int
+    first: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """One look at one prompt. `correct` is None where nothing was judged; `hidden` counts the texts left out."""
+
     samples: int
     correct: int | None
     distinct: int
@@ -42,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt over several looks, the earliest first."""
+    """One prompt, a column a look."""
 
     prompt: str
     prompt_more: int
@@ -51,36 +59,37 @@ class Example:
     columns: list[Column]
 
 
-def examples(lineage: Lineage, key: str, per_task: int = 1, at_most: int = 15) -> list[Example]:
-    """For each task the prompt whose loss of `key` is the typical one (`per_task` 2: and the one that lost most).
-
-    Looks shown: before training and the end of each stage.
-    """
+def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[Shown], list[Example]]:
+    """The looks shown, and for each task the prompt whose loss of `key` is the typical one (the median of its task)."""
     looks = _looks(lineage)
-    if len(looks) == 0:
-        return []
-    frames = {place: lineage.runs[place[0]].completions(place[1]) for place in dict.fromkeys(p for _, p in looks)}
+    if not looks:
+        return [], []
+    frames = [lineage.runs[look.number].completions(look.step) for look in looks]
     texts = {p.get("id"): str(p.get("text") or "") for run in lineage.runs for p in _prompts(run.meta)}
     made = []
-    for task, prompt_id, why in _choose(lineage, looks[0][1], looks[-1][1], key, per_task)[:at_most]:
-        columns = [_column(title, place[1], frames[place], prompt_id) for title, place in looks]
+    ends = [look for look in looks if look.first]
+    for task, prompt_id in _choose(lineage, ends[0], ends[-1], key)[:at_most]:
+        columns = [_column(frame, prompt_id) for frame in frames]
         if any(c.samples for c in columns):
             text, more = shortened(texts.get(prompt_id, str(prompt_id)), TEXT_LIMIT)
-            made.append(Example(text, more, task, why, columns))
-    return made
+            made.append(Example(text, more, task, "the typical change of its task", columns))
+    return looks, made
 
 
-def _looks(lineage: Lineage) -> list[tuple[str, tuple[int, int]]]:
-    """(title, (stage number, step)): the first look with completions, then the last of each stage."""
-    out: list[tuple[str, tuple[int, int]]] = []
-    for number, run in enumerate(lineage.runs):
+def _looks(lineage: Lineage) -> list[Shown]:
+    """The first look with completions and the last of each stage, and on request two in the middle of each stage."""
+    out: list[Shown] = []
+    for number, (run, stage) in enumerate(zip(lineage.runs, lineage.stages, strict=True)):
         steps = run.completion_steps()
         if not steps:
             continue
         if not out:
-            out.append((f"before {stage_name(lineage.stages[number])}", (number, steps[0])))
-        if (number, steps[-1]) != out[-1][1]:
-            out.append((f"end of {stage_name(lineage.stages[number])}", (number, steps[-1])))
+            out.append(Shown(f"before {stage_name(stage)}", number, steps[0], True))
+        inner = steps[1:-1]
+        for step in sorted({inner[len(inner) // 3], inner[2 * len(inner) // 3]} if inner else ()):
+            out.append(Shown(f"{stage_name(stage)} step {step}", number, step, False))
+        if (number, steps[-1]) != (out[-1].number, out[-1].step):
+            out.append(Shown(f"end of {stage_name(stage)}", number, steps[-1], True))
     return out
 
 
@@ -90,35 +99,31 @@ def _prompts(meta: dict) -> list[dict]:
     return [p for p in prompts or [] if isinstance(p, dict)]
 
 
-def _choose(
-    lineage: Lineage, first: tuple[int, int], last: tuple[int, int], key: str, per_task: int
-) -> list[tuple[str, str, str]]:
-    before, after = (_scores(lineage, place, key) for place in (first, last))
+def _choose(lineage: Lineage, first: Shown, last: Shown, key: str) -> list[tuple[str, str]]:
+    """(task, prompt id) of the prompt in the middle of its task by change of `key`; by name where nothing was scored."""
+    before, after = (_scores(lineage, look, key) for look in (first, last))
     both = before.merge(after, on=["id", "task"], suffixes=("_before", "_after")).dropna()
     if both.empty:
-        both = before.assign(change=0.0) if len(before) else pd.DataFrame(columns=["id", "task", "change"])
+        both = before.assign(change=0.0)
     else:
         both["change"] = both[f"{key}_after"] - both[f"{key}_before"]
-    out = []
+    chosen = []
     for task, group in both.groupby("task", sort=False):
         ordered = group.sort_values(["change", "id"])
-        typical = ordered.iloc[len(ordered) // 2]
-        out.append((str(task), typical["id"], "typical change"))
-        if per_task > 1 and len(ordered) > 2:
-            out.append((str(task), ordered.iloc[0]["id"], "largest loss"))
-    return out
+        chosen.append((str(task), ordered.iloc[len(ordered) // 2]["id"]))
+    return chosen
 
 
-def _scores(lineage: Lineage, place: tuple[int, int], key: str) -> pd.DataFrame:
-    scores = lineage.runs[place[0]].scores
+def _scores(lineage: Lineage, look: Shown, key: str) -> pd.DataFrame:
+    scores = lineage.runs[look.number].scores
     if key not in scores.columns:
         scores = scores.assign(**{key: 0.0})
-    return scores.loc[scores["step"] == place[1], ["id", "task", key]]
+    return scores.loc[scores["step"] == look.step, ["id", "task", key]]
 
 
-def _column(title: str, step: int, frame: pd.DataFrame, prompt_id: str) -> Column:
+def _column(frame: pd.DataFrame, prompt_id: str) -> Column:
     if frame.empty or "prompt_id" not in frame.columns:
-        return Column(title, step, 0, None, 0, [], 0)
+        return Column(0, None, 0, [], 0)
     rows = frame[frame["prompt_id"] == prompt_id].to_dict("records")
     folded: dict[str, list[dict]] = {}
     for row in rows:
@@ -127,7 +132,7 @@ def _column(title: str, step: int, frame: pd.DataFrame, prompt_id: str) -> Colum
     groups = [_group(members) for members in sorted(folded.values(), key=len, reverse=True)]
     judged = [row for row in rows if _flag(row.get("correct")) is not None]
     correct = sum(bool(row["correct"]) for row in judged) if judged else None
-    return Column(title, step, len(rows), correct, len(folded), groups[:GROUPS], max(0, len(groups) - GROUPS))
+    return Column(len(rows), correct, len(folded), groups[:GROUPS], max(0, len(groups) - GROUPS))
 
 
 def _group(members: Sequence[dict]) -> Group:

@@ -60,14 +60,14 @@ class Onset:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot area of a chart; panels of a chart share the x axis."""
+    """One plot area of a chart; panels of a chart share the x axis. With a `unit`, ticks count hundredths."""
 
     title: str
     series: Sequence[Series]
     onsets: Sequence[Onset] = ()
     references: Sequence[tuple[float, float, int]] = ()
     failed: Sequence[tuple[float, int]] = ()
-    percent: bool = False
+    unit: str = ""
     zero: bool = False
     key: str = ""
     y_range: tuple[float, float] | None = None
@@ -97,9 +97,9 @@ def pipeline_chart(panels: Sequence[Panel], axis: Axis, label: str, task: str = 
 def scatter_chart(series: Sequence[Series], label: str, x_title: str, y_title: str, height: int = 320) -> Markup:
     """Paths in a plane: each look a dot, the first one hollow, the last one large."""
     points = [p for s in series for segment in s.segments for p in segment]
-    x_range, y_range = (0.0, 1.0), _range([p.y for p in points], zero=True)
+    x_range, y_range = _range([p.x for p in points], zero=False), _range([p.y for p in points], zero=True)
     area = _Area(LEFT, 30, WIDTH - LEFT - RIGHT, height - 30 - 42, x_range, y_range)
-    parts = [area.grid_y(False), area.grid_x(), area.frame()]
+    parts = [area.grid_y(""), area.grid_x(), area.frame()]
     for s in series:
         flat = [p for segment in s.segments for p in segment]
         if not flat:
@@ -193,12 +193,14 @@ class _Area:
         bottom = self.top + self.height
         return f'<line class="axis" x1="{self.left}" x2="{self.left + self.width}" y1="{bottom}" y2="{bottom}"/>'
 
-    def grid_y(self, percent: bool) -> str:
+    def grid_y(self, unit: str) -> str:
         out = []
         for tick in ticks(*self.y_range, 4):
             y = self.y(tick)
             out.append(f'<line class="grid" x1="{self.left}" x2="{self.left + self.width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            text = f"{100 * tick:.0f} %" if percent else _plain(tick, self.y_range)
+            text = _plain(tick, self.y_range)
+            if unit:
+                text = f"{100 * tick:.0f}{unit}".replace("-", "−")
             out.append(f'<text class="a" x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         return "".join(out)
 
@@ -224,7 +226,7 @@ def _pipeline_panel(panel: Panel, axis: Axis, task: str, top: float, height: flo
     for i in range(stages):
         x, w = area.x(i), area.width / stages
         out.append(f'<rect class="band{i % 2}" x="{x:.1f}" y="{top}" width="{w:.1f}" height="{height}"/>')
-    out += [area.grid_y(panel.percent), area.frame()]
+    out += [area.grid_y(panel.unit), area.frame()]
     if y_range[0] < 0 < y_range[1]:
         out.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{area.y(0):.1f}" y2="{area.y(0):.1f}"/>')
     out += [_onset(area, o) for o in panel.onsets]
@@ -232,12 +234,14 @@ def _pipeline_panel(panel: Panel, axis: Axis, task: str, top: float, height: flo
     for x, y, colour in panel.references:
         cx, cy = area.x(x), area.y(y)
         out.append(
-            f'<path class="ref s{colour}" d="M{cx - 5:.1f} {cy:.1f}l5 -5 5 5 -5 5z"><title>paper: {y:.3f}</title></path>'
+            f'<path class="ref s{colour}" d="M{cx - 5:.1f} {cy:.1f}l5 -5 5 5 -5 5z">'
+            f"<title>published: {y:.3f}</title></path>"
         )
     for x, colour in panel.failed:
         cx, cy = area.x(x), top + height - 5
         out.append(
-            f'<path class="fail s{colour}" d="M{cx - 3:.1f} {cy - 3:.1f}l6 6m0 -6l-6 6"><title>look failed</title></path>'
+            f'<path class="fail s{colour}" d="M{cx - 3:.1f} {cy - 3:.1f}l6 6m0 -6l-6 6">'
+            "<title>look failed</title></path>"
         )
     if last:
         out.append(_stage_names(area, axis))
@@ -270,7 +274,8 @@ def _onset(area: _Area, onset: Onset) -> str:
     x, lo, hi = area.x(onset.x), area.x(onset.lo), area.x(onset.hi)
     bottom = area.top + area.height
     return (
-        f'<g class="onset s{onset.colour}"><rect x="{lo:.1f}" y="{area.top}" width="{max(hi - lo, 1):.1f}" height="{area.height}"/>'
+        f'<g class="onset s{onset.colour}">'
+        f'<rect x="{lo:.1f}" y="{area.top}" width="{max(hi - lo, 1):.1f}" height="{area.height}"/>'
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{area.top}" y2="{bottom}"/>'
         f'<path d="M{x - 5:.1f} {area.top}h10l-5 7z"/></g>'
     )
@@ -297,7 +302,8 @@ def _series(area: _Area, s: Series) -> str:
 
 
 def _dot(area: _Area, p: Point) -> str:
-    return f'<circle class="dot{"" if p.solid else " open"}" cx="{area.x(p.x):.1f}" cy="{area.y(p.y):.1f}" r="{2.4 if p.solid else 3.4}"/>'
+    shape, radius = ("dot", 2.4) if p.solid else ("dot open", 3.4)
+    return f'<circle class="{shape}" cx="{area.x(p.x):.1f}" cy="{area.y(p.y):.1f}" r="{radius}"/>'
 
 
 def _unbroken(segment: Sequence[Point]) -> list[list[Point]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,16 +47,14 @@ def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _subtitle(report: Report) -> str:
-    stages = sum(len(v.runs) for v in report.lineages)
     looks = int((report.looks["status"] != "failed").sum())
-    return f"{_count(len(report.lineages), 'lineage')}, {_count(stages, 'stage')}, {_count(looks, 'look')}, {_count(len(report.tasks), 'task')}."
+    stages = len({run.directory for v in report.lineages for run in v.runs})
+    counts = {"lineage": len(report.lineages), "stage": stages, "look": looks, "task": len(report.tasks)}
+    return ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def _foot(paths: Sequence[Path], name: str) -> str:
+def _foot(paths: Sequence[Path], folder: str) -> str:
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     command = "divwatch report " + " ".join(str(p) for p in paths)
-    return f"Made by divwatch {__version__} on {made}: {command}. The tables behind every figure (CSV) and the figures (PNG, PDF) lie in {name}/ beside this page."
+    beside = f"The figures (PNG, PDF) and the tables behind them (CSV) lie in {folder}/ beside this page."
+    return f"Made by divwatch {__version__} on {made}: {command}. {beside}"
