@@ -1,6 +1,6 @@
 # Everything a fresh clone needs: `make demo` and `make test` each set up .venv by themselves.
 PYTHON ?= python3
-RUN = .venv/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 .PHONY: demo test lint lineages base clean
 .DEFAULT_GOAL := help

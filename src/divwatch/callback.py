@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
 from divwatch.records import PromptSamples, PromptScores
-from divwatch.store import RunDirectory, find_parent, lineage_of
-from divwatch.tracking import WandbLog, log_to_trainer, look_scalars, table_rows
+from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
+from divwatch.terminal import bar_of, event_message, look_line, say
+from divwatch.tracking import WandbLog, assessment_scalars, log_to_trainer, look_scalars, table_rows
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -52,7 +53,7 @@ class DiversityCallback(TrainerCallback):
             raise DivwatchError("the trainer has no tokenizer: give it one as processing_class")
         self.panel_name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
         self.prompts = choose(panel, self.config.prompts, self.config.seed)
-        self.store = RunDirectory.of(Path(trainer.args.output_dir) / "divwatch")
+        self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
         self._encoder = self._load_encoder()
         self._wandb = WandbLog()
         self._scores: dict[int, PromptScores] = {}
@@ -147,24 +148,35 @@ class DiversityCallback(TrainerCallback):
     # a look
 
     def _look(self, control: Any) -> None:
+        """A look that fails is recorded with its reason; training goes on."""
         step, started = self.trainer.state.global_step, time.monotonic()
+        self._comparable[step] = False
         try:
             look = self._take_look(step, started)
-        except Exception as error:  # a failing look never fails training
+            self.store.append_look(look)
+        except Exception as error:
             if self.config.on_error == "raise":
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            look = {"step": step, "status": "failed", "reason": reason, "time": time.time()}
-            look["seconds"] = {"total": round(time.monotonic() - started, 3)}
-            self._comparable[step] = False
-            _say(f"divwatch: the look at step {step} failed and training goes on: {reason}")
-        self._blocked += time.monotonic() - started
+            self._record_failure(step, started, error)
+            return
+        finally:
+            self._blocked += time.monotonic() - started
+        try:
+            self._report(look, control)
+        except Exception as error:  # the look itself is safely stored
+            if self.config.on_error == "raise":
+                raise
+            say(f"divwatch: the look at step {step} is stored but could not be reported: {_reason(error)}")
+
+    def _record_failure(self, step: int, started: float, error: Exception) -> None:
+        say(f"divwatch: the look at step {step} failed and training goes on: {_reason(error)}")
+        self._scores.pop(step, None)
+        look = {"step": step, "status": "failed", "reason": _reason(error), "time": time.time()}
+        look["seconds"] = {"total": round(time.monotonic() - started, 3)}
         try:
             self.store.append_look(look)
-        except OSError as error:
-            _say(f"divwatch: the look at step {step} could not be stored ({error.strerror}); training goes on")
-        if look["status"] != "failed":
-            self._report(look, control)
+        except OSError as unwritable:
+            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
 
     def _take_look(self, step: int, started: float) -> dict[str, Any]:
         from divwatch.analysis.assess import History, assess
@@ -174,12 +186,15 @@ class DiversityCallback(TrainerCallback):
 
         model = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
         seed = self.config.seed * 1_000_003 + step  # samples of two looks are independent
-        with _bar(f"look at step {step}", len(self.prompts) * self.config.samples) as bar:
+        with bar_of(f"look at step {step}", len(self.prompts) * self.config.samples) as bar:
             completions = sample(model, self.trainer.processing_class, self.prompts, self.config, seed, bar.update)
         sampled = time.monotonic()
         self.store.write_completions(step, completions)
         samples = judge_samples(self.prompts, completions)
-        scores = score_prompts(samples, self.config.metrics, encoder=self._encoder, seed=self.config.seed)
+        finished = np.reshape([c.finished for c in completions], (len(samples), -1))
+        scores = score_prompts(
+            samples, self.config.metrics, encoder=self._encoder, seed=self.config.seed, finished=finished.tolist()
+        )
         self.store.write_judged(step, completions, samples)
         self.store.write_scores(step, scores)
         usable = sum(map(sum, (s.usable for s in samples))) / len(completions)
@@ -198,7 +213,81 @@ class DiversityCallback(TrainerCallback):
                 "total": round(time.monotonic() - started, 3),
             },
             "usable_share": usable,
-            "finished_share": sum(c.finished for c in completions) / len(completions),
+            "finished_share": float(finished.mean()),
             "verdict": {"kind": self.assessment.verdict.kind, "sentence": self.assessment.verdict.sentence},
             "tasks": summarise(scores, seed=self.config.seed),
         }
+
+    # what a look says
+
+    def _report(self, look: dict[str, Any], control: Any) -> None:
+        assert self.assessment is not None
+        step, elapsed = look["step"], time.monotonic() - self._started
+        scalars = look_scalars(look["tasks"]) | assessment_scalars(self.assessment)
+        scalars["watch/seconds"] = look["seconds"]["total"]
+        scalars["watch/overhead"] = self._blocked / elapsed if elapsed > 0 else 0.0
+        texts = {p.id: p.text for p in self.prompts}
+        say(look_line(look, self.assessment))
+        for event in self._new_events(step):
+            self.store.append_event(event)
+            self._act(event, control)
+        log_to_trainer(self.trainer, step, scalars)
+        self._wandb.log(step, self._offset + step, scalars, table_rows(step, texts, self._samples))
+
+    def _new_events(self, step: int) -> list[dict[str, Any]]:
+        """One event for each series that was not flagged before."""
+        assert self.assessment is not None
+        events = []
+        for task, key, status in self.assessment.alarms:
+            if (task, key) in self._alarms:
+                continue
+            self._alarms.add((task, key))
+            event = {"step": step, "kind": self.assessment.verdict.kind, "task": task, "key": key}
+            event |= {"onset_step": status.onset_step, "onset_interval": list(status.onset_interval or ())}
+            event |= {"change": status.change, "change_interval": list(status.change_interval)}
+            event |= {"confirmed": status.confirmed}
+            events.append(event | {"message": event_message(event)})
+        return events
+
+    def _act(self, event: dict[str, Any], control: Any) -> None:
+        """An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown."""
+        say("divwatch: " + event["message"])
+        if event["task"] != "all" or self.config.on_collapse == "log":
+            return
+        self._wandb.alert(f"Diversity collapse since step {event['onset_step']}", event["message"])
+        if self.config.on_collapse in ("save", "stop"):
+            control.should_save = True
+        if self.config.on_collapse == "stop":
+            control.should_training_stop = True
+
+    def _finish(self) -> None:
+        if self.assessment is None:
+            return
+        verdict = self.assessment.verdict
+        summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
+        self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(self.assessment).items()})
+        say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _model_path(trainer: Any) -> str | None:
+    return getattr(trainer.model, "name_or_path", None) or None
+
+
+def _stage(trainer: Any) -> str:
+    """sft, dpo or rl, from the trainer's class and those it derives from; else the class's own name."""
+    names = " ".join(c.__name__ for c in type(trainer).__mro__)
+    known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
+    return next((stage for name, stage in known.items() if name in names), type(trainer).__name__)
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -127,14 +127,13 @@ def set_up_wandb(training: Any, lineage: str, stage: str) -> None:
     """One W&B run a stage, the stages of a lineage in one group; offline where nobody is logged in."""
     if "wandb" not in (training.report_to or []):
         return
-    import wandb
-
     os.environ.setdefault("WANDB_PROJECT", "divwatch")
     os.environ.setdefault("WANDB_RUN_GROUP", lineage)
     os.environ.setdefault("WANDB_JOB_TYPE", stage)
     os.environ.setdefault("WANDB_SILENT", "true")
-    if "WANDB_MODE" not in os.environ and not wandb.setup().settings.api_key and not _in_netrc():
-        os.environ["WANDB_MODE"] = "offline"
+    logged_in = "WANDB_API_KEY" in os.environ or _in_netrc()
+    if "WANDB_MODE" not in os.environ and not logged_in:
+        os.environ["WANDB_MODE"] = "offline"  # before wandb is set up: it reads the environment once
 
 
 def _in_netrc() -> bool:

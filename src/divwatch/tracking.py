@@ -31,6 +31,23 @@ def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
     return scalars
 
 
+def assessment_scalars(assessment: Any) -> dict[str, float]:
+    """What is known after a look, under the contract's names: change and onset by task, the split, the alarm."""
+    scalars: dict[str, float] = {"collapse/alarm": float(assessment.collapsed)}
+    for (task, key), status in assessment.statuses.items():
+        prefix = f"collapse/{task}" if key.startswith("diversity/") else f"collapse_correct/{task}"
+        if status.change == status.change:
+            scalars[f"{prefix}/change"] = float(status.change)
+        if status.onset_step is not None:
+            scalars[f"{prefix}/onset_step"] = float(status.onset_step)
+    for task, split in assessment.splits.items():
+        for part in ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing"):
+            value = getattr(split, part)
+            if value == value:
+                scalars[f"decomposition/{task}/{part}"] = float(value)
+    return scalars
+
+
 def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> None:
     """Into the log history and to every reporting callback but W&B's, at the look's own step."""
     from transformers.integrations import WandbCallback, get_reporting_integration_callbacks
