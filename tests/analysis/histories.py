@@ -28,7 +28,7 @@ def history(
     wobble: float = 0.01,
     seed: int = 0,
 ) -> History:
-    """Each argument is a level, or a pair (before, after) that is ramped over looks 2 and 3; a list gives every look."""
+    """Each level is a number, a pair (before, after) ramped over looks 2 and 3, or a list of every look's."""
     rng = np.random.default_rng(seed)
     names = [task for task in tasks for _ in range(per_task)]
     n = len(names)

@@ -140,17 +140,17 @@ class CollapseDetector:
             self._steps.append(step)
             if step == self._steps[0]:
                 self._baseline_updates.append(row)
-                self._baseline = _mean_of_updates(self._baseline_updates)
+                self._baseline = self._before = _mean_of_updates(self._baseline_updates)
         later = [i for i, step in enumerate(steps) if step != self._steps[0]]
         if not later:
             n = int(np.isfinite(self._baseline).sum())
             return self._status(0.0 if n and np.nanmean(self._baseline) > 0 else float("nan"), n)
-        before = self._looks[-1].values if self._looks else self._baseline
-        for look in _compare([steps[i] for i in later], table[later], self._baseline, before):
+        for look in _compare([steps[i] for i in later], table[later], self._baseline, self._before):
             if look.n:
                 self._looks.append(look)
                 if self._alarm_step is None and self._beyond_boundary():
                     self._alarm_step = look.step
+        self._before = look.values
         return self._status(look.change, look.n)
 
     def _status(self, change: float, n: int) -> CollapseStatus:
