@@ -221,7 +221,7 @@ def _check_file(path: Path, rules: _Rules, advance: Advance) -> _File:
             raise DivwatchError(f"{row.where} repeats the id {row.id!r}: give every prompt its own")
         if seen and len(row.outputs) != k:
             raise DivwatchError(
-                f"{row.where} has {len(row.outputs)} outputs, the lines before have {k}: give every prompt the same number"
+                f"{row.where} has {len(row.outputs)} outputs, lines before it {k}: give every prompt the same number"
             )
         if rules.verify is not None and not row.has_reference:
             raise DivwatchError(f'{row.where} has no "reference": verifier {rules.verifier!r} needs one')

@@ -42,11 +42,12 @@ def subtrees(source: str, height: int = HEIGHT) -> Counter[str]:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return Counter()
     heights: dict[ast.AST, int] = {}
-    for node in reversed(list(ast.walk(tree))):  # breadth first, reversed: children before their parents
+    nodes = list(ast.walk(tree))  # breadth first; leaves such as Load() are one object, met at every use
+    for node in reversed(nodes):  # children before their parents
         heights[node] = 1 + max((heights[child] for child in ast.iter_child_nodes(node)), default=0)
     if heights[tree] > _DEEPEST:
         return Counter()
-    return Counter(ast.dump(node) for node, h in heights.items() if h == height)
+    return Counter(ast.dump(node) for node in nodes if heights[node] == height)
 
 
 def ast_distance(outputs: Sequence[str], height: int = HEIGHT) -> float:
