@@ -34,12 +34,17 @@ _COLUMNS = {
 }
 # Mean over the six RL-Zero models of the share of the base kept, mean over tasks (table 1).
 _RL_ZERO_KEPT = 0.93
-_OTHER_NAMES = {
-    "cnndm": "cnn_dm", "cnn": "cnn_dm", "writingprompts": "writing_prompts", "math_alg": "math_algebra",
-    "math_geo": "math_geometry", "truthful_qa": "truthfulqa", "human_eval": "humaneval", "tl_dr": "tldr",
-}  # fmt: skip
+_SHORT_NAMES = {"mathalg": "math_algebra", "mathgeo": "math_geometry", "cnn": "cnn_dm"}
 
 TASKS = tuple(_SBERT)
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone: 'CNN/DM', 'cnn_dm' and 'cnn-dm' are one task."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+_BY_PLAIN_NAME = {_plain(name): name for name in TASKS}
 
 
 def sbert(line: str, stage: str, task: str) -> float | None:
@@ -50,8 +55,8 @@ def sbert(line: str, stage: str, task: str) -> float | None:
     >>> sbert("instruct", "sft", "gsm8k")
     0.105
     """
-    name = task.lower().replace("-", "_").replace("/", "_")
-    row = _SBERT.get(_OTHER_NAMES.get(name, name))
+    plain = _plain(task)
+    row = _SBERT.get(_SHORT_NAMES.get(plain, _BY_PLAIN_NAME.get(plain, "")))
     column = _columns(line).get(stage.lower())
     return None if row is None or column is None else row[column]
 

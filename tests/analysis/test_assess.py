@@ -1,0 +1,186 @@
+"""From a history to statuses and one verdict: each kind of change is called what it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from histories import history
+
+from divwatch import CollapseDetector, DivwatchError
+from divwatch.analysis.assess import ALL, History, assess
+from divwatch.analysis.verdict import KINDS
+from divwatch.records import PromptScores
+
+NARROWER = {"correct_distance": (0.4, 0.2), "wrong_distance": (0.5, 0.3)}
+RAMBLED = [0.2, 0.3, 0.8, *[0.95] * 5]
+
+# kind -> the world it happens in
+WORLDS = {
+    "none": [{}, {"wobble": 0.03}, {"usable": 0.9}, {"accuracy": (0.5, 0.55)}, {"judged": False}],
+    "narrowing among correct answers": [
+        NARROWER,
+        NARROWER | {"accuracy": (0.6, 0.8)},
+        NARROWER | {"accuracy": (0.67, 0.61)},
+        NARROWER | {"across": (0.6, 0.5)},
+        {"only_task": "expr", "correct_distance": (0.4, 0.1), "wrong_distance": (0.5, 0.2)},
+        {"usable": RAMBLED, "correct_distance": [*[0.4] * 5, *[0.2] * 3], "wrong_distance": [*[0.5] * 5, *[0.25] * 3]},
+    ],
+    "aggregate collapse": [NARROWER | {"judged": False}, {"wrong_distance": (0.6, 0.2), "accuracy": 0.4}],
+    "quality control only": [{"accuracy": (0.5, 0.9), "wrong_distance": 0.8}],
+    "lexical without semantic": [{"ead": (0.5, 0.3)}],
+    "template collapse": [{"across": (0.6, 0.3)}, {"across": (0.6, 0.3), "judged": False}],
+    "degeneration": [
+        {"accuracy": (0.7, 0.3)},
+        {"accuracy": (0.7, 0.2), "correct_distance": (0.4, 0.3), "wrong_distance": (0.5, 0.35)},
+        {"repetition": (0.02, 0.5)},
+        {"usable": [1, 1, 0.9, 0.7, 0.6, 0.55, 0.4, 0.3]},
+        {"usable": (1.0, 0.2), "judged": False},
+    ],
+    "false recovery": [
+        {"accuracy": (0.67, 0.3), "correct_distance": (0.25, 0.15), "wrong_distance": (0.28, 0.4)},
+        {  # down first, then back up on wrong answers
+            "looks": 10,
+            "accuracy": [0.67] * 5 + [0.5, 0.35, 0.33, 0.33, 0.33],
+            "correct_distance": [0.25, 0.25, *[0.15] * 8],
+            "wrong_distance": [0.28, 0.28, 0.17, 0.17, 0.17, 0.25, 0.3, 0.3, 0.3, 0.3],
+        },
+    ],
+    "format acquisition": [{"usable": RAMBLED}],
+    "not comparable": [{"usable": 0.2}],
+}
+
+
+@pytest.mark.parametrize(("kind", "world"), [(kind, world) for kind, worlds in WORLDS.items() for world in worlds])
+def test_each_kind_of_change_is_called_by_its_name(kind, world):
+    for seed in range(4):
+        found = assess(looked := history(seed=seed, **world), max_looks=len(looked.steps)).verdict
+        assert found.kind == kind, found.sentence
+        assert found.sentence.endswith(".")
+        assert "nan" not in found.sentence
+        assert "\n" not in found.sentence
+
+
+def test_every_kind_has_its_world():
+    assert set(WORLDS) == set(KINDS)
+
+
+def test_quiet_runs_are_rarely_called_anything_else():
+    others = 0
+    for seed in range(60):
+        looked = history(seed=900 + seed, wobble=0.02)
+        others += assess(looked, len(looked.steps)).verdict.kind != "none"
+    assert others <= 9  # binomial, 60 runs at 0.05, once in a thousand
+
+
+def test_the_verdict_carries_its_numbers():
+    found = assess(looked := history(**NARROWER), len(looked.steps))
+    evidence, status = found.verdict.evidence["correct_diversity/sbert"], found.statuses[ALL, "correct_diversity/sbert"]
+    assert (evidence["lo"], evidence["hi"]) == status.change_interval
+    assert f"{-100 * evidence['change']:.0f} %" in found.verdict.sentence
+    assert f"step {status.onset_step}" in found.verdict.sentence
+
+
+def test_a_fall_at_the_last_look_alone_waits_for_a_second():
+    distances = {"correct_distance": [0.4] * 7 + [0.2], "wrong_distance": [0.5] * 7 + [0.25]}
+    found = assess(history(**distances), 8)
+    assert found.verdict.kind == "none"
+    assert "second look" in found.verdict.sentence
+
+
+def test_one_look_is_nothing_to_compare():
+    found = assess(history(looks=1), 8)
+    assert found.verdict.kind == "none"
+    assert (found.baseline_step, found.last_step, found.split) == (0, 0, None)
+
+
+def test_the_baseline_is_the_first_comparable_look():
+    found = assess(looked := history(usable=RAMBLED), len(looked.steps))
+    assert looked.comparable[:3] == [False, False, True]
+    assert (found.baseline_step, found.last_step) == (50, 175)
+    assert "Looks before step 50 are not comparable" in found.verdict.sentence
+
+
+def test_no_later_look_changes_what_was_said():
+    looked = history(looks=12, seed=3, **NARROWER)
+    alarms: dict = {}
+    for at in range(1, 13):
+        kept = replace(
+            looked,
+            steps=looked.steps[:at],
+            comparable=looked.comparable[:at],
+            values={key: table[:at] for key, table in looked.values.items()},
+        )
+        found = {(task, key): s.alarm_step for task, key, s in assess(kept, 12).alarms}
+        assert alarms.items() <= found.items()
+        alarms = found
+    assert (ALL, "correct_diversity/sbert") in alarms
+
+
+def test_prompts_are_matched_by_id():
+    looked = history(seed=4, **NARROWER)
+    rng, looks = np.random.default_rng(0), []
+    for at, step in enumerate(looked.steps):
+        order = rng.permutation(len(looked.ids))
+        values = {key: table[at][order] for key, table in looked.values.items()}
+        scores = PromptScores([looked.ids[i] for i in order], [looked.tasks[i] for i in order], values)
+        looks.append((step, scores, True))
+    shuffled = History.of(looks[::-1])
+    one, other = assess(looked, 8), assess(shuffled, 8)
+    assert one.verdict.kind == other.verdict.kind
+    for at in one.statuses:
+        assert one.statuses[at].change == pytest.approx(other.statuses[at].change)
+
+
+def test_a_prompt_that_a_look_lacks_is_missing_there():
+    full = PromptScores(["a", "b"], ["t", "t"], {"diversity/sbert": [0.1, 0.2]})
+    part = PromptScores(["b", "new"], ["t", "t"], {"diversity/sbert": [0.3, 0.9]})
+    looked = History.of([(0, full, True), (5, part, True)])
+    assert looked.ids == ["a", "b"]
+    assert np.isnan(looked.values["diversity/sbert"][1, 0])
+    assert looked.values["diversity/sbert"][1, 1] == 0.3
+
+
+def test_tasks_weigh_equally_over_the_whole_panel():
+    # 30 prompts of one task stay, 3 of another halve: a quarter is lost, not a twentieth.
+    tasks = ["many"] * 30 + ["few"] * 3
+    before = PromptScores([str(i) for i in range(33)], tasks, {"diversity/sbert": [0.4] * 33})
+    after = PromptScores(before.ids, tasks, {"diversity/sbert": [0.4] * 30 + [0.2] * 3})
+    found = assess(History.of([(0, before, True), (1, after, True), (2, after, True)]), 3)
+    assert found.statuses[ALL, "diversity/sbert"].change == pytest.approx(-0.25)
+    assert found.statuses["few", "diversity/sbert"].change == pytest.approx(-0.5)
+
+
+def test_series_are_those_of_the_detector():
+    looked = history(tasks=("only",), judged=False, **NARROWER)
+    status = assess(looked, 8).statuses[ALL, "diversity/sbert"]
+    alone = CollapseDetector(8).replay(looked.steps, looked.values["diversity/sbert"])
+    assert status.alarm_step == alone.alarm_step
+    assert status.change == pytest.approx(alone.change)
+
+
+def test_the_split_adds_up_to_the_change_of_the_curve():
+    looked = history(accuracy=(0.5, 0.9), wrong_distance=0.8)
+    found = assess(looked, 8)
+    split = found.split
+    parts = (split.quality_control, split.genuine_narrowing, split.cross_narrowing, split.error_narrowing)
+    assert sum(parts) == pytest.approx(split.total)
+    assert list(found.splits) == [ALL, "pair", "expr", "word"]
+    assert split.total == pytest.approx(np.mean([found.splits[task].total for task in ("pair", "expr", "word")]))
+    level = np.mean(looked.values["diversity/sbert"][0])
+    assert split.total / level == pytest.approx(found.statuses[ALL, "diversity/sbert"].change, abs=0.02)
+
+
+def test_the_alarm_falls_back_on_what_was_measured():
+    looked = history(**NARROWER, judged=False)
+    lexical = replace(looked, values={"diversity/ead": looked.values["diversity/sbert"]})
+    found = assess(lexical, 8)
+    assert found.primary == "ead"
+    assert found.verdict.kind == "aggregate collapse"
+    assert assess(replace(looked, values={}), 8).verdict.kind == "not comparable"
+
+
+def test_no_looks_is_said():
+    with pytest.raises(DivwatchError, match="no looks"):
+        History.of([])
