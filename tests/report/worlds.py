@@ -1,6 +1,6 @@
 """Run directories with a known course, written exactly as docs/design.md lays them down.
 
-`write_run` makes one stage: per-prompt diversity follows a plateau, then a fall to a floor, with prompt-to-prompt spread
+`write_run` makes one stage: per-prompt diversity follows a plateau, then a fall to a floor, with spread over prompts
 and sampling noise; correctness is drawn per sample, and every aggregate is the mean over prompts of the same values.
 """
 
@@ -17,9 +17,23 @@ import pandas as pd
 
 K = 16
 TINY_TASKS = ("pair", "expr", "word", "list", "story")
-PAPER_TASKS = (
-    "tldr cnn_dm xsum humaneval mbpp cruxeval gsm8k math_algebra math_geometry truthfulqa alpaca ifeval writingprompts prism wildbench"
-).split()
+PAPER_TASKS = [
+    "tldr",
+    "cnn_dm",
+    "xsum",
+    "humaneval",
+    "mbpp",
+    "cruxeval",
+    "gsm8k",
+    "math_algebra",
+    "math_geometry",
+    "truthfulqa",
+    "alpaca",
+    "ifeval",
+    "writingprompts",
+    "prism",
+    "wildbench",
+]
 
 
 @dataclass
@@ -40,26 +54,52 @@ INSTRUCT = [Course("sft", 150, 0.98, 1.0, 150, (0.52, 0.66)), Course("dpo", 100,
 
 
 def write_lineage(
-    root: Path, line: str, courses: Sequence[Course], *, looks: int = 8, tasks: Sequence[str] = TINY_TASKS,
-    prompts: int = 8, seed: int = 0, completions: bool = True,
-) -> list[Path]:  # fmt: skip
+    root: Path,
+    line: str,
+    courses: Sequence[Course],
+    *,
+    looks: int = 8,
+    tasks: Sequence[str] = TINY_TASKS,
+    prompts: int = 8,
+    seed: int = 0,
+    completions: bool = True,
+) -> list[Path]:
     """One run directory a course, each the parent of the next. Returns the divwatch directories in order."""
     level, parent, made = (1.0, 1.0), None, []
     for number, course in enumerate(courses):
         output = root / f"{line}-{course.stage}"
         parent = write_run(
-            output, line, course, level=level, parent=parent, looks=looks, tasks=tasks, prompts=prompts, seed=seed,
-            noise_seed=seed * 100 + number, completions=completions,
-        )  # fmt: skip
+            output,
+            line,
+            course,
+            level=level,
+            parent=parent,
+            looks=looks,
+            tasks=tasks,
+            prompts=prompts,
+            seed=seed,
+            noise_seed=seed * 100 + number,
+            completions=completions,
+        )
         level = (level[0] * course.retained, level[1] * course.correct_retained)
         made.append(parent)
     return made
 
 
 def write_run(
-    output: Path, line: str, course: Course, *, level: tuple[float, float], parent: Path | None, looks: int,
-    tasks: Sequence[str], prompts: int, seed: int, noise_seed: int, completions: bool,
-) -> Path:  # fmt: skip
+    output: Path,
+    line: str,
+    course: Course,
+    *,
+    level: tuple[float, float],
+    parent: Path | None,
+    looks: int,
+    tasks: Sequence[str],
+    prompts: int,
+    seed: int,
+    noise_seed: int,
+    completions: bool,
+) -> Path:
     directory = output / "divwatch"
     for name in ("scores", "completions"):
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -91,11 +131,17 @@ def write_run(
             file.write(json.dumps(record) + "\n")
     if course.retained < 0.9:
         event = {
-            "step": min(course.steps, course.onset * 2 + 10), "kind": "collapse", "task": "all",
-            "key": "correct_diversity/sbert", "onset_step": course.onset, "onset_interval": [max(0, course.onset - 8), course.onset + 9],
-            "change": course.retained - 1, "change_interval": [course.retained - 1.08, course.retained - 0.93],
-            "confirmed": True, "message": f"correct-answer diversity began to fall at step {course.onset}",
-        }  # fmt: skip
+            "step": min(course.steps, course.onset * 2 + 10),
+            "kind": "collapse",
+            "task": "all",
+            "key": "correct_diversity/sbert",
+            "onset_step": course.onset,
+            "onset_interval": [max(0, course.onset - 8), course.onset + 9],
+            "change": course.retained - 1,
+            "change_interval": [course.retained - 1.08, course.retained - 0.93],
+            "confirmed": True,
+            "message": f"correct-answer diversity began to fall at step {course.onset}",
+        }
         (directory / "events.jsonl").write_text(json.dumps(event) + "\n")
     return directory
 
@@ -148,19 +194,28 @@ def _scores(panel, traits, course: Course, level, step: int, rng) -> pd.DataFram
     few = correct < 2
     frame = pd.DataFrame(
         {
-            "diversity/sbert": every, "diversity/vendi": 1 + 8.4 * every, "diversity/ead": (0.3 + 0.9 * every).clip(0, 1),
+            "diversity/sbert": every,
+            "diversity/vendi": 1 + 8.4 * every,
+            "diversity/ead": (0.3 + 0.9 * every).clip(0, 1),
             "diversity/distinct_answers": np.maximum(1, np.round(every * 24)),
-            "correct_diversity/sbert": cc_d.where(~few), "correct_diversity/vendi": (1 + 8 * cc_d).where(~few),
+            "correct_diversity/sbert": cc_d.where(~few),
+            "correct_diversity/vendi": (1 + 8 * cc_d).where(~few),
             "correct_diversity/ead": (0.3 + 0.9 * cc_d).clip(0, 1).where(~few),
             "correct_diversity/distinct_answers": np.maximum(1, np.round(cc_d * 18)).where(~few),
-            "quality/accuracy": correct / K, "quality/pass_at_k": (correct > 0) * 1.0,
+            "quality/accuracy": correct / K,
+            "quality/pass_at_k": (correct > 0) * 1.0,
             "quality/majority_at_k": (correct / K + 0.1 * retained[0] > 0.5) * 1.0,
-            "quality/finished": 1 - rng.binomial(K, 0.02, len(panel)) / K, "quality/usable": 1 - rng.binomial(K, 0.03, len(panel)) / K,
+            "quality/finished": 1 - rng.binomial(K, 0.02, len(panel)) / K,
+            "quality/usable": 1 - rng.binomial(K, 0.03, len(panel)) / K,
             "quality/repetition": rng.binomial(K, 0.02, len(panel)) / K,
-            "pairs/cc_count": cc, "pairs/cw_count": cw, "pairs/ww_count": ww,
-            "pairs/cc_distance": cc_d.where(cc > 0), "pairs/cw_distance": cw_d.where(cw > 0), "pairs/ww_distance": ww_d.where(ww > 0),
+            "pairs/cc_count": cc,
+            "pairs/cw_count": cw,
+            "pairs/ww_count": ww,
+            "pairs/cc_distance": cc_d.where(cc > 0),
+            "pairs/cw_distance": cw_d.where(cw > 0),
+            "pairs/ww_distance": ww_d.where(ww > 0),
         }
-    )  # fmt: skip
+    )
     ids = pd.DataFrame({"id": [q["id"] for q in panel], "task": [q["task"] for q in panel]})
     return pd.concat([ids, frame], axis=1)
 
@@ -178,24 +233,49 @@ def _completions(scores: pd.DataFrame, course: Course, step: int, rng) -> pd.Dat
             finished = bool(rng.random() > 0.02)
             rows.append(
                 {
-                    "prompt_id": s["id"], "task": s["task"], "sample": k, "text": text, "finished": finished, "tokens": 24,
-                    "answer_text": text.split("</think>")[1], "usable": finished, "correct": finished and k < n_correct, "answer": answer,
+                    "prompt_id": s["id"],
+                    "task": s["task"],
+                    "sample": k,
+                    "text": text,
+                    "finished": finished,
+                    "tokens": 24,
+                    "answer_text": text.split("</think>")[1],
+                    "usable": finished,
+                    "correct": finished and k < n_correct,
+                    "answer": answer,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
 def _meta(output: Path, line: str, course: Course, parent: Path | None, panel, seed: int) -> dict[str, Any]:
     return {
-        "format": 1, "divwatch": "0.1.0", "stage": course.stage, "line": line, "lineage": "demo", "model": f"tiny-olmo3/{line}",
-        "output_dir": str(output), "parent": str(parent) if parent else None,
+        "format": 1,
+        "divwatch": "0.1.0",
+        "stage": course.stage,
+        "line": line,
+        "lineage": "demo",
+        "model": f"tiny-olmo3/{line}",
+        "output_dir": str(output),
+        "parent": str(parent) if parent else None,
         "mix": {"name": f"{line}_{course.stage}", "rows": 4000},
         "settings": {
-            "every": 0.125, "samples": K, "temperature": 0.6, "top_p": 0.95, "max_new_tokens": 64, "alpha": 0.05, "min_drop": 0.05,
-            "metrics": ["sbert", "vendi", "ead", "distinct_answers"], "encoder": "all-MiniLM-L6-v2", "seed": seed,
+            "every": 0.125,
+            "samples": K,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "max_new_tokens": 64,
+            "alpha": 0.05,
+            "min_drop": 0.05,
+            "metrics": ["sbert", "vendi", "ead", "distinct_answers"],
+            "encoder": "all-MiniLM-L6-v2",
+            "seed": seed,
         },
         "panel": {"name": "tiny", "fingerprint": "3f9a2c71d0", "prompts": panel},
-        "versions": {"torch": "2.9.0", "transformers": "5.23.0", "trl": "1.16.0"}, "seeds": {"train": seed, "watch": 0},
-        "trainer": "DPOTrainer" if course.stage == "dpo" else "SFTTrainer", "max_steps": course.steps,
-        "created": f"2026-11-23T10:{10 * (line == 'instruct') + 3 * (course.stage == 'dpo'):02d}:00+00:00", "wandb": None,
-    }  # fmt: skip
+        "versions": {"torch": "2.9.0", "transformers": "5.23.0", "trl": "1.16.0"},
+        "seeds": {"train": seed, "watch": 0},
+        "trainer": "DPOTrainer" if course.stage == "dpo" else "SFTTrainer",
+        "max_steps": course.steps,
+        "created": f"2026-11-23T10:{10 * (line == 'instruct') + 3 * (course.stage == 'dpo'):02d}:00+00:00",
+        "wandb": None,
+    }

@@ -73,7 +73,7 @@ class Drawer:
                     "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
                 )
                 charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
-        accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.0))
+        accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.05))
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
@@ -116,7 +116,7 @@ class Drawer:
                     known = references[(references["task"] == task) & (references["key"] == key)]
                     marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
                     panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
-                panels.append(self.panel("Accuracy", task, "quality/accuracy", unit=" %", y_range=(0.0, 1.0)))
+                panels.append(self.panel("Accuracy", task, "quality/accuracy", unit=" %", y_range=(0.0, 1.05)))
                 charts.append(self._chart(panels, task, title=task, cls=f"m m-{i}", height=128))
         return [c for c in charts if c.svg]
 

@@ -49,6 +49,7 @@ def lineage_figure(report: Report) -> Any:
     figure, axes = _figure(1, 3, 2.35)
     for axis, (key, title) in zip(axes[0], _keys(report), strict=True):
         _curves(report, axis, "all", key, title)
+    axes[0][0].set_ylabel(metric_name(report.primary))
     _legend(report, figure)
     return figure
 
@@ -106,16 +107,16 @@ def quality_figure(report: Report) -> Any:
             axis.plot(100 * path["mean"].iloc[-1], path["mean_d"].iloc[-1], "o", color=colour, ms=5)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("accuracy, %")
+        axis.set_ylabel(metric_name(report.primary))
         axis.set_title(title)
     _legend(report, figure)
     return figure
 
 
 def _keys(report: Report) -> list[tuple[str, str]]:
-    name = metric_name(report.primary)
     return [
-        (f"diversity/{report.primary}", f"Diversity: {name}"),
-        (f"correct_diversity/{report.primary}", f"Correct answers: {name}"),
+        (f"diversity/{report.primary}", "Diversity"),
+        (f"correct_diversity/{report.primary}", "Correct-answer diversity"),
         ("quality/accuracy", "Accuracy"),
     ]
 
@@ -128,6 +129,9 @@ def _curves(report: Report, axis: Any, task: str, key: str, title: str, last: bo
     for i in range(1, len(report.slots), 2):
         axis.axvspan(i, i + 1, color="#eceff3", zorder=0)
     chosen = _select(report.curves, task, key)
+    if chosen.empty:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="#777777")
+        axis.set_yticks([])
     for v in report.lineages:
         for _, part in chosen[chosen["lineage"] == v.name].groupby("number"):
             colour = COLOURS[v.colour]
@@ -190,7 +194,7 @@ def _style() -> Iterator[None]:
 
     # Journals ask for Arial or Helvetica; DejaVu Sans comes with matplotlib.
     installed = set(get_font_names())
-    settings = {
+    settings: Any = {
         "font.family": next(f for f in ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans") if f in installed),
         "font.size": 8,
         "axes.titlesize": 8.5,

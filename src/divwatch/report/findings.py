@@ -62,20 +62,26 @@ PARTS = {
 def assess_stage(run: Run) -> Assessment | None:
     """The analysis of one stage as the monitor made it live, against its own first look. None without scores."""
     looks = [(step, _prompt_scores(run, step), ok) for step, ok in _scored_looks(run)]
-    return assess(History.of(looks), _planned_looks(run), **_detection(run)) if looks else None
+    return (
+        assess(History.of(looks), _planned_looks(run), _setting(run, "alpha", 0.05), _setting(run, "min_drop", 0.05))
+        if looks
+        else None
+    )
 
 
 def assess_lineage(lineage: Lineage) -> Assessment | None:
     """The analysis of all stages joined, against the base. Steps count on from stage to stage."""
-    looks, offset = [], 0
+    looks: list[tuple[int, PromptScores, bool]] = []
+    offset = 0
     for number, run in enumerate(lineage.runs):
         scored = _scored_looks(run)
         # The first look of a later stage is the parent's last model, sampled again.
         scored = [(step, ok) for step, ok in scored if number == 0 or not looks or step > 0]
         looks += [(offset + step, _prompt_scores(run, step), ok) for step, ok in scored]
         offset += run.max_steps
+    alpha = _setting(lineage.runs[-1], "alpha", 0.05)
     planned = sum(_planned_looks(run) for run in lineage.runs)
-    return assess(History.of(looks), max(planned, len(looks)), **_detection(lineage.runs[-1])) if looks else None
+    return assess(History.of(looks), max(planned, len(looks)), alpha, _min_drop(lineage)) if looks else None
 
 
 def _scored_looks(run: Run) -> list[tuple[int, bool]]:
@@ -98,11 +104,9 @@ def _planned_looks(run: Run) -> int:
     return max(len(run.looks), 2 + int((run.max_steps - 1) // between))
 
 
-def _detection(run: Run) -> dict[str, float]:
-    settings = settings_of(run)
-    return {
-        name: float(settings[name]) for name in ("alpha", "min_drop") if isinstance(settings.get(name), int | float)
-    }
+def _setting(run: Run, name: str, default: float) -> float:
+    value = settings_of(run).get(name)
+    return float(value) if isinstance(value, int | float) else default
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -287,7 +291,7 @@ def _seconds(looks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _min_drop(lineage: Lineage) -> float:
-    return _detection(lineage.runs[-1]).get("min_drop", 0.05)
+    return _setting(lineage.runs[-1], "min_drop", 0.05)
 
 
 def onset_rows(lineage: Lineage, assessments: Sequence[Assessment | None]) -> list[dict[str, Any]]:
@@ -295,6 +299,8 @@ def onset_rows(lineage: Lineage, assessments: Sequence[Assessment | None]) -> li
     rows = []
     for number, found in enumerate(assessments):
         for task, key, status in found.alarms if found else []:
+            if status.onset_step is None or status.onset_interval is None:
+                continue
             lo, hi = status.onset_interval
             place = {
                 "x": lineage.x(number, status.onset_step),

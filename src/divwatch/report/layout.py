@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pandas as pd
 
@@ -138,16 +139,18 @@ def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _merge(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order of all stages that keeps each lineage's own: a new stage goes right after the one before it."""
-    merged: list[str] = []
+    """One order of all stages that keeps each lineage's own; of two that no lineage orders, the first seen comes first."""
+    seen = list(dict.fromkeys(stage for order in orders for stage in order))
+    before: dict[str, set[str]] = {stage: set() for stage in seen}
     for order in orders:
-        place = 0
-        for stage in order:
-            if stage in merged:
-                place = merged.index(stage) + 1
-            else:
-                merged.insert(place, stage)
-                place += 1
+        for earlier, later in pairwise(order):
+            before[later].add(earlier)
+    merged: list[str] = []
+    while seen:
+        # Lineages that contradict each other leave no stage free: then the first seen goes first.
+        free = next((stage for stage in seen if before[stage] <= set(merged)), seen[0])
+        merged.append(free)
+        seen.remove(free)
     return merged
 
 

@@ -100,7 +100,7 @@ def _prompts(meta: dict) -> list[dict]:
 
 
 def _choose(lineage: Lineage, first: Shown, last: Shown, key: str) -> list[tuple[str, str]]:
-    """(task, prompt id) of the prompt in the middle of its task by change of `key`; by name where nothing was scored."""
+    """(task, prompt id) of the prompt in the middle of its task by change of `key`; any where nothing was scored."""
     before, after = (_scores(lineage, look, key) for look in (first, last))
     both = before.merge(after, on=["id", "task"], suffixes=("_before", "_after")).dropna()
     if both.empty:

@@ -42,8 +42,8 @@ def stages(report: Report, found: Sequence[Found]) -> Table:
     """The table of stages: levels, changes, onset, verdict."""
     caption = (
         f"Levels at the last comparable look of each stage. Diversity is the {metric_name(report.primary)}, "
-        "correct-answer diversity the same over correct outputs of the prompts that have two. Changes are shares of the "
-        "base's level over the prompts that every stage has, so they add up. Brackets are 95 % intervals; those of "
+        "correct-answer diversity the same over correct outputs of the prompts that have two. Changes are shares of "
+        "the base's level over the prompts that every stage has, so they add up. Brackets are 95 % intervals; those of "
         "changes hold the wobble of checkpoints too. The onset is the last step before the fall that was flagged, with "
         "its 90 % interval."
     )

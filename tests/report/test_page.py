@@ -1,0 +1,303 @@
+"""The page: the store's numbers, nothing from outside, and completions that cannot do anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from parsing import parse
+from worlds import INSTRUCT, THINK, Course, write_lineage
+
+from divwatch.errors import DivwatchError
+from divwatch.report import write_report
+from divwatch.report.build import build
+from divwatch.report.findings import add
+from divwatch.report.page import render
+from divwatch.report.text import number, percent
+
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    "</bdi></details></main><img src=x onerror=alert(1)>",
+    "<!-- ]]> --><style>body{display:none}</style>",
+    "&lt;b&gt; &amp; {{ 7 * 7 }} {% raw %}",
+    "\x1b[2J\x1b]8;;http://evil.example\x07click\x1b]8;;\x07",
+    "\u202egnp.exe\u2066 \u200f reversed",
+    "javascript:alert(1) \"' onmouseover=alert(1)",
+    "nul \x00 bell \x07 tag \U000e0041",
+]
+
+
+def page_of(root: Path) -> str:
+    """The page alone, without its figures."""
+    report = build([root])
+    return render(report, add(report), "title", "subtitle", "foot")
+
+
+@pytest.fixture(scope="module")
+def tree(page):
+    return parse(page.read_text(encoding="utf-8"))
+
+
+def cells(table):
+    """The rows of a table as {column: text} with the interval after the value."""
+    columns = [th.text for th in table.find("thead")[0].find("th")]
+    rows = [row.find("th", scope="row") + row.find("td") for row in table.find("tbody")[0].find("tr")]
+    return [dict(zip(columns, (c.text for c in row), strict=True)) for row in rows]
+
+
+def table_of(tree, section, caption):
+    found = [t for t in tree.find("section", id=section)[0].find("table") if caption in t.find("caption")[0].text]
+    assert len(found) == 1
+    return cells(found[0])
+
+
+# what it says
+
+
+def test_lineages_and_their_stages_stand_in_order(tree):
+    rows = table_of(tree, "verdict", "Levels at the last comparable look")
+    names = [re.sub(r" step .*", "", row["Stage"]) for row in rows]
+    line = ["base", "SFT", "DPO"]
+    assert names == [f"{lineage} · {stage}" for lineage in ("think", "instruct") for stage in line]
+
+
+def test_levels_of_the_stages_are_the_store_s(tree, demo):
+    rows = {re.sub(r" step .*", "", r["Stage"]): r for r in table_of(tree, "verdict", "Levels at the last")}
+    for line in ("think", "instruct"):
+        for stage, where in (("sft", 0), ("sft", -1), ("dpo", -1)):
+            lines = (demo / f"{line}-{stage}" / "divwatch" / "looks.jsonl").read_text().splitlines()
+            stored = json.loads(lines[where])["tasks"]["all"]
+            row = rows[f"{line} · {'base' if where == 0 else stage.upper()}"]
+            assert row["Diversity"].startswith(number(stored["diversity/sbert"]["mean"]))
+            correct = stored["correct_diversity/sbert"]
+            assert row["Correct-answer diversity"].startswith(number(correct["mean"]))
+            assert row["Correct-answer diversity"].endswith(f"{correct['n']} prompts")
+            assert row["Accuracy"].startswith(percent(stored["quality/accuracy"]["mean"], signed=False))
+
+
+def test_changes_by_stage_are_shares_of_the_base_and_add_up(tree, page, demo):
+    stages = pd.read_csv(page.with_suffix("") / "stages.csv")
+    shown = {re.sub(r" step .*", "", r["Stage"]): r for r in table_of(tree, "verdict", "Levels at the last")}
+    for line in ("think", "instruct"):
+        # Counted apart: every prompt of this world has a value at every look, so plain means give the shares.
+        levels = []
+        for stage, where in (("sft", 0), ("sft", -1), ("dpo", -1)):
+            file = sorted((demo / f"{line}-{stage}" / "divwatch" / "scores").iterdir())[where]
+            levels.append(pd.read_parquet(file).groupby("task")["diversity/sbert"].mean())
+        expected = [((b - a) / levels[0]).mean() for a, b in pairwise(levels)]
+        mine = stages[(stages["lineage"] == line) & (stages["number"] >= 0)]
+        assert list(mine["change"]) == pytest.approx(expected)
+        for share, stage in zip(expected, ("SFT", "DPO"), strict=True):
+            assert shown[f"{line} · {stage}"]["Change of diversity"].startswith(percent(share))
+
+
+def test_read_outs_hold_every_look_with_the_store_s_numbers(tree, demo):
+    data = json.loads(tree.find("script", id="data")[0].text)
+    looks = (demo / "think-sft" / "divwatch" / "looks.jsonl").read_text().splitlines()
+    think = next(i for i, v in enumerate(data["lineages"]) if v["name"] == "think")
+    drawn = data["values"]["pair"]["diversity/sbert"][think]
+    for j, line in enumerate(looks):
+        stored = json.loads(line)
+        value = stored["tasks"]["pair"]["diversity/sbert"]
+        assert data["lineages"][think]["step"][j] == stored["step"]
+        assert drawn[j] == pytest.approx([value["mean"], value["lo"], value["hi"], value["n"]], rel=1e-3)
+
+
+def test_the_verdict_comes_first_and_names_the_stage(tree):
+    first = tree.find("main")[0].find("section")[0]
+    assert first.attributes["id"] == "verdict"
+    leads = [article.find("p")[0].text for article in first.find("article")]
+    assert leads[0].startswith("Think kept ")
+    assert "is at SFT" in leads[0]
+    assert leads[1].startswith("Instruct kept ")
+    assert "is at DPO" in leads[1]
+
+
+def test_every_chart_has_a_name_and_its_section_a_table(tree):
+    for section in tree.find("section"):
+        charts = [svg for figure in section.find("figure") for svg in figure.find("svg")]
+        assert all(svg.attributes["role"] == "img" and svg.attributes["aria-label"] for svg in charts)
+        assert not charts or section.find("table"), section.attributes["id"]
+    assert len(tree.find("section")) == 8
+
+
+def test_duplicates_are_folded_and_counted(tmp_path):
+    (made,) = write_lineage(tmp_path, "think", [Course("sft", 100)], tasks=("pair",), prompts=1, looks=2)
+    for file in (made / "completions").iterdir():
+        frame = pd.read_parquet(file)
+        frame["answer_text"] = ["same  answer\n"] * 10 + ["same answer"] * 3 + ["other"] * 3
+        frame["correct"] = [True] * 13 + [False] * 3
+        frame["usable"] = True
+        frame.to_parquet(file)
+    column = parse(page_of(tmp_path)).find("div", class_="col")[0]
+    said = [(li.attributes["class"], li.find("span", class_="times")[0].text) for li in column.find("li")]
+    assert said == [("correct", "13×"), ("wrong", "3×")]
+    assert "2 different texts in 16 samples, 13 correct" in column.text
+
+
+# nothing from outside, nothing that acts
+
+
+def test_nothing_refers_to_another_file_or_host(tree, page):
+    for element in tree.find("*"):
+        assert element.tag not in {"link", "iframe", "object", "embed", "img", "form", "base", "audio", "video"}
+        for name, value in element.attributes.items():
+            assert not name.startswith("on"), (element.tag, name)
+            if name in {"src", "href", "xlink:href", "action", "srcset", "data"}:
+                assert value.startswith("#")
+    css = tree.find("style")[0].text
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+def test_the_policy_forbids_all_but_the_page_s_own_script(tree):
+    policy = tree.find("meta", **{"http-equiv": "Content-Security-Policy"})[0].attributes["content"]
+    assert policy.startswith("default-src 'none'")
+    running = [s for s in tree.find("script") if s.attributes.get("type") != "application/json"]
+    assert len(running) == 1
+    digest = base64.b64encode(hashlib.sha256(running[0].text.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_hostile_completions_prompts_and_names_are_inert_text(tmp_path):
+    (made,) = write_lineage(tmp_path, "x", [Course("sft", 60)], tasks=("pair",), prompts=1, looks=2)
+    meta = json.loads((made / "run.json").read_text())
+    meta |= {"stage": HOSTILE[0], "line": HOSTILE[1], "model": HOSTILE[5], "mix": HOSTILE[6]}
+    meta["panel"]["prompts"][0]["text"] = HOSTILE[2]
+    (made / "run.json").write_text(json.dumps(meta))
+    for part in ("scores", "completions"):
+        for file in (made / part).iterdir():
+            frame = pd.read_parquet(file)
+            frame["task"] = HOSTILE[3]
+            if part == "completions":
+                frame["answer_text"] = (HOSTILE * 2)[: len(frame)]
+            frame.to_parquet(file)
+    looks = [json.loads(line) for line in (made / "looks.jsonl").read_text().splitlines()]
+    for look in looks:
+        look["tasks"][HOSTILE[3]] = look["tasks"].pop("pair")
+        look["reason"] = HOSTILE[4]
+        look["status"] = "not_comparable" if look["step"] else "ok"
+    (made / "looks.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+
+    html = page_of(tmp_path)
+    tree = parse(html)
+    texts = [bdi.text for li in tree.find("ul", class_="said")[0].find("li") for bdi in li.find("bdi")]
+    assert HOSTILE[0] in texts
+    assert HOSTILE[1] in texts
+    assert "⟨U+202E⟩gnp.exe⟨U+2066⟩ ⟨U+200F⟩ reversed" in texts
+    assert "nul ␀ bell ␇ tag ⟨U+E0041⟩" in texts
+    assert len(tree.find("script")) == 2
+    assert not tree.find("img")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+    assert not [name for e in tree.find("*") for name in e.attributes if name.startswith("on")]
+
+
+# what is missing is said
+
+
+def test_a_failed_and_an_incomparable_look_are_said_with_their_reasons(tmp_path):
+    course = Course("sft", 100, status={50: ("failed", "OutOfMemoryError"), 25: ("not_comparable", "41% are finished")})
+    write_lineage(tmp_path, "think", [course], tasks=("pair",), prompts=4, looks=5)
+    tree = parse(page_of(tmp_path))
+    caution = tree.find("section", id="verdict")[0].find("div", class_="caution")[0].text
+    assert "think, SFT: 1 look failed (step 50): OutOfMemoryError." in caution
+    assert "think, SFT: 1 look not comparable (step 25): 41% are finished." in caution
+    whole = tree.find("section", id="curves")[0]
+    assert whole.find("path", class_="fail")
+    assert whole.find("circle", class_="open")
+
+
+def test_correct_answer_numbers_on_few_prompts_are_named(tmp_path):
+    courses = [Course("sft", 100, 0.6, 0.6, 10, accuracy=(0.5, 0.02))]
+    write_lineage(tmp_path, "think", courses, tasks=("pair",), prompts=20, looks=4)
+    caution = parse(page_of(tmp_path)).find("div", class_="caution")[0].text
+    assert re.search(r"rest on few prompts \(those with two correct\): pair \(\d of 20\)", caution)
+
+
+def test_settings_that_differ_between_stages_are_a_caution(tmp_path):
+    _, dpo = write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=3, looks=2)
+    meta = json.loads((dpo / "run.json").read_text())
+    meta["settings"]["temperature"] = 1.0
+    (dpo / "run.json").write_text(json.dumps(meta))
+    assert "temperature differs between stages (0.6, 1.0)" in page_of(tmp_path)
+
+
+def test_a_parent_that_is_gone_is_a_caution(tmp_path):
+    sft, _ = write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=3, looks=2)
+    shutil.rmtree(sft)
+    assert "its parent run" in page_of(tmp_path)
+
+
+def test_a_lineage_that_crosses_lines_is_counted_both_ways(tmp_path):
+    think, _ = write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=4, looks=3)
+    instruct, _ = write_lineage(tmp_path, "instruct", INSTRUCT, tasks=("pair",), prompts=4, looks=3)
+    meta = json.loads((instruct / "run.json").read_text())
+    (instruct / "run.json").write_text(json.dumps(meta | {"parent": str(think)}))
+    rows = table_of(parse(page_of(tmp_path)), "verdict", "The paper counts everything")
+    counted = {row["Counted"]: row["Loss"] for row in rows}
+    assert re.findall(r"[a-z]+ (?:SFT|DPO)", counted["by ancestry"]) == ["think SFT", "instruct SFT", "instruct DPO"]
+    assert re.findall(r"[a-z]+ (?:SFT|DPO)", counted["as in the paper"]) == ["instruct SFT", "instruct DPO"]
+
+
+def test_runs_without_a_verifier_have_a_page_too(tmp_path):
+    (made,) = write_lineage(tmp_path, "think", [Course("sft", 60, 0.5, onset=10)], tasks=("story",), prompts=6, looks=4)
+    for file in (made / "scores").iterdir():
+        frame = pd.read_parquet(file)
+        frame[["id", "task", "diversity/sbert", "quality/usable"]].to_parquet(file)
+    looks = [json.loads(line) for line in (made / "looks.jsonl").read_text().splitlines()]
+    kept = ("diversity/sbert", "quality/usable")
+    for look in looks:
+        look["tasks"] = {task: {k: values[k] for k in kept} for task, values in look["tasks"].items()}
+    (made / "looks.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    tree = parse(page_of(tmp_path))
+    assert "No split: it needs a verifier" in tree.find("section", id="kind")[0].text
+    assert "Think kept" in tree.find("section", id="verdict")[0].text
+
+
+def test_an_empty_run_says_so_in_one_line(tmp_path):
+    (made,) = write_lineage(tmp_path, "think", [Course("sft", 60)], tasks=("pair",), prompts=2, looks=2)
+    (made / "looks.jsonl").write_text("")
+    with pytest.raises(DivwatchError, match="no finished look in") as error:
+        write_report([tmp_path])
+    assert "\n" not in str(error.value)
+
+
+# what is written
+
+
+def test_figures_and_tables_lie_beside_the_page(page):
+    made = {path.name: path for path in page.with_suffix("").iterdir()}
+    for name in ("lineage", "tasks", "split", "quality"):
+        assert made[f"{name}.png"].read_bytes().startswith(b"\x89PNG")
+        assert made[f"{name}.pdf"].read_bytes().startswith(b"%PDF")
+    for name in ("curves", "stages", "onsets", "changes", "split", "cost", "looks"):
+        assert len(pd.read_csv(made[f"{name}.csv"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"), [(None, "report.html"), ("x/mine.html", "x/mine.html"), ("y", "y/report.html")]
+)
+def test_the_page_goes_where_it_was_asked_to(tmp_path, out, expected, monkeypatch):
+    monkeypatch.setattr("divwatch.report.write.write_figures", lambda report, folder: [])
+    write_lineage(tmp_path / "runs", "think", [Course("sft", 60)], tasks=("pair",), prompts=2, looks=2)
+    made = write_report([tmp_path / "runs"], None if out is None else tmp_path / out)
+    assert made == (tmp_path / "runs" / expected if out is None else tmp_path / expected)
+    assert made.is_file()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(demo, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DivwatchError, match="cannot write the report to"):
+        write_report([demo], tmp_path / "file" / "page.html")
+
+
+def test_the_same_runs_give_the_same_page(tmp_path):
+    write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=3, looks=3)
+    assert page_of(tmp_path) == page_of(tmp_path)
