@@ -29,7 +29,7 @@ from divwatch.verify.thinking import final_answer
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
 CHUNK = 128  # prompts scored at a time: enough to fill the encoder's batches, few enough to keep memory flat
-ACROSS = 2000  # most prompts that outputs are compared across
+ACROSS = 1000  # most prompts that outputs are compared across
 
 Advance = Callable[[int], None]
 
