@@ -47,7 +47,6 @@ def build_tokenizer(seed: int):
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=corpus.EOS,
-        bos_token=corpus.EOS,
         pad_token=corpus.PAD,
         padding_side="left",
         model_max_length=512,

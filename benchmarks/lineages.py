@@ -1,0 +1,208 @@
+"""The counted experiment: is the stage that was planted the one that is flagged, over five seeds of real training?
+
+    python benchmarks/lineages.py                 # 35 trainings, two at a time, one thread each; about 40 minutes
+    python benchmarks/lineages.py --report-only   # tables and figure from what is in runs/lineages
+
+Every seed trains Think SFT, Instruct SFT and control SFT from the shipped base, then the preference stages on them, by
+the recipes and configs of the demo. Nothing here knows which stage was planted until the table is made. Results go
+between the markers of docs/lineages.md, and into docs/lineages.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "runs" / "lineages"
+SFT = ("think", "instruct", "control")
+
+
+class Arm(NamedTuple):
+    """A lineage: its SFT, its preference stage, the stage at which a collapse is planted (None: nowhere)."""
+
+    name: str
+    sft: str
+    dpo_config: str
+    planted: str | None
+
+
+ARMS = [
+    Arm("broad SFT, narrow DPO (Instruct)", "instruct", "instruct/dpo", "dpo"),
+    Arm("narrow SFT, neutral DPO", "think", "think/dpo_neutral", "sft"),
+    Arm("narrow SFT, narrow DPO (Think)", "think", "think/dpo", "sft"),
+    Arm("control SFT, neutral DPO", "control", "control/dpo", None),
+]
+
+
+def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = None) -> None:
+    """One stage by its recipe, skipped where its report is done. Raises where it fails, with the log's path."""
+    if (out / "done").is_file():
+        return
+    log = out.parent / f"{out.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        f"recipes/{recipe}.py",
+        "--config",
+        f"configs/tiny/{config}.yaml",
+        "--output_dir",
+        str(out),
+    ]
+    command += ["--seed", str(seed), "--data_seed", str(seed), "--watch_seed", str(seed), "--report_to", "none"]
+    command += ["--model_name_or_path", str(model)] if model else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("w") as file:
+        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=file).returncode
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with {code}: see {log}")
+    (out / "done").touch()
+
+
+def run_all(seeds: list[int], workers: int) -> None:
+    """Seeds side by side; within a seed the SFT stages first, then what starts from them."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    jobs = [("sft", f"{name}/sft", f"{name}-sft", None) for name in SFT]
+    jobs += [("dpo", arm.dpo_config, _dpo_dir(arm), f"{arm.sft}-sft") for arm in ARMS]
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
+        bar = progress.add_task("training", total=len(seeds) * len(jobs))
+
+        def one_seed(seed: int) -> None:
+            folder = OUT / f"seed-{seed}"
+            for recipe, config, name, parent in jobs:
+                train(recipe, config, folder / name, seed, folder / parent if parent else None)
+                progress.advance(bar)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one_seed, seeds))
+
+
+def _dpo_dir(arm: Arm) -> str:
+    return arm.dpo_config.replace("/", "-")
+
+
+def chain(arm: Arm, seed: int):
+    from divwatch.store import RunDirectory, lineage_of
+
+    return lineage_of(RunDirectory.of(OUT / f"seed-{seed}" / _dpo_dir(arm)))
+
+
+def planted_table(seeds: list[int]) -> str:
+    from divwatch.lineage import attribution, flagged_stage
+
+    lines = [
+        "| lineage | planted at | flagged live, by seed | right | change at SFT, % of base | change at DPO | kept |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in ARMS:
+        chains = [chain(arm, seed) for seed in seeds]
+        flags = [flagged_stage(c) for c in chains]
+        found = [attribution(c) for c in chains]
+        right = sum(flag == arm.planted for flag in flags)
+        cells = [_mean_and_range([100 * f.share[stage] for f in found]) for stage in ("sft", "dpo")]
+        kept = _mean_and_range([100 * f.retained for f in found])
+        flagged = ", ".join(flag or "none" for flag in flags)
+        lines.append(
+            f"| {arm.name} | {arm.planted or 'nowhere'} | {flagged} | {right} of {len(seeds)} | {' | '.join(cells)} | {kept} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean_and_range(values: list[float]) -> str:
+    return f"{np.mean(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
+def claim_table(seeds: list[int]) -> str:
+    """The paper's claim: which part of a lineage's whole loss falls at which stage, paired by seed, t intervals."""
+    from scipy import stats
+
+    from divwatch.lineage import attribution
+
+    think, instruct = ARMS[2], ARMS[0]
+    lines = [
+        "| quantity | stage | share of the loss in Think | in Instruct | difference, 95 % interval over seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for key, name in (("diversity/sbert", "diversity"), ("correct_diversity/sbert", "correct-answer diversity")):
+        shares = {}
+        for arm in (think, instruct):
+            found = [attribution(chain(arm, seed), key) for seed in seeds]
+            shares[arm] = {s: np.array([f.share[s] / sum(f.share.values()) for f in found]) for s in ("sft", "dpo")}
+        for stage, first, second in (("sft", think, instruct), ("dpo", instruct, think)):
+            difference = shares[first][stage] - shares[second][stage]
+            half = stats.t.ppf(0.975, len(seeds) - 1) * difference.std(ddof=1) / len(seeds) ** 0.5
+            label = "Think - Instruct" if first is think else "Instruct - Think"
+            cells = [f"{100 * shares[arm][stage].mean():.0f} %" for arm in (think, instruct)]
+            interval = f"{100 * difference.mean():+.0f} points [{100 * (difference.mean() - half):+.0f}, {100 * (difference.mean() + half):+.0f}]"
+            lines.append(f"| {name} | {stage.upper()} | {cells[0]} | {cells[1]} | {label}: {interval} |")
+    return "\n".join(lines)
+
+
+def figure(seeds: list[int], path: Path) -> None:
+    """Change of diversity since the base, a line a seed, one panel a lineage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(ARMS), figsize=(13, 3.4), sharey=True, layout="constrained")
+    for ax, arm in zip(axes, ARMS, strict=True):
+        for seed in seeds:
+            runs = chain(arm, seed)
+            for key, colour in (("diversity/sbert", "#0072B2"), ("correct_diversity/sbert", "#D55E00")):
+                start, xs, ys, base = 0, [], [], None
+                for run in runs:
+                    for look in run.looks():
+                        level = look["tasks"]["all"][key]["mean"]
+                        base = base or level
+                        xs.append(start + look["step"])
+                        ys.append(100 * (level / base - 1))
+                    start += run.info()["max_steps"]
+                ax.plot(xs, ys, color=colour, lw=1, alpha=0.7)
+        ax.axvline(runs[0].info()["max_steps"], color="0.6", lw=0.8)
+        ax.axhline(0, color="0.6", lw=0.8)
+        ax.set(title=arm.name, xlabel="steps: SFT, then DPO")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("change since the base, %")
+    handles = [
+        plt.Line2D([], [], color=c, label=n) for n, c in (("all outputs", "#0072B2"), ("correct outputs", "#D55E00"))
+    ]
+    axes[0].legend(handles=handles, frameon=False, loc="lower left")
+    fig.savefig(path, dpi=150)
+
+
+def write(text: str, path: Path) -> None:
+    """Between the markers of the page; what people wrote around them stays."""
+    start, end = "<!-- results -->", "<!-- /results -->"
+    page = path.read_text()
+    before, _, rest = page.partition(start)
+    path.write_text(f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--report-only", action="store_true")
+    options = parser.parse_args()
+    started = time.monotonic()
+    if not options.report_only:
+        run_all(options.seeds, options.workers)
+        print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
+    text = planted_table(options.seeds) + "\n\n" + claim_table(options.seeds)
+    print(text)
+    write(text, ROOT / "docs" / "lineages.md")
+    figure(options.seeds, ROOT / "docs" / "lineages.png")
+
+
+if __name__ == "__main__":
+    main()

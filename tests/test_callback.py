@@ -1,0 +1,219 @@
+"""The callback in real training: it changes nothing, looks when it should, records all, and never fails training."""
+
+import json
+import math
+
+import pytest
+import torch
+from training import SETTINGS, dpo_trainer, load_model, sft_trainer, weights_hash
+from transformers import TrainerCallback
+
+import divwatch
+from divwatch.errors import DivwatchError
+from divwatch.store import RunDirectory
+
+KINDS = {"sft": sft_trainer, "dpo": dpo_trainer}
+
+
+class NaiveCallback(TrainerCallback):
+    """What people write first: `generate` in on_step_end."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        model.generate(torch.tensor([[1, 5, 9]]), max_new_tokens=4, do_sample=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_final_weights_are_bit_identical_with_and_without_the_monitor(kind, tmp_path):
+    hashes = {}
+    for name in ("off", "watched", "naive"):
+        trainer = KINDS[kind](tmp_path / name)
+        if name == "watched":
+            divwatch.watch(trainer, every=2, **SETTINGS)
+        if name == "naive":
+            trainer.add_callback(NaiveCallback())
+        trainer.train()
+        hashes[name] = weights_hash(trainer.model)
+    assert hashes["watched"] == hashes["off"]
+    assert hashes["naive"] != hashes["off"], "dropout is off: the comparison above shows nothing"
+
+
+def test_looks_are_taken_recorded_and_logged(tmp_path):
+    trainer = sft_trainer(tmp_path, steps=5)
+    callback = divwatch.watch(trainer, every=2, **SETTINGS)
+    trainer.train()
+    run = RunDirectory.of(tmp_path)
+    assert [look["step"] for look in run.looks()] == [0, 2, 4, 5]
+    assert {look["status"] for look in run.looks()} == {"ok"}
+    for look in run.looks():
+        assert len(run.completions(look["step"])) == 12 * 4
+        scores = run.scores(look["step"])
+        mean = look["tasks"]["pair"]["diversity/sbert"]["mean"]
+        values = [v for v, task in zip(scores.values["diversity/sbert"], scores.tasks, strict=True) if task == "pair"]
+        assert mean == pytest.approx(sum(values) / len(values))
+        assert 0 < look["tasks"]["all"]["quality/accuracy"]["mean"] < 1
+    info = run.info()
+    assert (info["stage"], info["parent"], info["max_steps"]) == ("sft", None, 5)
+    assert info["panel"]["name"] == "tiny"
+    assert len(info["panel"]["prompts"]) == 12
+    logged = {e["step"]: e for e in trainer.state.log_history if "diversity/all/sbert" in e}
+    assert sorted(logged) == [0, 2, 4, 5]
+    assert logged[4]["diversity/all/sbert"] == pytest.approx(run.looks()[2]["tasks"]["all"]["diversity/sbert"]["mean"])
+    names = {"diversity/pair/ead", "correct_diversity/all/vendi", "quality/all/pass_at_k", "collapse/alarm"}
+    names |= {"collapse/all/change", "decomposition/all/genuine_narrowing", "watch/seconds", "watch/overhead"}
+    assert names <= set(logged[4])
+    assert all(math.isfinite(v) for e in logged.values() for v in e.values() if isinstance(v, float))
+    assert callback.assessment.baseline_step == 0
+
+
+def test_the_trainers_own_metrics_are_those_of_an_unwatched_run(tmp_path):
+    """TRL picks the metric window by model.training and flushes it in its own log: neither may be disturbed."""
+    histories = []
+    for watched in (False, True):
+        trainer = sft_trainer(tmp_path / str(watched), logging_steps=2)
+        if watched:
+            divwatch.watch(trainer, every=1, **SETTINGS)
+        trainer.train()
+        own = [e for e in trainer.state.log_history if "loss" in e]
+        histories.append([{k: v for k, v in e.items() if "runtime" not in k and "second" not in k} for e in own])
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == 2
+
+
+def test_a_failing_look_is_recorded_and_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    from divwatch.sampling import transformers_backend
+
+    plain = sft_trainer(tmp_path / "plain")
+    plain.train()
+    trainer = sft_trainer(tmp_path / "failing")
+    callback = divwatch.watch(trainer, every=2, **SETTINGS | {"on_error": "record"})
+    real = transformers_backend._generate
+
+    def fails_once(model, *rest):
+        if trainer.state.global_step == 2:
+            raise RuntimeError("out of memory\nand more lines")
+        return real(model, *rest)
+
+    monkeypatch.setattr(transformers_backend, "_generate", fails_once)
+    trainer.train()
+    looks = RunDirectory.of(tmp_path / "failing").looks()
+    assert [(look["step"], look["status"]) for look in looks] == [(0, "ok"), (2, "failed"), (4, "ok")]
+    assert looks[1]["reason"] == "RuntimeError: out of memory"
+    assert callback.assessment.last_step == 4
+    assert weights_hash(trainer.model) == weights_hash(plain.model)
+
+
+def test_a_look_that_cannot_be_stored_never_fails_training(tmp_path, monkeypatch):
+    trainer = sft_trainer(tmp_path, steps=2)
+    divwatch.watch(trainer, every=1, **SETTINGS | {"on_error": "record"})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "append_look", full)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_a_model_that_does_not_stop_is_not_comparable_rather_than_diverse(tmp_path):
+    trainer = sft_trainer(tmp_path, steps=1)
+    callback = divwatch.watch(trainer, every=1, **SETTINGS | {"max_new_tokens": 3})
+    trainer.train()
+    looks = RunDirectory.of(tmp_path).looks()
+    assert {look["status"] for look in looks} == {"not_comparable"}
+    assert "finished and readable" in looks[0]["reason"]
+    assert callback.assessment.verdict.kind == "not comparable"
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole = sft_trainer(tmp_path / "whole", steps=6)
+    divwatch.watch(whole, every=2, **SETTINGS)
+    whole.train()
+    first = sft_trainer(tmp_path / "cut", steps=6, save_strategy="steps", save_steps=2)
+    divwatch.watch(first, every=2, **SETTINGS)
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:  # after the look and the checkpoint at 4
+                raise KeyboardInterrupt
+
+    first.add_callback(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    second = sft_trainer(tmp_path / "cut", steps=6, save_strategy="steps", save_steps=2)
+    resumed = divwatch.watch(second, every=2, **SETTINGS)
+    second.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-2"))
+    one, other = RunDirectory.of(tmp_path / "whole"), RunDirectory.of(tmp_path / "cut")
+    assert [look["step"] for look in other.looks()] == [0, 2, 4, 6]
+    for step in (0, 2, 4, 6):
+        assert one.completions(step) == other.completions(step)
+        for key, values in one.scores(step).values.items():  # embeddings of one text differ by their batch in the last digits
+            assert other.scores(step).values[key] == pytest.approx(values, abs=1e-6, nan_ok=True)
+    assert resumed.assessment.baseline_step == 0
+
+
+def test_a_dpo_run_finds_the_sft_run_it_started_from(tmp_path):
+    sft = sft_trainer(tmp_path / "sft", steps=1)
+    divwatch.watch(sft, every=1, lineage="mine", **SETTINGS)
+    sft.train()
+    sft.save_model()
+    dpo = dpo_trainer(tmp_path / "dpo", steps=1, model=load_model(tmp_path / "sft"))
+    divwatch.watch(dpo, every=1, **SETTINGS)
+    dpo.train()
+    info = RunDirectory.of(tmp_path / "dpo").info()
+    assert info["parent"] == str((tmp_path / "sft" / "divwatch").resolve())
+    assert (info["lineage"], info["stage"]) == ("mine", "dpo")
+
+
+@pytest.mark.parametrize("action", ["alert", "stop"])
+def test_an_alarm_stops_training_only_where_asked(tmp_path, action, monkeypatch):
+    """Outputs are made alike from step 2 on: the alarm is real, the fall is planted in the sampler."""
+    from divwatch.sampling import transformers_backend
+
+    trainer = sft_trainer(tmp_path, steps=10)
+    divwatch.watch(trainer, every=1, on_collapse=action, **SETTINGS | {"prompts": 48, "metrics": ["ead", "sbert"]})
+    real = transformers_backend._generate
+
+    def collapsed(model, encoded, config, stops):
+        made = real(model, encoded, config, stops)
+        if trainer.state.global_step < 2:
+            return made
+        return [made[config.samples * (i // config.samples)] for i in range(len(made))]
+
+    monkeypatch.setattr(transformers_backend, "_generate", collapsed)
+    trainer.train()
+    events = [e for e in RunDirectory.of(tmp_path).events() if e["task"] == "all" and e["key"] == "diversity/sbert"]
+    assert len(events) == 1
+    assert events[0]["onset_step"] in (0, 1)
+    assert events[0]["step"] <= 4
+    assert "since step" in events[0]["message"]
+    assert trainer.state.global_step == (10 if action == "alert" else events[0]["step"])
+
+
+def test_wrong_input_is_said_before_training(tmp_path):
+    trainer = sft_trainer(tmp_path)
+    for settings, says in [
+        ({"encoder": str(tmp_path / "nowhere")}, "encoder"),
+        ({"panel": str(tmp_path / "nowhere.jsonl")}, "neither a panel"),
+        ({"panel": None}, "no prompts to watch"),
+        ({"evry": 3}, "unknown setting evry"),
+    ]:
+        with pytest.raises(DivwatchError, match=says) as error:
+            divwatch.watch(trainer, **SETTINGS | settings)
+        assert "\n" not in str(error.value)
+
+
+def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
+    from trl import SFTConfig, SFTTrainer
+    from training import common, dataset, load_tokenizer
+
+    trainer = SFTTrainer(
+        model=load_model(), args=SFTConfig(**common(tmp_path, 1)), train_dataset=dataset("instruct_sft"),
+        eval_dataset=dataset("instruct_sft", 80).select(range(64, 80)), processing_class=load_tokenizer(),
+    )  # fmt: skip
+    divwatch.watch(trainer, every=1, **{k: v for k, v in SETTINGS.items() if k != "panel"})
+    trainer.train()
+    run = RunDirectory.of(tmp_path)
+    assert run.info()["panel"]["name"] == "eval_dataset"
+    assert "quality/accuracy" not in run.looks()[0]["tasks"]["all"]
+    assert run.looks()[0]["tasks"]["all"]["diversity/sbert"]["mean"] > 0
+    json.dumps(run.looks())

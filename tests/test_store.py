@@ -1,0 +1,101 @@
+"""The run directory: whole or not at all, readable after a crash, never overwritten, linked to its parent."""
+
+import json
+
+import numpy as np
+import pytest
+
+from divwatch.errors import DivwatchError
+from divwatch.records import Completion, PromptSamples, PromptScores
+from divwatch.store import RunDirectory, find_parent, lineage_of
+
+
+def make(path, **info):
+    run = RunDirectory(path / "divwatch")
+    run.create({"stage": "sft", "lineage": "line", "max_steps": 10, "parent": None} | info)
+    return run
+
+
+def look(step):
+    return {"step": step, "status": "ok", "tasks": {}}
+
+
+def test_what_is_written_is_read(tmp_path):
+    run = make(tmp_path)
+    completions = [Completion("a", "t", k, f"<think>x</think>{k}", True, 3) for k in range(2)]
+    samples = [PromptSamples("a", "t", ["0", "1"], [True, True], [True, False], ["0", "1"])]
+    scores = PromptScores(["a"], ["t"], {"diversity/sbert": np.array([0.25]), "quality/accuracy": np.array([np.nan])})
+    run.write_completions(5, completions)
+    assert [row["text"] for row in run.completions(5)] == ["<think>x</think>0", "<think>x</think>1"]
+    run.write_judged(5, completions, samples)
+    assert [(row["answer_text"], row["correct"], row["answer"]) for row in run.completions(5)] == [("0", True, "0"), ("1", False, "1")]
+    run.write_scores(5, scores)
+    back = run.scores(5)
+    assert (back.ids, back.tasks) == (["a"], ["t"])
+    np.testing.assert_equal(back.values, scores.values)
+    run.append_look(look(5))
+    run.append_event({"step": 5})
+    assert run.looks() == [look(5)]
+    assert run.events() == [{"step": 5}]
+
+
+def test_a_torn_last_line_is_passed_over_and_the_next_look_still_lands(tmp_path):
+    run = make(tmp_path)
+    run.append_look(look(0))
+    with (run.path / "looks.jsonl").open("a") as file:
+        file.write('{"step": 10, "sta')
+    assert run.looks() == [look(0)]
+    run.append_look(look(20))
+    assert run.looks() == [look(0), look(20)]
+
+
+def test_a_line_damaged_in_the_middle_is_named(tmp_path):
+    run = make(tmp_path)
+    (run.path / "looks.jsonl").write_text('{"step": 0}\n{oops\n{"step": 2}\n')
+    with pytest.raises(DivwatchError, match="line 2 is damaged"):
+        run.looks()
+
+
+def test_an_earlier_record_is_moved_aside_not_overwritten(tmp_path):
+    make(tmp_path).append_look(look(0))
+    run = make(tmp_path)
+    assert run.looks() == []
+    assert RunDirectory(tmp_path / "divwatch-1").looks() == [look(0)]
+
+
+def test_looks_after_the_checkpoint_are_forgotten_on_resume(tmp_path):
+    run = make(tmp_path)
+    for step in (0, 10, 20):
+        run.append_look(look(step))
+        run.append_event({"step": step})
+    run.forget_after(10)
+    assert [line["step"] for line in run.looks()] == [line["step"] for line in run.events()] == [0, 10]
+
+
+def test_a_run_finds_its_parent_from_the_model_directory(tmp_path):
+    parent = make(tmp_path / "sft")
+    (tmp_path / "sft" / "checkpoint-5").mkdir()
+    for model in (tmp_path / "sft", tmp_path / "sft" / "checkpoint-5"):
+        assert find_parent(model).path.resolve() == parent.path.resolve()
+    assert find_parent("allenai/Olmo-3-1025-7B") is None
+    child = make(tmp_path / "dpo", parent=str(parent.path))
+    assert [run.path for run in lineage_of(child)] == [parent.path, child.path]
+
+
+def test_a_lineage_that_runs_in_a_circle_is_named(tmp_path):
+    run = make(tmp_path / "a", parent=str(tmp_path / "b" / "divwatch"))
+    make(tmp_path / "b", parent=str(run.path))
+    with pytest.raises(DivwatchError, match="its own ancestor"):
+        lineage_of(run)
+
+
+def test_wrong_directories_are_one_line(tmp_path):
+    with pytest.raises(DivwatchError, match="no run directory"):
+        RunDirectory(tmp_path).info()
+    run = make(tmp_path)
+    (run.path / "run.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(DivwatchError, match="format 99"):
+        run.info()
+    (run.path / "run.json").write_text("{")
+    with pytest.raises(DivwatchError, match="damaged"):
+        run.info()

@@ -1,0 +1,69 @@
+"""Real trainers for the tests: a few steps of SFT or DPO on the shipped base, dropout on, one process."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from divwatch.tiny import BASE_MODEL
+from divwatch.tiny.mixes import rows
+
+SETTINGS = {"panel": "tiny", "prompts": 12, "samples": 4, "max_new_tokens": 40, "encoder": "minilm", "on_error": "raise"}
+
+
+def common(out: Path, steps: int, **changes):
+    return {
+        "output_dir": str(out), "max_steps": steps, "per_device_train_batch_size": 4, "learning_rate": 3e-4,
+        "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
+        "report_to": "none", "disable_tqdm": True, "seed": 1,
+    } | changes  # fmt: skip
+
+
+def dataset(mix: str, count: int = 64):
+    from datasets import Dataset
+    from itertools import islice
+
+    return Dataset.from_list(list(islice(rows(mix, 0), count)))
+
+
+def load_model(path=BASE_MODEL, dropout: float = 0.1):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, attention_dropout=dropout)
+
+
+def load_tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(BASE_MODEL)
+
+
+def sft_trainer(out: Path, steps: int = 4, model=None, **changes):
+    from trl import SFTConfig, SFTTrainer
+
+    return SFTTrainer(
+        model=model or load_model(),
+        args=SFTConfig(**common(out, steps, **changes)),
+        train_dataset=dataset("instruct_sft"),
+        processing_class=load_tokenizer(),
+    )
+
+
+def dpo_trainer(out: Path, steps: int = 4, model=None, **changes):
+    from trl import DPOConfig, DPOTrainer
+
+    settings = common(out, steps, disable_dropout=False, loss_type=["sigmoid_norm"], beta=5.0, **changes)
+    return DPOTrainer(
+        model=model or load_model(),
+        args=DPOConfig(**settings),
+        train_dataset=dataset("instruct_dpo"),
+        processing_class=load_tokenizer(),
+    )
+
+
+def weights_hash(model) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
