@@ -139,7 +139,7 @@ def _flatten(meta: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """run.json as `a.b` -> text, without the prompts themselves."""
     out: dict[str, str] = {}
     for key, value in meta.items():
-        if prefix == "" and key in ("format", "created", "output_dir", "stage"):
+        if prefix == "" and key in ("format", "created", "output_dir", "parent", "stage", "wandb"):
             continue
         name = f"{prefix}{key}"
         if isinstance(value, dict):

@@ -41,6 +41,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
                 for suffix in ("png", "pdf"):
                     made.append(folder / f"{name}.{suffix}")
                     figure.savefig(made[-1], dpi=200)
+                    figure.set_layout_engine("none")  # laid out once is enough
     return made
 
 

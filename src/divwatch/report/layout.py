@@ -139,7 +139,7 @@ def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _merge(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order of all stages that keeps each lineage's own; of two that no lineage orders, the first seen comes first."""
+    """One order of all stages that keeps each lineage's own; of two that no lineage orders, the first seen leads."""
     seen = list(dict.fromkeys(stage for order in orders for stage in order))
     before: dict[str, set[str]] = {stage: set() for stage in seen}
     for order in orders:

@@ -92,15 +92,15 @@ def _where(f: Found, a: StageAttribution, report: Report) -> str:
         else "the largest loss"
     )
     text = f"; {how} is at {stage_name(largest)}"
-    onset = first_onset(report, f.lineage.name, f.lineage.stages.index(largest))
+    onset = panel_onset(report, f.lineage.name, f.lineage.stages.index(largest))
     return text if onset is None else f"{text}, from step {onset['step']} on"
 
 
-def first_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
-    """The earliest onset flagged over the whole panel in one stage, among correct answers or all outputs."""
+def panel_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
+    """The onset flagged over the whole panel in one stage: among correct answers if there is one, else over all."""
     table = report.tables["onsets"]
     mine = table[(table["lineage"] == lineage) & (table["number"] == number) & (table["task"] == "all")]
-    return None if mine.empty else mine.sort_values("step").iloc[0].to_dict()
+    return None if mine.empty else mine.sort_values("key").iloc[0].to_dict()
 
 
 def _accuracy(f: Found, report: Report) -> str:

@@ -62,7 +62,7 @@ def stages(report: Report, found: Sequence[Found]) -> Table:
             for name, group in (("change", "diversity"), ("correct_change", "correct_diversity"))
         ]
         tag = kinds[place]
-        onset = _onset(narrative.first_onset(report, *place))
+        onset = _onset(narrative.panel_onset(report, *place))
         rows.append(Row([*_levels(r), *changes, onset, Cell(tag.text, mark=f"tag {tag.tone}")]))
     return Table(caption, columns, rows)
 
