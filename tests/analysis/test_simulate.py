@@ -35,6 +35,10 @@ def test_noise_has_the_stated_size():
         assert (run.values - run.values.mean(axis=0)).std(ddof=0) == pytest.approx(0.04, rel=0.1)
     wobbly = simulate("null", prompts=20_000, looks=200, noise=0.0, wobble=0.03, seed=3).values.mean(axis=1)
     assert wobbly.std() / wobbly.mean() == pytest.approx(0.03, rel=0.2)
+    slow = simulate("null", prompts=2000, looks=500, noise=0.0, wobble=0.03, persistence=0.7, seed=3).values.mean(
+        axis=1
+    )
+    assert np.corrcoef(slow[1:], slow[:-1])[0, 1] == pytest.approx(0.7, abs=0.1)
     assert np.isnan(simulate("null", missing=0.25, seed=4).values).mean() == pytest.approx(0.25, abs=0.03)
 
 

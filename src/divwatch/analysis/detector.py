@@ -239,7 +239,9 @@ def _noise_of(looks: list[_Look] | tuple[_Look, ...]) -> LookNoise:
 @lru_cache(maxsize=8)
 def _resamples(prompts: int, seed: int) -> Floats:
     """[RESAMPLES, prompts]: how often each prompt is drawn in each bootstrap resample."""
-    return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=RESAMPLES).astype(float)
+    drawn = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
+    rows = np.arange(RESAMPLES)[:, None] * prompts
+    return np.bincount((rows + drawn).ravel(), minlength=RESAMPLES * prompts).reshape(RESAMPLES, prompts).astype(float)
 
 
 @lru_cache(maxsize=32)

@@ -43,7 +43,7 @@ def look_noise(changes: Floats, sampling_variance: float) -> LookNoise:
 
     changes: [L] relative changes against the baseline, look 1 to now. sampling_variance: of one look's mean, relative.
 
-    >>> look_noise(np.zeros(30), 0.0).wobble < 0.01 < look_noise(np.tile([0.03, -0.03], 15), 0.0).wobble
+    >>> look_noise(np.zeros(30), 0.0).wobble < 0.012 < look_noise(np.tile([0.03, -0.03], 15), 0.0).wobble
     True
     """
     prior_squares = PRIOR_LOOKS * (PRIOR_WOBBLE**2 + sampling_variance)

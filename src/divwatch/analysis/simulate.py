@@ -79,6 +79,7 @@ def simulate(
     width: int | None = None,
     noise: float = 0.04,
     wobble: float = 0.01,
+    persistence: float = 0.0,
     heavy_tails: bool = False,
     missing: float = 0.0,
     every: int = 50,
@@ -88,9 +89,9 @@ def simulate(
 
     Levels are uniform on 0.05-0.65; `noise` is the sd of each prompt's value at each look (Student's t with 3 degrees
     of freedom scaled to that sd with `heavy_tails`); `wobble` is the sd of what all prompts of a look share, the
-    baseline's too; `missing` is the share of values that are NaN. `onset` is the last look at the baseline level
-    (default: a third of the run); `drop` and `width` default by kind: step 15 %, ramp 35 % over 8 looks, slide 20 %
-    over 16, dip 20 %, drift 2 %.
+    baseline's too, and `persistence` its correlation from look to look; `missing` is the share of values that are NaN.
+    `onset` is the last look at the baseline level (default: a third of the run); `drop` and `width` default by kind:
+    step 15 %, ramp 35 % over 8 looks, slide 20 % over 16, dip 20 %, drift 2 %.
 
     >>> run = simulate("ramp", looks=12, onset=3, seed=4)
     >>> run.values.shape, run.onset_step, run.first_beyond(0.05)
@@ -104,9 +105,17 @@ def simulate(
     rng = np.random.default_rng(seed)
     change = true_change(kind, looks, onset, drop, width)
     level = rng.uniform(0.05, 0.65, prompts)
-    shared = 1 + wobble * rng.standard_normal((looks, 1))
+    shared = 1 + wobble * _autocorrelated(rng.standard_normal(looks), persistence)[:, None]
     own = rng.standard_t(3, (looks, prompts)) / np.sqrt(3) if heavy_tails else rng.standard_normal((looks, prompts))
     values = level * (1 + change[:, None]) * shared + noise * own
     values[rng.random(values.shape) < missing] = np.nan
     falls = kind in ("step", "ramp", "slide", "recovery")
     return SimulatedRun(kind, [every * i for i in range(looks)], values, change, every * onset if falls else None)
+
+
+def _autocorrelated(draws: Floats, persistence: float) -> Floats:
+    """A first-order autoregression of unit variance driven by standard normal draws."""
+    found = draws.copy()
+    for look in range(1, len(draws)):
+        found[look] = persistence * found[look - 1] + np.sqrt(1 - persistence**2) * draws[look]
+    return found
