@@ -89,6 +89,25 @@ def test_a_fall_at_the_last_look_alone_waits_for_a_second():
     assert "second look" in found.verdict.sentence
 
 
+def test_an_alarm_stands_when_no_correct_answer_is_left():
+    looked = history(looks=10, **NARROWER)
+    for key in ("correct_diversity/sbert", "pairs/cc_distance"):
+        looked.values[key][-2:] = np.nan
+    found = assess(looked, 10)
+    assert np.isnan(found.statuses[ALL, "correct_diversity/sbert"].change)
+    assert found.verdict.kind == "narrowing among correct answers"
+    assert "nan" not in found.verdict.sentence
+
+
+@pytest.mark.parametrize("missing", ["diversity/sbert", "correct_diversity/sbert"])
+def test_a_metric_without_any_value_is_said_or_left_out(missing):
+    looked = history()
+    looked.values[missing][:] = np.nan
+    found = assess(looked, 8).verdict
+    assert found.kind == "none"
+    assert "nan" not in found.sentence
+
+
 def test_one_look_is_nothing_to_compare():
     found = assess(history(looks=1), 8)
     assert found.verdict.kind == "none"

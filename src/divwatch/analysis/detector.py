@@ -72,6 +72,13 @@ class CollapseStatus:
     def onset_interval(self) -> tuple[int, int] | None:
         return self._onset[1] if self._onset else None
 
+    def as_of_last_value(self) -> CollapseStatus | None:
+        """The same, with the change of the last look that had one; None if no look had."""
+        if not np.isnan(self.change) or not self._series.looks:
+            return None if np.isnan(self.change) else self
+        look = self._series.looks[-1]
+        return CollapseStatus(self.collapsed, self.alarm_step, look.change, look.n, self._series)
+
     @property
     def wobble(self) -> float:
         """Estimated relative sd of what all prompts of a checkpoint share; the prior's before the second look."""

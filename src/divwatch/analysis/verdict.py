@@ -92,7 +92,9 @@ class _Case:
     def change(self, key: str) -> CollapseStatus | None:
         """Change of `key` over the whole panel, None where it was not measured. Noted as evidence."""
         if key not in self._changes:
-            self._changes[key] = self.statuses.get((_ALL, key)) or self._measure(key)
+            status = self.statuses.get((_ALL, key)) or self._measure(key)
+            # Where accuracy is gone nothing can be said of correct answers now; what was said of them stands.
+            self._changes[key] = status.as_of_last_value() if status else None
             self._note(key, self._changes[key])
         return self._changes[key]
 
@@ -103,10 +105,8 @@ class _Case:
         # Looks that are not comparable are themselves the evidence where capability is the question.
         kept = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in _CAPABILITIES]
         table = history.series_of(_as_capability(history, key))[kept]
-        status = CollapseDetector(len(history.steps), min_drop=self.min_drop).replay(
-            [history.steps[i] for i in kept], table
-        )
-        return None if np.isnan(status.change) else status
+        detector = CollapseDetector(len(history.steps), min_drop=self.min_drop)
+        return detector.replay([history.steps[i] for i in kept], table)
 
     def _note(self, key: str, status: CollapseStatus | None) -> None:
         if status is not None:
@@ -153,11 +153,10 @@ class _Case:
         table = h.series(key)[kept]
         if len(kept) < 5:
             return False
-        low = np.nanmean(np.stack([table[1:-1], table[2:]]), axis=0)  # [looks - 2, prompts], two looks running
-        with np.errstate(invalid="ignore"):
-            lowest = low[int(np.argmin(np.nanmean(low, axis=1)))]
-        latest, base = np.nanmean(table[-2:], axis=0), float(np.nanmean(table[0]))
-        rise = (latest - lowest)[np.isfinite(latest - lowest)]
+        two_running = (table[1:-1] + table[2:]) / 2  # [looks - 2, prompts]
+        levels = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.inf for row in two_running]
+        rise = two_running[-1] - two_running[int(np.argmin(levels))]
+        rise, base = rise[np.isfinite(rise)], table[0][np.isfinite(table[0])].mean()
         if len(rise) < 2:
             return False
         lo, _ = percentile_interval(resampled_means(rise, draws=_DRAWS)[:, 0], len(rise))
@@ -211,9 +210,10 @@ class _Case:
         return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
 
     def no_change(self) -> str:
-        status = self.change(self.everything)
-        if status is None or sum(self.history.comparable) < 2:
+        if sum(self.history.comparable) < 2:
             return "One comparable look so far: nothing to compare it with."
+        if self.change(self.everything) is None:
+            return "Diversity could not be compared: no prompts have a value both at the baseline and later."
         text = f"diversity changed by {self.moved(self.everything)}"
         if self.change(self.correct) is not None:
             text += f", among correct answers by {self.moved(self.correct)}"
@@ -330,7 +330,8 @@ def _in_tasks(case: _Case, split: Split) -> Rule:
         (case.correct, "narrowing among correct answers", "correct answers narrowed"),
         (case.everything, "aggregate collapse", "diversity fell"),
     ):
-        found = [(task, status) for (task, k), status in case.statuses.items() if k == key and status.collapsed]
+        flagged = {task: s.as_of_last_value() for (task, k), s in case.statuses.items() if k == key and s.collapsed}
+        found = [(task, status) for task, status in flagged.items() if status is not None]
         if found:
             said = []
             for task, status in found:
