@@ -235,6 +235,25 @@ def test_a_parent_that_is_gone_is_a_caution(tmp_path):
     assert "its parent run" in page_of(tmp_path)
 
 
+def test_a_start_that_is_not_the_base_is_named(tmp_path):
+    course = Course("sft", 100, 0.6, onset=50, status={0: ("not_comparable", "8% are finished")})
+    write_lineage(tmp_path, "think", [course], tasks=("pair",), prompts=6, looks=5)
+    verdict = parse(page_of(tmp_path)).find("section", id="verdict")[0]
+    assert "of the diversity at SFT step 25" in verdict.find("article")[0].find("p")[0].text
+    assert "changes count from SFT step 25, the first comparable look" in verdict.text
+    assert table_of(parse(page_of(tmp_path)), "verdict", "Levels")[0]["Stage"].startswith("think · start")
+
+
+@pytest.mark.parametrize("status", ["failed", "not_comparable"])
+def test_a_stage_without_a_comparable_look_leaves_the_others_readable(tmp_path, status):
+    lost = Course("sft", 60, status={step: (status, "why") for step in (0, 30, 60)})
+    write_lineage(tmp_path, "think", [lost, Course("dpo", 60)], tasks=("pair",), prompts=4, looks=3)
+    rows = table_of(parse(page_of(tmp_path)), "verdict", "Levels")
+    assert "no comparable look" in rows[1]["Stage"]
+    assert rows[1]["Diversity"] == "–"
+    assert rows[2]["Diversity"] != "–"
+
+
 def test_a_lineage_that_crosses_lines_is_counted_both_ways(tmp_path):
     think, _ = write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=4, looks=3)
     instruct, _ = write_lineage(tmp_path, "instruct", INSTRUCT, tasks=("pair",), prompts=4, looks=3)

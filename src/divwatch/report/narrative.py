@@ -9,8 +9,8 @@ from typing import Any
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
 from divwatch.report.build import Report
-from divwatch.report.findings import Found, parent_missing, settings_of
-from divwatch.report.layout import stage_name
+from divwatch.report.findings import Found, first_comparable, parent_missing, settings_of
+from divwatch.report.layout import Lineage, stage_name
 from divwatch.report.text import between, percent
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
@@ -67,7 +67,9 @@ def _lead(f: Found, report: Report) -> str:
     if a is None:
         return f"{f.lineage.name}: diversity could not be compared over the stages."
     name = f.lineage.name
-    text = f"{name[:1].upper()}{name[1:]} kept {_kept(a)} of the base's diversity"
+    start = later_start(f.lineage)
+    of = f"the diversity at {start}" if start else "the base's diversity"
+    text = f"{name[:1].upper()}{name[1:]} kept {_kept(a)} of {of}"
     if c is not None:
         text += f" and {_kept(c)} of its diversity among correct answers"
     return text + _where(f, c or a, report) + _accuracy(f, report) + "."
@@ -117,11 +119,26 @@ def share_text(a: StageAttribution, stage: str) -> str:
     return f"{stage_name(stage)} {percent(a.share[stage])} {interval}".strip()
 
 
+def later_start(lineage: Lineage) -> str:
+    """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
+    place = first_comparable(lineage)
+    looks = lineage.runs[0].looks["step"]
+    if place is None or len(looks) == 0:
+        return ""
+    number, step = place
+    if (number, step) == (0, int(looks.min())) and not parent_missing(lineage.runs[0]):
+        return ""
+    return f"{stage_name(lineage.stages[number])} step {step}"
+
+
 def cautions(report: Report, found: Sequence[Found]) -> list[str]:
     """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
     lines = [*_looks(report), *_few_prompts(report)]
     for f in found:
         lines += _unlike(f)
+        start = later_start(f.lineage)
+        if start and not parent_missing(f.lineage.runs[0]):
+            lines.append(f"{f.lineage.name}: changes count from {start}, the first comparable look, not from the base.")
         if parent_missing(f.lineage.runs[0]):
             where = f.lineage.runs[0].meta["parent"]
             start = stage_name(f.lineage.stages[0])

@@ -33,9 +33,12 @@ class Row:
 
 @dataclass
 class Table:
+    """`words`: cells hold text rather than numbers, so they are set from the left."""
+
     caption: str
     columns: list[str]
     rows: list[Row] = field(default_factory=list)
+    words: bool = False
 
 
 def stages(report: Report, found: Sequence[Found]) -> Table:
@@ -52,10 +55,14 @@ def stages(report: Report, found: Sequence[Found]) -> Table:
     kinds = {(f.lineage.name, n): narrative.tag_of(a) for f in found for n, a in enumerate(f.stages)}
     flagged = {(f.lineage.name, n, key) for f in found for n, a in enumerate(f.stages) if a for _, key, _ in a.alarms}
     rows = []
+    starts = {f.lineage.name: narrative.later_start(f.lineage) for f in found}
     for r in report.tables["stages"].to_dict("records"):
         place = r["lineage"], r["number"]
         if r["number"] < 0:
-            rows.append(Row([*_levels(r), *[Cell("")] * 4], head=True))
+            first = _levels(r)
+            if starts[r["lineage"]]:
+                first[0] = Cell(f"{r['lineage']} · start", starts[r["lineage"]])
+            rows.append(Row([*first, *[Cell("")] * 4], head=True))
             continue
         changes = [
             _change(r, name, (*place, f"{group}/{report.primary}") in flagged)
@@ -103,7 +110,7 @@ def views(found: Sequence[Found]) -> Table | None:
         "Diversity lost by stage, as shares of the base's. The paper counts everything from the base to a line's own "
         "stage as that stage's, also where it starts from another line's checkpoint."
     )
-    return Table(caption, ["Lineage", "Counted", "Loss"], rows) if rows else None
+    return Table(caption, ["Lineage", "Counted", "Loss"], rows, words=True) if rows else None
 
 
 def curves(report: Report) -> Table:
@@ -214,7 +221,7 @@ def cost(report: Report) -> Table:
 def differing(report: Report) -> Table | None:
     _, values, names = build.settings(report)
     rows = [Row([Cell(key), *(Cell(v) for v in row)]) for key, row in values]
-    return Table("What differs between the stages", ["Setting", *names], rows) if rows else None
+    return Table("What differs between the stages", ["Setting", *names], rows, words=True) if rows else None
 
 
 def panel(report: Report) -> Table | None:
@@ -227,7 +234,7 @@ def panel(report: Report) -> Table | None:
     ]
     name, total = meta.get("name", ""), int(prompts["prompts"].sum())
     caption = f"Panel {name}: {total} held-out prompts, fingerprint {meta.get('fingerprint', '–')}"
-    return Table(caption, ["Task", "Prompts", "One of them"], rows)
+    return Table(caption, ["Task", "Prompts", "One of them"], rows, words=True)
 
 
 def _keys(report: Report) -> list[tuple[str, str]]:
