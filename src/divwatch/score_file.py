@@ -68,7 +68,6 @@ def score_file(
     result["settings"] |= {
         "encoder": encoder if models.encoder else None,
         "encoder_max_tokens": getattr(models.encoder, "max_tokens", None),
-        "encoder_windowed": getattr(models.encoder, "windowed", None),
         "nli_model": nli_model,
     }
     if out is not None:
@@ -134,7 +133,7 @@ class _Models:
 def _load_models(rules: _Rules, encoder: str, max_tokens: int | None, nli_model: str | None) -> _Models:
     needs_nli = "nli" in rules.metrics
     return _Models(
-        load_encoder(encoder, max_tokens, windowed=not rules.paper) if needs_encoder(rules.metrics) else None,
+        load_encoder(encoder, max_tokens) if needs_encoder(rules.metrics) else None,
         nli.load_nli(nli_model or nli.DEFAULT_NLI_MODEL) if needs_nli else None,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +18,15 @@ from divwatch.metrics import answers, code, embedding, lexical, nli, quality
 from divwatch.records import PromptSamples, PromptScores
 
 LIVE_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
+# Metrics of embeddings: of what of an output, and which.
+_EMBEDDED = {
+    "sbert": ("text", "distance"),
+    "vendi": ("text", "vendi"),
+    "sbert_windows": ("windows", "distance"),
+    "vendi_windows": ("windows", "vendi"),
+    "code_sbert": ("code", "distance"),
+    "code_vendi": ("code", "vendi"),
+}
 METRICS = (
     *LIVE_METRICS,
     "answer_entropy",
@@ -25,8 +34,7 @@ METRICS = (
     "nli",
     "ast",
     "ast_distinct",
-    "code_sbert",
-    "code_vendi",
+    *(name for name in _EMBEDDED if name not in LIVE_METRICS),
 )
 GROUPS = ("diversity", "correct_diversity")
 PAIR_KEYS = tuple(f"pairs/{group}_{what}" for what in ("count", "distance") for group in ("cc", "cw", "ww"))
@@ -83,17 +91,14 @@ class Metric:
 
 
 # Metrics that depend on the number of outputs, and so are compared at a fixed one.
-RAREFIED = frozenset({"ead", "vendi", "code_vendi", "distinct_answers", "answer_entropy", "ast_distinct"})
-_NEEDS_GRAM = {"sbert", "vendi"}
-_NEEDS_CODE_GRAM = {"code_sbert", "code_vendi"}
+RAREFIED = frozenset(
+    {"ead", "vendi", "vendi_windows", "code_vendi", "distinct_answers", "answer_entropy", "ast_distinct"}
+)
 
 
 def needs_encoder(metrics: Iterable[str]) -> bool:
     """Whether any of these metrics reads embeddings."""
-    return any(Metric.parse(name, PLAIN).name in _NEEDS_GRAM | _NEEDS_CODE_GRAM for name in metrics)
-
-
-_OF_GRAM = {"sbert": "distance", "code_sbert": "distance", "vendi": "vendi", "code_vendi": "vendi"}
+    return any(Metric.parse(name, PLAIN).name in _EMBEDDED for name in metrics)
 
 
 def score_prompts(
@@ -129,11 +134,10 @@ def score_prompts(
     context = _Context(samples, members, vocab_size, seed)
     values = quality_values(samples, smallest, seed, finished)
     names = {metric.name for metric in asked}
-    if names & _NEEDS_GRAM:
-        context.grams, context.centres = _grams(context, _needed(encoder, "an encoder", names & _NEEDS_GRAM), str)
-    if names & _NEEDS_CODE_GRAM:
-        model = _needed(encoder, "an encoder", names & _NEEDS_CODE_GRAM)
-        context.code_grams, _ = _grams(context, model, code.extract_code)
+    embedded = sorted(names & _EMBEDDED.keys())
+    if embedded:
+        reader = _needed(encoder, "an encoder", embedded)
+        context.embed({_EMBEDDED[name][0] for name in embedded}, reader)
     if "nli" in names:
         context.nli_values = _nli(context, _needed(nli_model, "an NLI model", {"nli"}), nli_sentences, nli_rng, seed)
     for group in members:
@@ -203,9 +207,8 @@ class _Context:
     members: Mapping[str, list[list[int]]]
     vocab_size: int
     seed: int
-    grams: list[np.ndarray] | None = None  # cosines among the members of `diversity`
+    grams: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by what was embedded: cosines among `diversity`
     centres: np.ndarray | None = None  # [prompts, d], the mean embedding of each prompt's outputs
-    code_grams: list[np.ndarray] | None = None
     nli_values: dict[str, np.ndarray] | None = None
 
     def texts(self, group: str) -> list[list[str]]:
@@ -217,13 +220,26 @@ class _Context:
             for s, at in zip(self.samples, self.members[group], strict=True)
         ]
 
+    def embed(self, what: set[str], encoder: TextEncoder) -> None:
+        """Embeds every prompt's outputs: their `text`, their text read in `windows`, or the `code` in them."""
+        for kind in sorted(what):
+            read = code.extract_code if kind == "code" else str
+            texts = [[read(text) for text in outputs] for outputs in self.texts("diversity")]
+            # Only an Encoder reads in windows.
+            reader: Any = encoder.windows() if kind == "windows" else encoder  # type: ignore[attr-defined]
+            rows = reader.encode([text for outputs in texts for text in outputs])
+            ends = np.cumsum([len(outputs) for outputs in texts])
+            sets = [rows[end - len(outputs) : end] for outputs, end in zip(texts, ends, strict=True)]
+            self.grams[kind] = [embedding.gram(e) for e in sets]
+            if kind == "text":
+                missing = np.full(rows.shape[1], np.nan)
+                self.centres = np.array([np.mean(e, axis=0, dtype=np.float64) if len(e) else missing for e in sets])
+
     def cosines(self, group: str, kind: str) -> list[np.ndarray]:
-        grams = self.code_grams if kind.startswith("code") else self.grams
-        assert grams is not None
         if group == "diversity":
-            return grams
+            return self.grams[kind]
         found = []
-        for gram, everyone, some in zip(grams, self.members["diversity"], self.members[group], strict=True):
+        for gram, everyone, some in zip(self.grams[kind], self.members["diversity"], self.members[group], strict=True):
             at = np.searchsorted(everyone, some)
             found.append(gram[np.ix_(at, at)])
         return found
@@ -239,21 +255,10 @@ def _correct_members(sample: PromptSamples) -> list[int]:
     return [i for i, (right, usable) in enumerate(zip(sample.correct, sample.usable, strict=True)) if right and usable]
 
 
-def _needed(model: Any, what: str, names: set[str]) -> Any:
+def _needed(model: Any, what: str, names: Iterable[str]) -> Any:
     if model is None:
         raise DivwatchError(f"{', '.join(sorted(names))} needs {what}: give one")
     return model
-
-
-def _grams(context: _Context, encoder: TextEncoder, read: Callable[[str], str]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Every prompt's matrix of cosines and mean embedding."""
-    texts = [[read(text) for text in outputs] for outputs in context.texts("diversity")]
-    rows = encoder.encode([text for outputs in texts for text in outputs])
-    ends = np.cumsum([len(outputs) for outputs in texts])
-    sets = [rows[end - len(outputs) : end] for outputs, end in zip(texts, ends, strict=True)]
-    missing = np.full(rows.shape[1], np.nan)
-    centres = np.array([np.mean(e, axis=0, dtype=np.float64) if len(e) else missing for e in sets])
-    return [embedding.gram(e) for e in sets], centres
 
 
 def _nli(
@@ -271,8 +276,9 @@ def _nli(
 
 def _values(context: _Context, group: str, metric: Metric) -> np.ndarray:
     m = metric.sizes.all if group == "diversity" else metric.sizes.correct
-    if metric.name in _OF_GRAM:
-        return _of_grams(context.cosines(group, metric.name), _OF_GRAM[metric.name], m, context.seed)
+    if metric.name in _EMBEDDED:
+        what, kind = _EMBEDDED[metric.name]
+        return _of_grams(context.cosines(group, what), kind, m, context.seed)
     if metric.name == "nli":
         assert context.nli_values is not None
         return context.nli_values[group]
@@ -326,7 +332,7 @@ def _pair_values(context: _Context) -> dict[str, np.ndarray]:
     """Pairs of usable outputs by correctness; NaN for a prompt that was not judged or has fewer than two of them."""
     table = np.full((len(context.samples), 6), np.nan)
     for row, sample, gram, at in zip(
-        table, context.samples, context.cosines("diversity", "sbert"), context.members["diversity"], strict=True
+        table, context.samples, context.grams["text"], context.members["diversity"], strict=True
     ):
         if sample.correct is not None and len(at) >= 2:
             row[:3], row[3:] = embedding.pair_statistics(gram, [sample.correct[i] for i in at])

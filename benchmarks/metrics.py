@@ -1,0 +1,393 @@
+"""Speed and memory of the metrics, beside reference implementations written the way that the paper's code works.
+
+    python benchmarks/metrics.py                   about 4 minutes on one core; --small: half a minute
+    python benchmarks/metrics.py --paper DIR       beside the paper's own code too (a clone at f193bfa)
+    python benchmarks/metrics.py --windows         what truncation misses in long outputs, and what windows cost
+
+Every ratio is of two timings of one run, taken in turn; every pair is checked to give equal results. Needs the extra
+offline-encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from divwatch.metrics import embedding, lexical, nli
+from divwatch.metrics.encoder import Encoder, load_encoder
+
+NGRAMS = (1, 2, 3, 4, 5)
+
+
+# workloads
+
+
+def zipf_words(rng: np.random.Generator, n: int, vocabulary: int = 3000) -> str:
+    """n words of a Zipf law, with a full stop after every dozen."""
+    weights = 1.0 / np.arange(1, vocabulary + 1)
+    drawn = rng.choice(vocabulary, size=n, p=weights / weights.sum())
+    return " ".join(f"w{word}" + "." * (i % 12 == 11) for i, word in enumerate(drawn))
+
+
+SUBJECTS = (
+    "The river,A young doctor,The old machine,My neighbour,The small parliament,A travelling cook,The winter storm"
+)
+VERBS = "crossed,repaired,remembered,measured,ignored,painted,sold"
+OBJECTS = (
+    "the northern bridge,a broken clock,three letters,the price of bread,an empty theatre,the last train,her garden"
+)
+ENDS = "before sunrise,without any plan,for the second time,because of the law,in silence,with great care,as usual"
+
+
+def sentence(rng: np.random.Generator) -> str:
+    """One of 2,401 English sentences."""
+    return " ".join(str(rng.choice(part.split(","))) for part in (SUBJECTS, VERBS, OBJECTS, ENDS)) + "."
+
+
+def answers_with_repeats(rng: np.random.Generator, n: int) -> list[str]:
+    """n outputs of 10 to 400 words, a third of them repeats of another one."""
+    fresh = []
+    for _ in range(n - n // 3):
+        length = int(np.clip(rng.lognormal(4.8, 0.8), 10, 400))
+        fresh.append(" ".join(sentence(rng) for _ in range(max(1, length // 9))))
+    texts = fresh + [fresh[i] for i in rng.integers(0, len(fresh), n // 3)]
+    return [texts[i] for i in rng.permutation(n)]
+
+
+def answers_of_variants(rng: np.random.Generator, k: int, sentences: int) -> list[str]:
+    """K answers to one prompt: at each place one of four phrasings, the first in 55 % of the answers."""
+    places = [[sentence(rng) for _ in range(4)] for _ in range(sentences)]
+    share = [0.55, 0.25, 0.15, 0.05]
+    return [" ".join(str(rng.choice(variants, p=share)) for variants in places) for _ in range(k)]
+
+
+# references: loops over pairs, batches in input order
+
+
+def reference_ead(sets: Sequence[Sequence[str]], vocab_size: int = 50257) -> list[float]:
+    """Tuples of words into a set, order by order."""
+    scores = []
+    for outputs in sets:
+        values = []
+        for n in NGRAMS:
+            grams: list[tuple[str, ...]] = []
+            for text in outputs:
+                words = text.replace(".", "").replace("\n", "").split()
+                grams += [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+            expected = vocab_size * (1 - ((vocab_size - 1) / vocab_size) ** len(grams))
+            values.append(min(1.0, len(set(grams)) / expected) if grams else 0.0)
+        scores.append(sum(values) / len(values))
+    return scores
+
+
+def reference_distance_and_vendi(sets: np.ndarray) -> list[tuple[float, float]]:
+    """One prompt at a time: the cosine of each pair read out of a tensor, then the eigenvalues."""
+    import torch
+
+    scores = []
+    for e in torch.from_numpy(sets):
+        similarity = e @ e.T
+        pairs = [float(similarity[i, j].item()) for i, j in combinations(range(len(e)), 2)]
+        eigenvalues = np.clip(np.linalg.eigvalsh((e @ e.T).numpy() / len(e)), 1e-12, None)
+        scores.append((1 - float(np.mean(pairs)), float(np.exp(-np.sum(eigenvalues * np.log(eigenvalues))))))
+    return scores
+
+
+def reference_encode(model: Any, texts: Sequence[str], size: int = 32) -> np.ndarray:
+    """Every text, in batches of 32 in input order, each padded to its longest."""
+    batches = [texts[i : i + size] for i in range(0, len(texts), size)]
+    return np.concatenate([model.encode(batch, batch_size=size, normalize_embeddings=True) for batch in batches])
+
+
+def reference_nli(
+    sets: Sequence[Sequence[str]], classifier: nli.NLIClassifier, rng: random.Random, size: int = 64
+) -> list[float]:
+    """Prompt by prompt, every aligned pair both ways, in batches in input order, each padded to its longest."""
+    import torch
+
+    scores = []
+    for outputs in sets:
+        asked = []
+        for first, second in combinations(outputs, 2):
+            one, two = nli.split_sentences(first), nli.split_sentences(second)
+            both = min(len(one), len(two))
+            at = rng.sample(range(both), 3) if both > 3 else list(range(both))
+            asked += [pair for i in at for pair in ((one[i], two[i]), (two[i], one[i]))]
+        values: list[float] = []
+        for start in range(0, len(asked), size):
+            premises, hypotheses = zip(*asked[start : start + size], strict=True)
+            inputs = classifier.tokenizer(
+                list(premises), list(hypotheses), padding=True, truncation=True, max_length=512, return_tensors="pt"
+            )
+            with torch.inference_mode():
+                probabilities = torch.softmax(classifier.model(**inputs).logits, dim=-1)
+            values += [float(row[2] - row[0]) for row in probabilities]
+        scores.append(1 - float(np.mean([(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=True)])))
+    return scores
+
+
+# timing
+
+
+@dataclass
+class Row:
+    """One comparison: seconds of both, the largest difference of their results, and what ours needs of memory, MiB."""
+
+    what: str
+    reference: str
+    theirs: float
+    ours: float
+    apart: float
+    memory: float
+
+    @property
+    def ratio(self) -> float:
+        return self.theirs / self.ours
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+def compare(
+    what: str, reference: str, theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int = 3, trace: bool = True
+) -> Row:
+    """The fastest of `repeats` runs of each, taken in turn so that a busy machine hits both."""
+    best = [float("inf"), float("inf")]
+    for _ in range(repeats):
+        for i, run in enumerate((theirs, ours)):
+            spent, result = seconds(run)
+            best[i] = min(best[i], spent)
+            if i == 0:
+                expected = np.asarray(result, dtype=float)
+            else:
+                apart = float(np.nanmax(np.abs(expected - np.asarray(result, dtype=float))))
+    memory = float("nan")
+    if trace:
+        tracemalloc.start()
+        ours()
+        memory = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+    return Row(what, reference, *best, apart, memory)
+
+
+def tiny_classifier(encoder: Encoder) -> nli.NLIClassifier:
+    """An NLI head with random weights on the encoder's own body: cost is what counts, and it needs no network."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    body: Any = encoder.model[0]
+    labels = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    config = type(body.model.config)(**(body.model.config.to_dict() | {"id2label": labels}))
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config)
+    model.bert.load_state_dict(body.model.state_dict(), strict=False)
+    torch.nn.init.normal_(model.classifier.weight, std=0.5)
+    return nli.NLIClassifier(model.eval().requires_grad_(False), encoder.model.tokenizer, 512)
+
+
+def speed(small: bool, paper: Path | None) -> list[Row]:
+    rng = np.random.default_rng(0)
+    n, k = (60, 16) if small else (500, 16)
+    encoded, asked = (48, 1) if small else (192, 4)
+    sets = [[zipf_words(rng, 300) for _ in range(k)] for _ in range(n)]
+    vectors = rng.normal(size=(n, k, 384)) + 2 * rng.normal(size=(n, 1, 384))
+    vectors = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    encoder = load_encoder("minilm", 256)
+    texts = answers_with_repeats(rng, encoded)
+    prompts = [answers_of_variants(rng, k, 20) for _ in range(asked)]
+    classifier = tiny_classifier(encoder)
+    pairs = sum(3 * 2 * (k * (k - 1) // 2) for _ in prompts)
+
+    def ours_ead() -> list[float]:
+        return [lexical.ead(outputs) for outputs in sets]
+
+    def ours_vectors() -> np.ndarray:
+        gram = embedding.gram(vectors)
+        return np.column_stack([embedding.pairwise_distance_of_gram(gram), embedding.vendi_of_gram(gram)])
+
+    def ours_encode() -> np.ndarray:
+        return Encoder(encoder.model, 256).encode(texts)
+
+    def ours_nli() -> np.ndarray:
+        return nli.nli_diversity(prompts, classifier, 3, [random.Random(1234)] * len(prompts))
+
+    shape = f"N={n}, K={k}"
+    rows = [
+        compare(f"EAD, {shape}, 300 words", "loops", lambda: reference_ead(sets), ours_ead),
+        compare(
+            f"distance + Vendi, {shape}, d=384", "loops", lambda: reference_distance_and_vendi(vectors), ours_vectors, 5
+        ),
+        compare(
+            f"encoding {len(texts)} outputs, a third repeats",
+            "input order",
+            lambda: reference_encode(encoder.model, texts),
+            ours_encode,
+            1,
+            trace=False,
+        ),
+        compare(
+            f"NLI, {asked} prompts, K={k}, {pairs} pairs",
+            "input order",
+            lambda: reference_nli(prompts, classifier, random.Random(1234)),
+            ours_nli,
+            1,
+            trace=False,
+        ),
+    ]
+    if paper is not None:
+        theirs = papers_code(paper, sets, vectors, texts, prompts, classifier, encoder.model)
+        ours = (ours_ead, ours_vectors, ours_encode, ours_nli)
+        for run, mine, what in zip(theirs, ours, ("EAD", "distance + Vendi", "encoding", "NLI"), strict=True):
+            rows.append(compare(what, "the paper's code", run, mine, 1, trace=False))
+    return rows
+
+
+def papers_code(
+    paper: Path,
+    sets: Sequence[Sequence[str]],
+    vectors: np.ndarray,
+    texts: Sequence[str],
+    prompts: Sequence[Sequence[str]],
+    classifier: nli.NLIClassifier,
+    encoder: Any,
+) -> list[Callable[[], Any]]:
+    """The same four jobs by the paper's own classes, with our models put in, so that both use the same weights."""
+    import torch
+
+    sys.path[:0] = [str(paper), str(paper / "src" / "evaluation")]
+    import lighteval_diversity_metrics as theirs
+
+    sbert_class, nli_class = theirs.SentenceBERTDiversityCalculator, theirs.NLIDiversityEvaluator
+
+    def distance_and_vendi() -> list[tuple[float, float]]:
+        return [(sbert_class._pairwise_diversity(e), sbert_class._vendi_score(e)) for e in torch.from_numpy(vectors)]
+
+    def encode() -> np.ndarray:
+        with tempfile.TemporaryDirectory() as cache:
+            calculator = sbert_class("minilm", 1024, 256, cache_dir=Path(cache), device="cpu")
+            calculator._model = encoder
+            return calculator._encode(texts).numpy()
+
+    def ask() -> list[float]:
+        evaluator = nli_class.__new__(nli_class)
+        evaluator.__dict__ |= {
+            "random_subsample": None,
+            "pairs_per_input": -1,
+            "verbose": False,
+            "sentence_sample_size": 3,
+            "_rng": random.Random(1234),
+            "batch_size": 1024,
+            "max_length": 512,
+            "device": "cpu",
+            "tokenizer": classifier.tokenizer,
+            "model": classifier.model,
+            "id_to_label": dict(classifier.model.config.id2label),
+            "label_to_weight": nli_class.LABEL_WEIGHTS,
+        }
+        return evaluator.per_input([theirs.OutputGroup(str(i), list(outputs)) for i, outputs in enumerate(prompts)])
+
+    calculator = theirs.EADDiversityCalculator(NGRAMS, vocab_size=50257)
+    return [lambda: calculator.per_input(sets), distance_and_vendi, encode, ask]
+
+
+def show_speed(rows: Sequence[Row]) -> None:
+    table = Table(title="seconds, the fastest of a few runs taken in turn, one process")
+    for column in ("what", "against", "theirs", "divwatch", "ratio", "largest difference", "memory of divwatch"):
+        table.add_column(column, justify="left" if column in ("what", "against") else "right")
+    for row in rows:
+        memory = "-" if np.isnan(row.memory) else f"{row.memory:.0f} MiB"
+        table.add_row(
+            row.what,
+            row.reference,
+            f"{row.theirs:.3f}",
+            f"{row.ours:.3f}",
+            f"{row.ratio:.1f}x",
+            f"{row.apart:.0e}",
+            memory,
+        )
+    console = Console(width=140)
+    console.print(table)
+    console.print(
+        f"most memory of the whole process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+    )
+
+
+# long outputs
+
+
+def long_answers(rng: np.random.Generator, k: int, sentences: int, share: float, where: str) -> list[str]:
+    """K answers of one text whose `share` of sentences each answer replaces by its own, at the start, the end or anywhere."""
+    common = [sentence(rng) for _ in range(sentences)]
+    count = round(share * sentences)
+    places = {
+        "start": range(count),
+        "end": range(sentences - count, sentences),
+        "anywhere": rng.choice(sentences, count, replace=False).tolist(),
+    }[where]
+    return [
+        " ".join(sentence(rng) if i in set(places.tolist()) else text for i, text in enumerate(common))
+        for _ in range(k)
+    ]
+
+
+def windows(small: bool) -> None:
+    """What truncated and windowed embeddings see of long outputs, and what they cost."""
+    rng = np.random.default_rng(0)
+    model = load_encoder("minilm", 256).model
+    encoders = {"truncated": Encoder(model, 256), "windows": Encoder(model, 256, windowed=True)}
+    shares = [0.0, 0.5] if small else [0.0, 0.2, 0.4, 0.6, 0.8]
+    by_share = [((share, where), 60) for share in shares for where in ("start", "end", "anywhere")]
+    by_length = [((0.5, "anywhere"), n) for n in (10, 20, 40, 80) for _ in range(1 if small else 3)]
+    table = Table(title="mean distance of 5 answers that share all but a part of their sentences")
+    for column in ("sentences", "share that differs", "where", *encoders, *(f"{name}, s" for name in encoders)):
+        table.add_column(column, justify="right")
+    found: dict[str, list[float]] = {name: [] for name in encoders}
+    for (share, where), sentences in by_share + by_length:
+        outputs = long_answers(rng, 5, sentences, share, where)
+        timed = {
+            name: seconds(lambda e=e: embedding.pairwise_distance(e.encode(outputs))) for name, e in encoders.items()
+        }
+        distances = {name: embedding.pairwise_distance(rows) for name, (_, rows) in timed.items()}
+        for name, distance in distances.items():
+            found[name].append(distance)
+        cells = [f"{d:.4f}" for d in distances.values()] + [f"{spent:.2f}" for spent, _ in timed.values()]
+        table.add_row(str(sentences), f"{share:.1f}", where, *cells)
+    console = Console(width=140)
+    console.print(table)
+    for name, values in found.items():
+        rank = spearmanr([share for (share, _), _ in by_share], values[: len(by_share)]).statistic
+        console.print(f"{name}: rank correlation of the distance with the share that differs {rank:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a quick check: fewer prompts, one run")
+    parser.add_argument("--paper", type=Path, help="a clone of ckarouzos/where-diversity-collapses")
+    parser.add_argument("--windows", action="store_true", help="truncation against windows on long outputs")
+    arguments = parser.parse_args()
+    if arguments.windows:
+        windows(arguments.small)
+    else:
+        show_speed(speed(arguments.small, arguments.paper))
+
+
+if __name__ == "__main__":
+    main()
