@@ -334,7 +334,7 @@ def show_speed(rows: Sequence[Row]) -> None:
 
 
 def long_answers(rng: np.random.Generator, k: int, sentences: int, share: float, where: str) -> list[str]:
-    """K answers of one text whose `share` of sentences each answer replaces by its own, at the start, the end or anywhere."""
+    """K answers of one text, each with `share` of its sentences replaced by its own: at the start, the end, anywhere."""
     common = [sentence(rng) for _ in range(sentences)]
     count = round(share * sentences)
     places = {
@@ -362,9 +362,7 @@ def windows(small: bool) -> None:
     found: dict[str, list[float]] = {name: [] for name in encoders}
     for (share, where), sentences in by_share + by_length:
         outputs = long_answers(rng, 5, sentences, share, where)
-        timed = {
-            name: seconds(lambda e=e: embedding.pairwise_distance(e.encode(outputs))) for name, e in encoders.items()
-        }
+        timed = {name: seconds(partial(encoder.encode, outputs)) for name, encoder in encoders.items()}
         distances = {name: embedding.pairwise_distance(rows) for name, (_, rows) in timed.items()}
         for name, distance in distances.items():
             found[name].append(distance)

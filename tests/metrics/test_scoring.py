@@ -98,6 +98,19 @@ def test_a_metric_can_be_asked_for_at_a_size():
     assert scores.values["diversity/vendi"][0] == pytest.approx(embedding.vendi(e), abs=1e-6)
 
 
+def test_windows_are_read_beside_the_truncated_text(minilm):
+    long = "the sum of two numbers is " * 60
+    outputs = [long + "rivers and mountains " * 60, long + "interest rates rose " * 60, long + "an empty theatre " * 60]
+    values = score_prompts(
+        [PromptSamples("long", "t", outputs, [True] * 3), PromptSamples("short", "t", WORDS[:3], [True] * 3)],
+        ["sbert", "sbert_windows", "vendi_windows"],
+        minilm,
+    ).values
+    assert values["diversity/sbert"][0] < 1e-5 < 0.02 < values["diversity/sbert_windows"][0]
+    assert values["diversity/sbert"][1] == pytest.approx(values["diversity/sbert_windows"][1], abs=1e-6)
+    assert values["diversity/vendi_windows"][0] > 1.02
+
+
 def _prompt(usable, correct=None, outputs=None):
     outputs = outputs or [f"{WORDS[i]} {i}" for i in range(len(usable))]
     return PromptSamples("p", "t", outputs, usable, correct, outputs)
