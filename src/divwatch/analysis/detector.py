@@ -20,6 +20,7 @@ from divwatch.errors import DivwatchError
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 ONSET_RESAMPLES = 200
+CONFIRM_ALPHA = 0.05  # of a 95 % interval, over the run
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class CollapseStatus:
     change:          (mean now - mean at the baseline) / mean at the baseline over the prompts both have; NaN: none.
     n:               how many prompts both have.
     change_interval: 95 %: prompts resampled in pairs, and the wobble of both checkpoints.
-    confirmed:       collapsed, and the interval excluded `min_drop` in this look and in the one before.
+    confirmed:       collapsed, and the interval excludes `min_drop`, in this look and in the one before, so clearly
+                     that a true drop of `min_drop` is ever confirmed in at most 5 % of runs.
     onset_step:      the last step still at the baseline level; None before the alarm, never after.
     onset_interval:  its 90 % interval, in steps; None before the alarm.
     """
@@ -50,7 +52,7 @@ class CollapseStatus:
 
     @property
     def confirmed(self) -> bool:
-        return self.collapsed and self.beyond
+        return self.collapsed and self.beyond and self._series.past_min_drop()
 
     @cached_property
     def beyond(self) -> bool:
@@ -161,20 +163,14 @@ class CollapseDetector:
         return self._status(look.change, look.n)
 
     def _status(self, change: float, n: int) -> CollapseStatus:
-        series = _Series(self._steps[0], self._baseline, tuple(self._looks), self.min_drop, self.seed)
+        series = _Series(self._steps[0], self._baseline, tuple(self._looks), self.min_drop, self.max_looks, self.seed)
         return CollapseStatus(self._alarm_step is not None, self._alarm_step, change, n, series)
 
     def _beyond_boundary(self) -> bool:
-        last_two = self._looks[-2:]
-        if len(last_two) < 2 or max(look.change for look in last_two) >= -self.min_drop:
+        if len(self._looks) < 2 or max(look.change for look in self._looks[-2:]) >= -self.min_drop:
             return False
-        noise = _noise_of(self._looks)
-        pairs = max(self.max_looks - 2, len(self._looks) - 1, 1)
-        c = critical_value(pairs, self.alpha, noise.df)
         # Less than half of min_drop counts as no change: a drift well below the effect size raises no alarm.
-        return all(
-            -look.change > self.min_drop / 2 + c * np.sqrt(look.paired + 2 * noise.wobble**2) for look in last_two
-        )
+        return _past_boundary(self._looks, self.min_drop / 2, self.alpha, self.max_looks)
 
     def _check(self, step: int, x: Floats) -> None:
         if x.ndim != 1 or x.size == 0:
@@ -238,9 +234,16 @@ def _mean_of_updates(updates: list[Floats]) -> Floats:
     return np.where(seen.any(0), np.where(seen, updates, 0).sum(0) / np.maximum(seen.sum(0), 1), np.nan)
 
 
-def _noise_of(looks: list[_Look] | tuple[_Look, ...]) -> LookNoise:
+def _noise_of(looks: Sequence[_Look]) -> LookNoise:
     own = float(np.median([look.own for look in looks])) if looks else 0.0
     return look_noise(np.array([look.change for look in looks]), own)
+
+
+def _past_boundary(looks: Sequence[_Look], margin: float, alpha: float, max_looks: int) -> bool:
+    """The last two looks lie beyond `margin` by more than noise makes of it anywhere in the run, but for alpha."""
+    noise = _noise_of(looks)
+    c = critical_value(max(max_looks - 2, len(looks) - 1, 1), alpha, noise.df)
+    return all(-look.change > margin + c * np.sqrt(look.paired + 2 * noise.wobble**2) for look in looks[-2:])
 
 
 @lru_cache(maxsize=8)
@@ -265,7 +268,11 @@ class _Series:
     baseline: Floats = field(repr=False)
     looks: tuple[_Look, ...] = field(repr=False)
     min_drop: float
+    max_looks: int
     seed: int
+
+    def past_min_drop(self) -> bool:
+        return _past_boundary(self.looks, self.min_drop, CONFIRM_ALPHA, self.max_looks)
 
     @cached_property
     def noise(self) -> LookNoise:
@@ -277,7 +284,8 @@ class _Series:
         draws = _student_draws(RESAMPLES, round(self.noise.df, 1), self.seed)
         changes = self._resampled(look.values, RESAMPLES)
         noisy = (1 + changes) * (1 + np.sqrt(2) * self.noise.wobble * draws) - 1
-        return percentile_interval(noisy, look.n)
+        lo, hi = percentile_interval(noisy, look.n)
+        return (max(lo, -1.0) if np.nanmin(look.values) >= 0 else lo), hi  # no more than all can be lost
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
         """Knee and its 90 % interval, in steps: refitted on prompts resampled in pairs with fresh wobble."""

@@ -219,7 +219,7 @@ class _Case:
             text += f", among correct answers by {self.moved(self.correct)}"
         if any(s.change_interval[1] < -self.min_drop for s in map(self.change, (self.correct, self.everything)) if s):
             return f"At the last look alone {text}: a second look has to say the same before it is called a collapse."
-        return f"No collapse: {text}."
+        return f"No collapse seen: {text}."
 
     def caveat(self) -> str:
         if self.baseline == 0:
