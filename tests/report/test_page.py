@@ -244,6 +244,15 @@ def test_a_start_that_is_not_the_base_is_named(tmp_path):
     assert table_of(parse(page_of(tmp_path)), "verdict", "Levels")[0]["Stage"].startswith("think · start")
 
 
+def test_a_run_that_has_not_ended_is_judged_so_far(tmp_path):
+    (made,) = write_lineage(tmp_path, "think", [Course("sft", 100)], tasks=("pair",), prompts=4, looks=5)
+    lines = (made / "looks.jsonl").read_text().splitlines()
+    (made / "looks.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    verdict = parse(page_of(tmp_path)).find("section", id="verdict")[0]
+    assert "no collapse so far" in verdict.find("article")[0].text
+    assert "still running or ended early, the last look is at step 50 of 100" in verdict.text
+
+
 @pytest.mark.parametrize("status", ["failed", "not_comparable"])
 def test_a_stage_without_a_comparable_look_leaves_the_others_readable(tmp_path, status):
     lost = Course("sft", 60, status={step: (status, "why") for step in (0, 30, 60)})

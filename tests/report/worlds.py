@@ -7,7 +7,6 @@ and sampling noise; correctness is drawn per sample, and every aggregate is the 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +84,12 @@ def write_lineage(
         level = (level[0] * course.retained, level[1] * course.correct_retained)
         made.append(parent)
     return made
+
+
+def write_long_lineage(root: Path) -> None:
+    """The size that the page is measured at: 200 looks of 15 tasks."""
+    stages = [Course(c.stage, 10_000, c.retained, c.correct_retained, c.onset * 80, c.accuracy) for c in THINK]
+    write_lineage(root, "think", stages, looks=100, tasks=PAPER_TASKS, prompts=12)
 
 
 def write_run(
@@ -280,9 +285,3 @@ def _meta(output: Path, line: str, course: Course, parent: Path | None, panel, s
         "created": f"2026-11-23T10:{10 * (line == 'instruct') + 3 * (course.stage == 'dpo'):02d}:00+00:00",
         "wandb": None,
     }
-
-
-if __name__ == "__main__":
-    # The size that the page is measured at: python tests/report/worlds.py DIR makes 200 looks of 15 tasks.
-    halves = [Course(c.stage, 10_000, c.retained, c.correct_retained, c.onset * 80, c.accuracy) for c in THINK]
-    write_lineage(Path(sys.argv[1]), "think", halves, looks=100, tasks=PAPER_TASKS, prompts=12)

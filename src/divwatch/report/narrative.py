@@ -11,6 +11,7 @@ from divwatch.analysis.stages import StageAttribution
 from divwatch.report.build import Report
 from divwatch.report.findings import Found, first_comparable, parent_missing, settings_of
 from divwatch.report.layout import Lineage, stage_name
+from divwatch.report.read import Run
 from divwatch.report.text import between, percent
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
@@ -50,15 +51,24 @@ def statements(found: Sequence[Found], report: Report) -> list[Statement]:
     return [_statement(f, report) for f in found]
 
 
-def tag_of(found: Assessment | None) -> Tag:
+def tag_of(found: Assessment | None, run: Run) -> Tag:
+    """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
     kind = found.verdict.kind if found else "nothing measured"
-    return Tag("no collapse" if kind == "none" else kind, TONES.get(kind, "doubt"))
+    text = "no collapse" if kind == "none" else kind
+    return Tag(f"{text} so far" if found and unfinished(run) else text, TONES.get(kind, "doubt"))
+
+
+def unfinished(run: Run) -> bool:
+    return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
 
 
 def _statement(f: Found, report: Report) -> Statement:
-    said = zip(f.lineage.stages, f.stages, strict=True)
-    stages = [(stage_name(stage), tag_of(a), a.verdict.sentence if a else "No look was scored.") for stage, a in said]
-    return Statement(f.lineage.name, tag_of(f.whole), _lead(f, report), stages)
+    runs = f.lineage.runs
+    stages = [
+        (stage_name(stage), tag_of(a, run), a.verdict.sentence if a else "No look was scored.")
+        for stage, a, run in zip(f.lineage.stages, f.stages, runs, strict=True)
+    ]
+    return Statement(f.lineage.name, tag_of(f.whole, runs[-1]), _lead(f, report), stages)
 
 
 def _lead(f: Found, report: Report) -> str:
@@ -136,6 +146,10 @@ def cautions(report: Report, found: Sequence[Found]) -> list[str]:
     lines = [*_looks(report), *_few_prompts(report)]
     for f in found:
         lines += _unlike(f)
+        for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
+            if unfinished(run):
+                at = f"the last look is at step {int(run.looks['step'].max())} of {run.max_steps}"
+                lines.append(f"{f.lineage.name}, {stage_name(stage)}: still running or ended early, {at}.")
         start = later_start(f.lineage)
         if start and not parent_missing(f.lineage.runs[0]):
             lines.append(f"{f.lineage.name}: changes count from {start}, the first comparable look, not from the base.")
@@ -145,7 +159,7 @@ def cautions(report: Report, found: Sequence[Found]) -> list[str]:
             lines.append(
                 f"{f.lineage.name}: its parent run {where} was not found, so changes count from the start of {start}."
             )
-    return [*lines, *report.notes]
+    return [*dict.fromkeys(lines), *report.notes]
 
 
 def _looks(report: Report) -> Iterable[str]:

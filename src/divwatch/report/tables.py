@@ -52,7 +52,7 @@ def stages(report: Report, found: Sequence[Found]) -> Table:
     )
     columns = ["Stage", "Diversity", "Correct-answer diversity", "Accuracy", "Change of diversity"]
     columns += ["Change of correct-answer diversity", "Onset", "Verdict"]
-    kinds = {(f.lineage.name, n): narrative.tag_of(a) for f in found for n, a in enumerate(f.stages)}
+    kinds = {(f.lineage.name, n): narrative.tag_of(a, f.lineage.runs[n]) for f in found for n, a in enumerate(f.stages)}
     flagged = {(f.lineage.name, n, key) for f in found for n, a in enumerate(f.stages) if a for _, key, _ in a.alarms}
     rows = []
     starts = {f.lineage.name: narrative.later_start(f.lineage) for f in found}

@@ -53,16 +53,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, signed: bool = True) -> str:
-    """A share as text; a change that rounds to nothing has no sign.
+    r"""A share as text; a change that rounds to nothing has no sign.
 
-    >>> percent(-0.412), percent(0.001), percent(0.66, signed=False)
-    ('−41 %', '0 %', '66 %')
+    >>> [percent(v).replace("\N{NO-BREAK SPACE}", "_") for v in (-0.412, 0.001, 0.66)]
+    ['−41_%', '0_%', '+66_%']
     """
     if value is None or math.isnan(value):
         return "–"
     whole = round(100 * value)
     sign = "−" if whole < 0 else "+" if whole > 0 and signed else ""
-    return f"{sign}{abs(whole)} %"
+    return f"{sign}{abs(whole)}\N{NO-BREAK SPACE}%"
 
 
 def between(lo: float | None, hi: float | None, form: str = "percent", digits: int = 3) -> str:
@@ -74,7 +74,7 @@ def between(lo: float | None, hi: float | None, form: str = "percent", digits: i
     if lo is None or hi is None or math.isnan(lo) or math.isnan(hi):
         return ""
     if form == "percent":
-        a, b = (percent(v, signed=True).removesuffix(" %") for v in (lo, hi))
+        a, b = (percent(v, signed=True).removesuffix("\N{NO-BREAK SPACE}%") for v in (lo, hi))
     elif form == "step":
         a, b = f"{lo:.0f}", f"{hi:.0f}"
     else:
