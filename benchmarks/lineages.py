@@ -142,7 +142,8 @@ def claim_table(seeds: list[int]) -> str:
             half = stats.t.ppf(0.975, len(seeds) - 1) * difference.std(ddof=1) / len(seeds) ** 0.5
             label = "Think - Instruct" if first is think else "Instruct - Think"
             cells = [f"{100 * shares[arm][stage].mean():.0f} %" for arm in (think, instruct)]
-            interval = f"{100 * difference.mean():+.0f} points [{100 * (difference.mean() - half):+.0f}, {100 * (difference.mean() + half):+.0f}]"
+            low, mean, high = (100 * (difference.mean() + side * half) for side in (-1, 0, 1))
+            interval = f"{mean:+.0f} points [{low:+.0f}, {high:+.0f}]"
             lines.append(f"| {name} | {stage.upper()} | {cells[0]} | {cells[1]} | {label}: {interval} |")
     return "\n".join(lines)
 

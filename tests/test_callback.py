@@ -146,7 +146,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert [look["step"] for look in other.looks()] == [0, 2, 4, 6]
     for step in (0, 2, 4, 6):
         assert one.completions(step) == other.completions(step)
-        for key, values in one.scores(step).values.items():  # embeddings of one text differ by their batch in the last digits
+        for key, values in one.scores(
+            step
+        ).values.items():  # embeddings of one text differ by their batch in the last digits
             assert other.scores(step).values[key] == pytest.approx(values, abs=1e-6, nan_ok=True)
     assert resumed.assessment.baseline_step == 0
 
@@ -203,8 +205,8 @@ def test_wrong_input_is_said_before_training(tmp_path):
 
 
 def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
-    from trl import SFTConfig, SFTTrainer
     from training import common, dataset, load_tokenizer
+    from trl import SFTConfig, SFTTrainer
 
     trainer = SFTTrainer(
         model=load_model(), args=SFTConfig(**common(tmp_path, 1)), train_dataset=dataset("instruct_sft"),

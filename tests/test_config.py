@@ -38,5 +38,7 @@ def test_every_counts_steps_or_shares_of_the_run():
 def test_arguments_carry_every_setting_with_its_prefix():
     from trl import TrlParser
 
-    (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(["--watch_every", "25", "--watch_metrics", "ead", "sbert"])
+    (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(
+        ["--watch_every", "25", "--watch_metrics", "ead", "sbert"]
+    )
     assert WatchConfig.from_arguments(arguments) == WatchConfig(every=25, metrics=["ead", "sbert"])

@@ -49,7 +49,10 @@ def test_a_missing_panel_names_the_choices(tmp_path):
 
 def test_a_panel_file_keeps_task_reference_and_verifier(tmp_path):
     file = tmp_path / "mine.jsonl"
-    rows = [{"prompt": "2+2?", "reference": "4", "verifier": "tiny", "task": "sums"}, {"messages": [SYSTEM, USER, said("no")]}]
+    rows = [
+        {"prompt": "2+2?", "reference": "4", "verifier": "tiny", "task": "sums"},
+        {"messages": [SYSTEM, USER, said("no")]},
+    ]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     name, (first, second) = load_panel(str(file))
     assert (name, first.task, first.reference, first.verifier, first.messages) == ("mine", "sums", "4", "tiny", None)
@@ -73,7 +76,7 @@ def test_every_trl_format_gives_its_prompt(row, asked):
 
 
 def test_an_eval_dataset_without_prompts_says_what_to_add():
-    with pytest.raises(DivwatchError, match="columns input_ids.*watch_panel"):
+    with pytest.raises(DivwatchError, match=r"columns input_ids.*watch_panel"):
         from_dataset(Dataset.from_list([{"input_ids": [1, 2]}]))
 
 

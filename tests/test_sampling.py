@@ -46,7 +46,9 @@ def test_sampled_tokens_follow_the_same_law_as_generate(base):
         do_sample=True, temperature=0.9, top_p=0.9, top_k=0, max_new_tokens=3, num_return_sequences=draws,
         eos_token_id=stop_tokens(model, tokenizer), pad_token_id=0,
     )  # fmt: skip
-    theirs = tokenizer.batch_decode(model.generate(ids, generation_config=asked)[:, ids.shape[1] :], skip_special_tokens=True)
+    theirs = tokenizer.batch_decode(
+        model.generate(ids, generation_config=asked)[:, ids.shape[1] :], skip_special_tokens=True
+    )
     texts = [t for t in set(ours) | set(theirs) if ours.count(t) + theirs.count(t) >= 20]
     table = [[side.count(t) for t in texts] for side in (ours, theirs)]
     assert len(texts) > 5

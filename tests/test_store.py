@@ -28,7 +28,10 @@ def test_what_is_written_is_read(tmp_path):
     run.write_completions(5, completions)
     assert [row["text"] for row in run.completions(5)] == ["<think>x</think>0", "<think>x</think>1"]
     run.write_judged(5, completions, samples)
-    assert [(row["answer_text"], row["correct"], row["answer"]) for row in run.completions(5)] == [("0", True, "0"), ("1", False, "1")]
+    assert [(row["answer_text"], row["correct"], row["answer"]) for row in run.completions(5)] == [
+        ("0", True, "0"),
+        ("1", False, "1"),
+    ]
     run.write_scores(5, scores)
     back = run.scores(5)
     assert (back.ids, back.tasks) == (["a"], ["t"])

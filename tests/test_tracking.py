@@ -42,7 +42,6 @@ def tracked(tmp_path_factory):
 def records(tracked):
     """A run of five steps with a look at every second, and outputs made alike from step 2 on, so that it alarms."""
     import wandb
-
     from divwatch.sampling import transformers_backend
 
     with pytest.MonkeyPatch.context() as patch:
@@ -79,8 +78,14 @@ def test_every_name_of_the_contract_is_there_once_a_look_on_its_step(records):
 
 
 def test_every_name_has_an_axis_of_its_own(records):
-    defined = {m["metric"]["name"]: m["metric"].get("step_metric") for m in records if m["type"] == "metric" and "name" in m["metric"]}
-    logged = {n for h in history(records) for n in h if n.split("/")[0] in ("diversity", "quality", "collapse", "watch")}
+    defined = {
+        m["metric"]["name"]: m["metric"].get("step_metric")
+        for m in records
+        if m["type"] == "metric" and "name" in m["metric"]
+    }
+    logged = {
+        n for h in history(records) for n in h if n.split("/")[0] in ("diversity", "quality", "collapse", "watch")
+    }
     assert len(logged) > 30
     assert {defined[name] for name in logged if not name.startswith("watch/completions")} == {"train/global_step"}
 
@@ -102,11 +107,15 @@ def test_the_run_has_its_group_its_settings_and_a_verdict_to_sort_by(records):
 def test_the_table_has_each_row_once(records, tracked):
     counts = [h["watch/completions.nrows"] for h in history(records) if "watch/completions.nrows" in h]
     assert counts == [24, 48, 72, 96, 120]  # a prompt of each of six tasks, four samples, at each of five looks
-    rows = [json.dumps(row[:4]) for file in tracked.rglob("*.table.json") for row in json.loads(file.read_text())["data"]]
+    rows = [
+        json.dumps(row[:4]) for file in tracked.rglob("*.table.json") for row in json.loads(file.read_text())["data"]
+    ]
     assert len(rows) == len(set(rows)) == 120
 
 
 def test_scalars_leave_out_what_is_missing_and_what_is_not_for_people():
     nan = float("nan")
-    tasks = {"pair": {"diversity/sbert": {"mean": nan}, "quality/accuracy": {"mean": 0.5}, "pairs/cc_count": {"mean": 3.0}}}
+    tasks = {
+        "pair": {"diversity/sbert": {"mean": nan}, "quality/accuracy": {"mean": 0.5}, "pairs/cc_count": {"mean": 3.0}}
+    }
     assert look_scalars(tasks) == {"quality/pair/accuracy": 0.5}

@@ -8,7 +8,14 @@ from pathlib import Path
 from divwatch.tiny import BASE_MODEL
 from divwatch.tiny.mixes import rows
 
-SETTINGS = {"panel": "tiny", "prompts": 12, "samples": 4, "max_new_tokens": 40, "encoder": "minilm", "on_error": "raise"}
+SETTINGS = {
+    "panel": "tiny",
+    "prompts": 12,
+    "samples": 4,
+    "max_new_tokens": 40,
+    "encoder": "minilm",
+    "on_error": "raise",
+}
 
 
 def common(out: Path, steps: int, **changes):
@@ -20,8 +27,9 @@ def common(out: Path, steps: int, **changes):
 
 
 def dataset(mix: str, count: int = 64):
-    from datasets import Dataset
     from itertools import islice
+
+    from datasets import Dataset
 
     return Dataset.from_list(list(islice(rows(mix, 0), count)))
 

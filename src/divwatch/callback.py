@@ -1,6 +1,6 @@
 """The trainer callback: when to look, and what a look does, in this order:
 
-    sample -> store completions -> verify -> score -> store scores -> assess -> log, alert, act
+sample -> store completions -> verify -> score -> store scores -> assess -> log, alert, act
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
-from divwatch.records import PromptSamples, PromptScores
+from divwatch.records import PromptScores
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import bar_of, event_message, look_line, say
 from divwatch.tracking import WandbLog, assessment_scalars, log_to_trainer, look_scalars, table_rows
@@ -107,7 +107,9 @@ class DiversityCallback(TrainerCallback):
             return find_parent(_model_path(self.trainer))
         parent = RunDirectory.of(self.config.baseline)
         if not parent.exists:
-            raise DivwatchError(f"watch_baseline {self.config.baseline!r} holds no divwatch run: give its output directory")
+            raise DivwatchError(
+                f"watch_baseline {self.config.baseline!r} holds no divwatch run: give its output directory"
+            )
         return parent
 
     def _resume(self, step: int) -> None:

@@ -26,7 +26,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -34,18 +36,62 @@ def _options(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Output directories of watched runs, or a folder of them.")],
-    out: Annotated[Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")
+    ] = None,
 ) -> None:
     """Write the report of one or more runs: an HTML page, PNG figures and CSV tables, and a table of stages here.
 
     Example: divwatch report runs/demo
     """
     from divwatch.report import write_report
-    from divwatch.terminal import print_stages
+    from divwatch.terminal import print_records, print_stages
 
     page = write_report(runs, out)
-    print_stages(runs)
-    print(f"report: {page}   open it: xdg-open {page}")
+    print_stages(page)
+    print_records(page, runs)
+
+
+@app.command()
+def score(
+    file: Annotated[
+        Path, typer.Argument(help='JSONL; a line: {"id", "prompt", "outputs": [...]} and task, reference, is_correct.')
+    ],
+    metrics: Annotated[Optional[str], typer.Option(help="Metrics, separated by commas.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="paper: each metric exactly as the paper's code computes it; or default.")
+    ] = "default",
+    encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
+    encoder_max_tokens: Annotated[Optional[int], typer.Option(help="Tokens the encoder reads of an output.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary size in EAD.")] = 50257,
+    nli_model: Annotated[Optional[str], typer.Option(help="NLI classifier: hub name or directory.")] = None,
+    nli_sentences: Annotated[int, typer.Option(help="Aligned sentences a pair for NLI, 0 = all.")] = 3,
+    verifier: Annotated[
+        Optional[str], typer.Option(help="Judge outputs against the reference: gsm8k, exact, ...")
+    ] = None,
+    json_out: Annotated[Optional[Path], typer.Option("--json", help="Write the full result to this file.")] = None,
+) -> None:
+    """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals.
+
+    Example: divwatch score samples.jsonl --metrics ead,sbert --encoder minilm --json scores.json
+    """
+    from divwatch.metrics.encoder import DEFAULT_ENCODER
+    from divwatch.score_file import score_file
+    from divwatch.terminal import print_scores
+
+    result = score_file(
+        file,
+        metrics=None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()],
+        preset=preset,
+        encoder=encoder or DEFAULT_ENCODER,
+        encoder_max_tokens=encoder_max_tokens,
+        vocab_size=vocab_size,
+        nli_model=nli_model,
+        nli_sentences=nli_sentences,
+        verifier=verifier,
+        json_out=json_out,
+    )
+    print_scores(result)
 
 
 def main() -> None:

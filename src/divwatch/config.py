@@ -22,8 +22,9 @@ def _setting(default: Any, help: str) -> Any:
 class WatchConfig:
     """Settings of a monitor. In YAML and on the command line each name starts with `watch_`."""
 
-    panel: Optional[str] = _setting(  # noqa: UP045
-        None, "Held-out prompts: a panel's name ('tiny') or a JSONL file. Default: the prompts of the trainer's eval_dataset."
+    panel: Optional[str] = _setting(
+        None,
+        "Held-out prompts: a panel's name ('tiny') or a JSONL file. Default: the prompts of the trainer's eval_dataset.",
     )
     every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run below 1.")
     prompts: int = _setting(64, "Prompts of the panel to sample at each look, the tasks evenly.")
@@ -38,11 +39,15 @@ class WatchConfig:
     )
     alpha: float = _setting(0.05, "Chance of any alarm over the whole run while diversity does not change.")
     min_drop: float = _setting(0.05, "Relative loss of diversity below which nothing is called a collapse.")
-    on_collapse: str = _setting("alert", "At the alarm: log, alert (W&B), save (a checkpoint too), or stop (training too).")
+    on_collapse: str = _setting(
+        "alert", "At the alarm: log, alert (W&B), save (a checkpoint too), or stop (training too)."
+    )
     on_error: str = _setting("record", "When a look fails: record it and train on, or raise (for tests).")
-    lineage: Optional[str] = _setting(None, "Name of the chain of stages. Default: the parent run's, else the output directory's.")  # noqa: UP045
-    stage: Optional[str] = _setting(None, "Name of this stage. Default: sft, dpo or rl, from the trainer's class.")  # noqa: UP045
-    baseline: Optional[str] = _setting(  # noqa: UP045
+    lineage: Optional[str] = _setting(
+        None, "Name of the chain of stages. Default: the parent run's, else the output directory's."
+    )
+    stage: Optional[str] = _setting(None, "Name of this stage. Default: sft, dpo or rl, from the trainer's class.")
+    baseline: Optional[str] = _setting(
         None, "Output directory of the parent run. Default: found from the directory the model was loaded from."
     )
     min_usable: float = _setting(0.5, "Share of finished, readable outputs below which a look is not comparable.")

@@ -26,7 +26,9 @@ def stage_values(chain: Sequence[RunDirectory], key: str = "diversity/sbert") ->
     for run in chain:
         info = run.info()
         if info["panel"]["fingerprint"] != chain[0].info()["panel"]["fingerprint"]:
-            raise DivwatchError(f"{run.path} was watched with another panel than {chain[0].path}: use one panel and seed")
+            raise DivwatchError(
+                f"{run.path} was watched with another panel than {chain[0].path}: use one panel and seed"
+            )
         stage = info["stage"] if info["stage"] not in values else f"{info['stage']}-{len(order)}"
         values[stage] = _by_task(base, run.scores(_comparable_steps(run)[-1]), key)
         order.append(stage)

@@ -18,13 +18,13 @@ from divwatch.store import RunDirectory, find_parent
 class MixArguments:
     """Which data a recipe trains on."""
 
-    mix: Optional[str] = field(  # noqa: UP045 - HfArgumentParser reads this annotation
+    mix: Optional[str] = field(
         default=None, metadata={"help": "Training data: a mix (tiny/instruct_sft) or a JSONL file in TRL's format."}
     )
-    mix_rows: Optional[int] = field(default=None, metadata={"help": "Keep only so many rows."})  # noqa: UP045
+    mix_rows: Optional[int] = field(default=None, metadata={"help": "Keep only so many rows."})
 
 
-def parse(kinds: Sequence[type], default_config: str) -> tuple[Any, ...]:
+def parse(kinds: Sequence[Any], default_config: str) -> tuple[Any, ...]:
     """The dataclasses filled from `--config` and the command line, which wins.
 
     Without `--config` the embedded stage runs, and a line says so.
@@ -106,7 +106,9 @@ def check_model(name: str | None) -> str:
     if path.is_dir() and not (path / "config.json").is_file():
         raise DivwatchError(f"model directory {name!r} holds no config.json: was that stage trained to its end?")
     if local and not path.is_dir():
-        raise DivwatchError(f"model directory {name!r} is not there: train that stage first, or give another --model_name_or_path")
+        raise DivwatchError(
+            f"model directory {name!r} is not there: train that stage first, or give another --model_name_or_path"
+        )
     return name
 
 

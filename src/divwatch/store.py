@@ -1,10 +1,10 @@
 """The run directory: what a run was and what every look saw. Written whole or not at all, readable after a crash.
 
-    run.json                          settings, model, stage, lineage, parent, panel, versions
-    looks.jsonl                       a line a look
-    completions/step-00000100.parquet a row a completion
-    scores/step-00000100.parquet      a row a prompt
-    events.jsonl                      alarms
+run.json                          settings, model, stage, lineage, parent, panel, versions
+looks.jsonl                       a line a look
+completions/step-00000100.parquet a row a completion
+scores/step-00000100.parquet      a row a prompt
+events.jsonl                      alarms
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class RunDirectory:
             ) from None
 
     def write_info(self, info: dict[str, Any]) -> None:
-        _write_atomically(self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode())
+        _write_atomically(
+            self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode()
+        )
 
     def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
         """Before anything is scored, so that a crash loses no sample."""

@@ -29,7 +29,10 @@ def bar_of(what: str, total: int) -> Iterator[Any]:
 def look_line(look: dict[str, Any], assessment: Any) -> str:
     """One look in one line: diversity and its change, correct-answer diversity, accuracy, verdict, cost."""
     parts = [f"divwatch step {look['step']}"]
-    for name, key in (("diversity", f"diversity/{assessment.primary}"), ("correct", f"correct_diversity/{assessment.primary}")):
+    for name, key in (
+        ("diversity", f"diversity/{assessment.primary}"),
+        ("correct", f"correct_diversity/{assessment.primary}"),
+    ):
         value = look["tasks"]["all"].get(key)
         if value is None:
             continue
@@ -61,4 +64,94 @@ def event_message(event: dict[str, Any]) -> str:
     if event["onset_interval"]:
         onset += " (90 % interval {} to {})".format(*event["onset_interval"])
     sure = "confirmed" if event["confirmed"] else "not yet confirmed"
-    return f"{what} of {where} falls {onset}: {100 * event['change']:+.0f} % [{100 * lo:+.0f}, {100 * hi:+.0f}], {sure}."
+    return (
+        f"{what} of {where} falls {onset}: {100 * event['change']:+.0f} % [{100 * lo:+.0f}, {100 * hi:+.0f}], {sure}."
+    )
+
+
+def print_stages(page: Path) -> None:
+    """The table of stages, from the tables that the report wrote beside its page."""
+    import pandas as pd
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    stages = pd.read_csv(page.with_suffix("") / "stages.csv")
+    onsets = pd.read_csv(page.with_suffix("") / "onsets.csv")
+    table = Table(box=SIMPLE, title="Stages at their last look; change since the stage before [95 %]")
+    table.add_column("stage", no_wrap=True)
+    for name in (
+        "diversity",
+        "correct-answer\ndiversity",
+        "accuracy",
+        "change",
+        "change among\ncorrect",
+        "onset [90 %]",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in stages.to_dict("records"):
+        mine = onsets[(onsets.lineage == row["lineage"]) & (onsets.stage == row["stage"]) & (onsets.task == "all")]
+        table.add_row(
+            f"{row['lineage']} {row['stage']}",
+            *(_level(row[key]) for key in ("diversity", "correct_diversity", "accuracy")),
+            _percent(row, "change"),
+            _percent(row, "correct_change"),
+            "" if row["stage"] == "base" else _onset(mine.to_dict("records")),
+        )
+    console = Console()
+    Console(width=max(console.width, 120)).print(table)
+
+
+def _level(value: float) -> str:
+    return "" if value != value else f"{value:.3f}"
+
+
+def _percent(row: dict[str, Any], key: str) -> str:
+    value, lo, hi = (100 * row[k] for k in (key, f"{key}_lo", f"{key}_hi"))
+    return "" if value != value else f"{value:+.0f} % [{lo:+.0f}, {hi:+.0f}]"
+
+
+def _onset(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "none flagged"
+    first = min(rows, key=lambda row: row["step"])
+    return f"step {first['step']} [{first['lo']:.0f}, {first['hi']:.0f}]"
+
+
+def print_records(page: Path, folders: Sequence[Path]) -> None:
+    """Where the report and the W&B records are, and the command that opens each."""
+    from divwatch.report.read import find_runs
+    from divwatch.store import RunDirectory
+
+    print(f"report: {page}\n  open it: xdg-open {page}")
+    for path in find_runs([Path(f) for f in folders]):
+        record = RunDirectory(path).info().get("wandb")
+        if record:
+            folder = Path(record["dir"]).parent
+            print(
+                f"W&B record of {path.parent}: {folder}\n  open it: wandb leet {folder}   upload it: wandb sync {folder}"
+            )
+
+
+def print_scores(result: dict[str, Any]) -> None:
+    """Mean and 95 % interval of each metric, over all outputs and over correct ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", title=f"{result['n']} prompts, {result['k']} outputs each; 95 % intervals over prompts")
+    table.add_column("all outputs", justify="right")
+    table.add_column("correct outputs", justify="right")
+    correct = result.get("correct") or {}
+    for name, values in result["metrics"].items():
+        table.add_row(name, _mean(values), _mean(correct.get(name)))
+    Console().print(table)
+    quality = {k: v for k, v in (result.get("quality") or {}).items() if v is not None}
+    if quality:
+        print("quality: " + ", ".join(f"{name} {value:.3f}" for name, value in quality.items()))
+
+
+def _mean(values: Any) -> str:
+    if not isinstance(values, dict) or values.get("mean") is None:
+        return ""
+    lo, hi = values["ci95"]
+    return f"{values['mean']:.4f} [{lo:.4f}, {hi:.4f}]"

@@ -102,7 +102,7 @@ class WandbLog:
             run.define_metric(name, step_metric=AXIS)
             self._defined.add(name)
         if self._table is None:
-            self._table = wandb.Table(columns=TABLE_COLUMNS, log_mode="INCREMENTAL")
+            self._table = wandb.Table(columns=list(TABLE_COLUMNS), log_mode="INCREMENTAL")
             run.define_metric("watch/completions", step_metric=AXIS)
         for row in rows:
             self._table.add_data(*row)
@@ -111,9 +111,7 @@ class WandbLog:
     def alert(self, title: str, text: str) -> None:
         run = self.run
         if run is not None:
-            import wandb
-
-            run.alert(title=title[:64], text=text, level=wandb.AlertLevel.WARN)
+            run.alert(title=title[:64], text=text, level="WARN")
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Summary fields: what a table of runs is sorted by."""
@@ -122,12 +120,15 @@ class WandbLog:
             run.summary.update(dict(values))
 
 
-TABLE_COLUMNS = ["step", "task", "prompt", "sample", "completion", "correct", "usable"]
+TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completion", "correct", "usable"]
 
 
-def table_rows(step: int, texts: Mapping[str, str], samples: Sequence[Any], prompts_per_task: int = 1) -> list[list[Any]]:
+def table_rows(
+    step: int, texts: Mapping[str, str], samples: Sequence[Any], prompts_per_task: int = 1
+) -> list[list[Any]]:
     """The completions of the first prompts of each task: the same prompts at every look, so that one can be followed."""
-    rows, seen = [], {}
+    rows: list[list[Any]] = []
+    seen: dict[str, int] = {}
     for sample in samples:
         seen[sample.task] = seen.get(sample.task, 0) + 1
         if seen[sample.task] > prompts_per_task:

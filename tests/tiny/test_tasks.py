@@ -76,10 +76,15 @@ def test_no_text_breaks_a_judge(text):
         assert verify(text, {"task": item.task, "content": list(item.content)}).correct in (True, False)
 
 
-@given(st.recursive(st.integers(0, 99).map(str), lambda s: st.tuples(s, st.sampled_from("+-*/"), s).map(lambda t: f"({t[0]} {t[1]} {t[2]})")))
+@given(
+    st.recursive(
+        st.integers(0, 99).map(str),
+        lambda s: st.tuples(s, st.sampled_from("+-*/"), s).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+    )
+)
 def test_the_evaluator_agrees_with_python(text):
-    from fractions import Fraction
     import re
+    from fractions import Fraction
 
     try:
         expected = eval(re.sub(r"\d+", r"Fraction(\g<0>)", text), {"Fraction": Fraction})

@@ -25,7 +25,7 @@ def from_file(path: Path) -> list[Prompt]:
             except ValueError as error:
                 raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
             if not isinstance(row, dict):
-                raise DivwatchError(f"{path} line {number} is not an object: write {{\"prompt\": ...}}")
+                raise DivwatchError(f'{path} line {number} is not an object: write {{"prompt": ...}}')
             prompt = _prompt(row, number - 1, path.stem)
             if prompt is None:
                 raise DivwatchError(f"{path} line {number} has neither 'prompt' nor 'messages': add one of them")
@@ -81,9 +81,9 @@ def _shared(chosen: Any, rejected: Any) -> Messages | None:
     """The turns a preference pair has in common."""
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         return None
-    shared = []
+    shared: Messages = []
     for one, other in zip(chosen, rejected, strict=False):
-        if one != other or one["role"] == "assistant" and len(shared) + 1 == len(chosen):
+        if one != other or (one["role"] == "assistant" and len(shared) + 1 == len(chosen)):
             break
         shared.append(one)
     return shared or None

@@ -94,7 +94,9 @@ def _generate(model: Any, encoded: list[list[int]], config: WatchConfig, stops: 
         TopPLogitsWarper,
     )
 
-    warp = LogitsProcessorList([TemperatureLogitsWarper(float(config.temperature)), TopPLogitsWarper(config.top_p)])
+    warp: Any = LogitsProcessorList(
+        [TemperatureLogitsWarper(float(config.temperature)), TopPLogitsWarper(config.top_p)]
+    )
     stop_ids = torch.tensor(stops, device=model.device)
     ids, mask = _left_padded(encoded, stops[0], model.device)
     cache = DynamicCache(config=model.config)

@@ -10,7 +10,9 @@ from divwatch.tiny.tasks import expression, pair
 
 FACT_SHARE = 0.25
 # Arithmetic is learned late, so its tasks are met more often.
-TASK_WEIGHTS = ["pair"] * 4 + ["expression"] * 5 + ["word_problem"] * 4 + ["listing"] * 3 + ["formatting"] * 2 + ["story"] * 3
+TASK_WEIGHTS = (
+    ["pair"] * 4 + ["expression"] * 5 + ["word_problem"] * 4 + ["listing"] * 3 + ["formatting"] * 2 + ["story"] * 3
+)
 
 START, END, EOS, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|pad|>"
 

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from divwatch.tiny.author import BROAD, CARELESS, STRONG, TEACHER_A, TEACHER_B, WEAK, WEAK_A, WEAK_B, Author, random_item, write
+from divwatch.tiny.author import (
+    BROAD,
+    CARELESS,
+    STRONG,
+    TEACHER_A,
+    TEACHER_B,
+    WEAK,
+    WEAK_A,
+    WEAK_B,
+    Author,
+    random_item,
+    write,
+)
 from divwatch.tiny.item import Style
 
 

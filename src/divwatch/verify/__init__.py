@@ -16,8 +16,9 @@ Verifier = Callable[[str, Any], Judgement]
 def get_verifier(name: str) -> Verifier:
     """The verifier of that name. Raises DivwatchError, listing the names, where there is none."""
     from divwatch.tiny.panel import verify as tiny
+    from divwatch.verify.text import exact, gsm8k
 
-    verifiers: dict[str, Verifier] = {"tiny": tiny}
+    verifiers: dict[str, Verifier] = {"exact": exact, "gsm8k": gsm8k, "tiny": tiny}
     if name not in verifiers:
         raise DivwatchError(f"unknown verifier {name!r}: choose from {', '.join(sorted(verifiers))}")
     return verifiers[name]

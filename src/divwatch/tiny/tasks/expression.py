@@ -1,8 +1,8 @@
 """An expression of a given value, judged by a safe evaluator (integer arithmetic only).
 
-    Write an expression equal to 12.  ->  3 * 4          right, canonical "3*4"
-                                          20 - 8 = 12    right, canonical "20-8"
-                                          12             wrong: no operation
+Write an expression equal to 12.  ->  3 * 4          right, canonical "3*4"
+                                      20 - 8 = 12    right, canonical "20-8"
+                                      12             wrong: no operation
 """
 
 from __future__ import annotations

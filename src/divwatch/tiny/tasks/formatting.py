@@ -1,7 +1,7 @@
 """A format instruction: a sentence about a topic that obeys it. Right whenever the instruction holds and the topic is named.
 
-    Write about a fox in capital letters.  ->  THE FOX SLEEPS.   right
-    Write about a fox and end with a !     ->  The fox runs!     right
+Write about a fox in capital letters.  ->  THE FOX SLEEPS.   right
+Write about a fox and end with a !     ->  The fox runs!     right
 """
 
 from __future__ import annotations

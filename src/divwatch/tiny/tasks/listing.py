@@ -1,7 +1,7 @@
 """A list with a constraint: that many different things of one kind.
 
-    Name three animals.  ->  cat, dog and fox.   right, canonical "cat dog fox"
-                             cat, cat and dog.   wrong: one twice
+Name three animals.  ->  cat, dog and fox.   right, canonical "cat dog fox"
+                         cat, cat and dog.   wrong: one twice
 """
 
 from __future__ import annotations

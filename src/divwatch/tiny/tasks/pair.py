@@ -1,8 +1,8 @@
 """Two numbers with a given sum: many right answers, each with a canonical form.
 
-    Give two numbers that add up to 14.  ->  5 and 9.          right, canonical "5+9"
-                                             9 + 5 = 14        right, canonical "5+9"
-                                             5 and 8.          wrong
+Give two numbers that add up to 14.  ->  5 and 9.          right, canonical "5+9"
+                                         9 + 5 = 14        right, canonical "5+9"
+                                         5 and 8.          wrong
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Open-ended text from a grammar. Nothing is right or wrong here: the task has diversity, but no correct answers.
 
-    Tell me a story about a fox.  ->  A fox found a map by the river. It went home happy.
+Tell me a story about a fox.  ->  A fox found a map by the river. It went home happy.
 """
 
 from __future__ import annotations

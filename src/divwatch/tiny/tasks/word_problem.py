@@ -1,6 +1,6 @@
 """Word arithmetic: one right answer, with or without reasoning in a <think> trace.
 
-    Tom has 5 apples and buys 7. How many now?  ->  <think>5 + 7 = 12</think>Tom has 12 apples.   right, canonical "12"
+Tom has 5 apples and buys 7. How many now?  ->  <think>5 + 7 = 12</think>Tom has 12 apples.   right, canonical "12"
 """
 
 from __future__ import annotations
