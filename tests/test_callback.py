@@ -219,3 +219,26 @@ def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
     assert "quality/accuracy" not in run.looks()[0]["tasks"]["all"]
     assert run.looks()[0]["tasks"]["all"]["diversity/sbert"]["mean"] > 0
     json.dumps(run.looks())
+
+
+def test_diversity_can_choose_the_best_checkpoint(tmp_path):
+    """A look that is not due is taken inside evaluate(), and its values come back from it."""
+    from training import common, dataset, load_tokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = common(tmp_path, 4, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2)
+    arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "correct_diversity/all/sbert"}
+    trainer = SFTTrainer(
+        model=load_model(), args=SFTConfig(**arguments, greater_is_better=True), processing_class=load_tokenizer(),
+        train_dataset=dataset("instruct_sft"), eval_dataset=dataset("instruct_sft", 80).select(range(64, 80)),
+    )  # fmt: skip
+    divwatch.watch(trainer, every=4, **SETTINGS)
+    trainer.train()
+    looks = {
+        look["step"]: look["tasks"]["all"]["correct_diversity/sbert"]["mean"]
+        for look in RunDirectory.of(tmp_path).looks()
+    }
+    assert sorted(looks) == [0, 2, 4]
+    best = max((2, 4), key=looks.get)
+    assert trainer.state.best_metric == pytest.approx(looks[best])
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")

@@ -19,7 +19,16 @@ _HOME = {
     "stage_attribution": "divwatch.analysis.stages",
     "DivwatchError": "divwatch.errors",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "CollapseDetector",
+    "DiversityCallback",
+    "DivwatchError",
+    "WatchConfig",
+    "__version__",
+    "decompose",
+    "stage_attribution",
+    "watch",
+]
 
 if TYPE_CHECKING:
     from divwatch.analysis.decompose import decompose

@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.look import describe_run, load_encoder_for, take_look
 from divwatch.panel import choose, load_panel
-from divwatch.records import PromptScores
+from divwatch.records import PromptSamples, PromptScores
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import bar_of, event_message, look_line, say
-from divwatch.tracking import WandbLog, assessment_scalars, log_to_trainer, look_scalars, table_rows
+from divwatch.tracking import LOGGED_GROUPS, WandbLog, assessment_scalars, log_to_trainer, look_scalars, table_rows
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -54,7 +54,7 @@ class DiversityCallback(TrainerCallback):
         self.panel_name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
         self.prompts = choose(panel, self.config.prompts, self.config.seed)
         self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
-        self._encoder = self._load_encoder()
+        self._encoder = load_encoder_for(self.config)
         self._wandb = WandbLog()
         self._scores: dict[int, PromptScores] = {}
         self._comparable: dict[int, bool] = {}
@@ -62,13 +62,8 @@ class DiversityCallback(TrainerCallback):
         self._blocked = 0.0
         self._started = time.monotonic()
         self._offset = 0
-
-    def _load_encoder(self) -> Any:
-        if not {"sbert", "vendi"} & set(self.config.metrics):
-            return None
-        from divwatch.metrics.encoder import load_encoder
-
-        return load_encoder(self.config.encoder)
+        self._scalars: dict[str, float] = {}
+        self._samples: list[PromptSamples] = []
 
     # when
 
@@ -90,6 +85,18 @@ class DiversityCallback(TrainerCallback):
             self._look(control)
         self._finish()
 
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Makes `metric_for_best_model: correct_diversity/all/sbert` and the like work: evaluate() returns these metrics."""
+        wanted = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
+        if metrics is None or wanted not in LOGGED_GROUPS:
+            return
+        if state.global_step not in self._comparable:
+            self._look(control)
+        if state.global_step in self._scores:
+            metrics.update({f"eval_{name}": value for name, value in self._scalars.items()})
+
     # the record
 
     def _open_store(self, state: Any) -> None:
@@ -100,7 +107,6 @@ class DiversityCallback(TrainerCallback):
             self.store.create(self._describe_run(state, parent))
         chain = lineage_of(self.store)[:-1]
         self._offset = sum(run.info()["max_steps"] for run in chain)
-        self._base = chain[0] if chain else None
 
     def _find_parent(self) -> RunDirectory | None:
         if self.config.baseline is None:
@@ -121,31 +127,22 @@ class DiversityCallback(TrainerCallback):
         self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
 
     def _describe_run(self, state: Any, parent: RunDirectory | None) -> dict[str, Any]:
-        from divwatch.panel import fingerprint
-
-        output = Path(self.trainer.args.output_dir)
-        inherited = parent.info()["lineage"] if parent else None
-        return {
-            "divwatch": _version("divwatch"),
-            "stage": self.config.stage or _stage(self.trainer),
-            "lineage": self.config.lineage or inherited or output.name,
-            "model": str(_model_path(self.trainer)),
-            "output_dir": str(output),
-            "parent": str(parent.path.resolve()) if parent else None,
-            "mix": self.mix,
-            "settings": self.config.as_dict(),
-            "panel": {
-                "name": self.panel_name,
-                "fingerprint": fingerprint(self.prompts),
-                "prompts": [{"id": p.id, "task": p.task, "text": p.text} for p in self.prompts],
-            },
-            "versions": {name: _version(name) for name in ("torch", "transformers", "trl", "accelerate", "wandb")},
-            "seeds": {"train": self.trainer.args.seed, "data": self.trainer.args.data_seed, "watch": self.config.seed},
-            "trainer": type(self.trainer).__name__,
-            "max_steps": state.max_steps,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "wandb": self._wandb.configure(self.config.as_dict()),
-        }
+        arguments = self.trainer.args
+        return describe_run(
+            stage=self.config.stage or _stage(self.trainer),
+            lineage=self.config.lineage or (parent.info()["lineage"] if parent else Path(arguments.output_dir).name),
+            model=str(_model_path(self.trainer)),
+            output_dir=arguments.output_dir,
+            parent=parent,
+            config=self.config,
+            panel_name=self.panel_name,
+            prompts=self.prompts,
+            max_steps=state.max_steps,
+            mix=self.mix,
+            seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
+            trainer=type(self.trainer).__name__,
+            wandb=self._wandb.configure(self.config.as_dict()),
+        )
 
     # a look
 
@@ -154,7 +151,7 @@ class DiversityCallback(TrainerCallback):
         step, started = self.trainer.state.global_step, time.monotonic()
         self._comparable[step] = False
         try:
-            look = self._take_look(step, started)
+            look = self._take_look(step)
             self.store.append_look(look)
         except Exception as error:
             if self.config.on_error == "raise":
@@ -180,45 +177,18 @@ class DiversityCallback(TrainerCallback):
         except OSError as unwritable:
             say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
 
-    def _take_look(self, step: int, started: float) -> dict[str, Any]:
+    def _take_look(self, step: int) -> dict[str, Any]:
         from divwatch.analysis.assess import History, assess
-        from divwatch.sampling import sample
-        from divwatch.scoring import score_prompts, summarise
-        from divwatch.verify import judge_samples
 
         model = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
-        seed = self.config.seed * 1_000_003 + step  # samples of two looks are independent
+        tokenizer = self.trainer.processing_class
         with bar_of(f"look at step {step}", len(self.prompts) * self.config.samples) as bar:
-            completions = sample(model, self.trainer.processing_class, self.prompts, self.config, seed, bar.update)
-        sampled = time.monotonic()
-        self.store.write_completions(step, completions)
-        samples = judge_samples(self.prompts, completions)
-        finished = np.reshape([c.finished for c in completions], (len(samples), -1))
-        scores = score_prompts(
-            samples, self.config.metrics, encoder=self._encoder, seed=self.config.seed, finished=finished.tolist()
-        )
-        self.store.write_judged(step, completions, samples)
-        self.store.write_scores(step, scores)
-        usable = sum(map(sum, (s.usable for s in samples))) / len(completions)
-        self._scores[step], self._comparable[step] = scores, usable >= self.config.min_usable
+            look = take_look(model, tokenizer, self.prompts, self.config, self._encoder, self.store, step, bar.update)
+        self._scores[step], self._comparable[step], self._samples = look.scores, look.comparable, look.samples
         history = History.of([(s, self._scores[s], self._comparable[s]) for s in sorted(self._scores)])
         self.assessment = assess(history, self._max_looks, self.config.alpha, self.config.min_drop)
-        self._samples = samples
-        return {
-            "step": step,
-            "status": "ok" if self._comparable[step] else "not_comparable",
-            "reason": None if self._comparable[step] else f"{usable:.0%} of the outputs are finished and readable",
-            "time": time.time(),
-            "seconds": {
-                "sample": round(sampled - started, 3),
-                "score": round(time.monotonic() - sampled, 3),
-                "total": round(time.monotonic() - started, 3),
-            },
-            "usable_share": usable,
-            "finished_share": float(finished.mean()),
-            "verdict": {"kind": self.assessment.verdict.kind, "sentence": self.assessment.verdict.sentence},
-            "tasks": summarise(scores, seed=self.config.seed),
-        }
+        verdict = self.assessment.verdict
+        return look.line | {"verdict": {"kind": verdict.kind, "sentence": verdict.sentence}}
 
     # what a look says
 
@@ -226,6 +196,7 @@ class DiversityCallback(TrainerCallback):
         assert self.assessment is not None
         step, elapsed = look["step"], time.monotonic() - self._started
         scalars = look_scalars(look["tasks"]) | assessment_scalars(self.assessment)
+        self._scalars = scalars
         scalars["watch/seconds"] = look["seconds"]["total"]
         scalars["watch/overhead"] = self._blocked / elapsed if elapsed > 0 else 0.0
         texts = {p.id: p.text for p in self.prompts}
@@ -284,12 +255,3 @@ def _stage(trainer: Any) -> str:
     names = " ".join(c.__name__ for c in type(trainer).__mro__)
     known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
     return next((stage for name, stage in known.items() if name in names), type(trainer).__name__)
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -472,8 +472,10 @@ def _bars(shown: bool) -> Iterator[Callable[[str, int | None], Advance]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
+    # A bar that nobody watches would leave blank lines before an error.
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
 
         def bar(title: str, total: int | None) -> Advance:
             task = progress.add_task(title, total=total)

@@ -1,0 +1,103 @@
+"""Checkpoints that were never watched in training: a look at each, stored as the stages of a lineage.
+
+Models M0, M1, M2 become the runs M1 (step 0: M0, step 1: M1) and M2 (step 0: M1, step 1: M2), so that report and stage
+attribution read them like watched runs; a look is taken once. A single model is one run with one look.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.look import Look, describe_run, load_encoder_for, take_look
+from divwatch.panel import choose, fingerprint, load_panel
+from divwatch.store import RunDirectory
+
+# Settings that make two looks comparable; a difference in any is refused.
+_MUST_MATCH = ("panel", "prompts", "samples", "temperature", "top_p", "max_new_tokens", "metrics", "encoder", "seed")
+
+
+def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
+    """The settings of a watched run. Raises DivwatchError where `given` asks for another panel or setting."""
+    theirs = run.info()["settings"]
+    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in _MUST_MATCH if k in given and given[k] != theirs[k]]
+    if differ:
+        raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
+    return WatchConfig.from_settings(**(theirs | given))
+
+
+def measure(
+    models: Sequence[str], out: Path, config: WatchConfig, like: RunDirectory | None = None, device: str | None = None
+) -> list[RunDirectory]:
+    """A look at each of `models` (directories or hub names, in the order of their training); returns the runs written.
+
+    `like`: a watched run whose panel must be the same prompt by prompt.
+    """
+    panel_name, panel = load_panel(config.panel)
+    prompts = choose(panel, config.prompts, config.seed)
+    if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
+        raise DivwatchError(
+            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"
+        )
+    encoder = load_encoder_for(config)
+    runs: list[RunDirectory] = []
+    last = min(len(models) - 1, 1)  # the step of a stage's own look
+    for name, model in list(zip(_names(models), models, strict=True))[last:]:
+        run = RunDirectory(out / name / "divwatch")
+        run.create(
+            describe_run(
+                stage=name,
+                lineage=config.lineage or out.name,
+                model=model,
+                output_dir=str(out / name),
+                parent=runs[-1] if runs else None,
+                config=config,
+                panel_name=panel_name,
+                prompts=prompts,
+                max_steps=last,
+                trainer="measure",
+            )
+        )
+        if runs:
+            _copy_look(runs[-1], run)
+        elif last:
+            run.append_look(_look_at(models[0], prompts, config, encoder, run, 0, device).line)
+        run.append_look(_look_at(model, prompts, config, encoder, run, last, device).line)
+        runs.append(run)
+    return runs
+
+
+def _look_at(
+    name: str, prompts: Any, config: WatchConfig, encoder: Any, run: RunDirectory, step: int, device: str | None
+) -> Look:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from divwatch.terminal import bar_of
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DivwatchError(f"model {name!r} cannot be loaded ({reason}): give a directory or a hub name") from None
+    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
+        return take_look(model, tokenizer, prompts, config, encoder, run, step, bar.update)
+
+
+def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
+    """The look at the stage before (its step 1) is this stage's look at step 0."""
+    for part in ("completions", "scores"):
+        shutil.copyfile(source.path / part / "step-00000001.parquet", target.path / part / "step-00000000.parquet")
+    target.append_look(source.looks()[-1] | {"step": 0})
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """A stage's name is its directory's; two of one name are told apart by their place."""
+    names = [Path(model).name or model for model in models]
+    return [f"{i}-{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]

@@ -1,0 +1,77 @@
+"""Checkpoints measured after the fact: stages of a lineage, on the panel and settings of a watched run or not at all."""
+
+import json
+
+import pytest
+from training import SETTINGS, sft_trainer
+from typer.testing import CliRunner
+
+import divwatch
+from divwatch.cli import app
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.lineage import stage_values
+from divwatch.measure import measure, settings_like
+from divwatch.store import RunDirectory, lineage_of
+from divwatch.tiny import BASE_MODEL
+
+CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})
+
+
+def test_models_become_the_stages_of_one_lineage(tmp_path):
+    import shutil
+
+    for name in ("sft", "dpo"):
+        shutil.copytree(BASE_MODEL, tmp_path / name)
+    models = [str(BASE_MODEL), str(tmp_path / "sft"), str(tmp_path / "dpo")]
+    runs = measure(models, tmp_path / "out", CONFIG)
+    assert [run.info()["stage"] for run in runs] == ["sft", "dpo"]
+    assert [[look["step"] for look in run.looks()] for run in runs] == [[0, 1], [0, 1]]
+    assert [run.path for run in lineage_of(runs[-1])] == [run.path.resolve() for run in runs[:1]] + [runs[1].path]
+    assert runs[1].completions(0) == runs[0].completions(1)
+    values, order = stage_values(lineage_of(runs[-1]))
+    assert order == ["base", "sft", "dpo"]
+    assert set(values["dpo"]) == {"pair", "expression", "listing", "word_problem", "formatting", "story"}
+
+
+def test_a_single_model_is_one_look(tmp_path):
+    (run,) = measure([str(BASE_MODEL)], tmp_path, CONFIG)
+    assert [look["step"] for look in run.looks()] == [0]
+
+
+def test_settings_and_panel_come_from_the_run_it_is_compared_with(tmp_path):
+    trainer = sft_trainer(tmp_path / "sft", steps=1)
+    divwatch.watch(trainer, every=1, **SETTINGS)
+    trainer.train()
+    run = RunDirectory.of(tmp_path / "sft")
+    assert settings_like(run, {}).samples == SETTINGS["samples"]
+    with pytest.raises(DivwatchError, match="samples 8 instead of 4"):
+        settings_like(run, {"samples": 8})
+    info = run.info()
+    info["panel"]["fingerprint"] = "0" * 16
+    run.write_info(info)
+    with pytest.raises(DivwatchError, match="its prompts have changed"):
+        measure([str(BASE_MODEL)], tmp_path / "out", settings_like(run, {}), like=run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(DivwatchError, match="cannot be loaded") as error:
+        measure([str(tmp_path / "none")], tmp_path / "out", CONFIG)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_scores_a_file_and_reports_a_wrong_one(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    rows = [
+        {"id": str(i), "prompt": "2+2?", "outputs": ["It is 4", "four: 4", "5"], "reference": "4"} for i in range(3)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["score", str(file), "--metrics", "ead", "--verifier", "gsm8k", "--json", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["is_correct"]["0"] == [True, True, False]
+    assert result["quality"]["accuracy_at_1"] == 1.0
+    with pytest.raises(DivwatchError, match="unknown verifier 'mind'"):
+        CliRunner().invoke(app, ["score", str(file), "--metrics", "ead", "--verifier", "mind"], catch_exceptions=False)
