@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -138,9 +138,12 @@ def load_encoder(
     from sentence_transformers import SentenceTransformer
 
     source = _minilm_directory() if name_or_dir == "minilm" else str(name_or_dir)
+    options: dict[str, Any] = {"device": device, "model_kwargs": {"dtype": "float32"}}
     try:
         with loading_aside():
-            model = SentenceTransformer(source, device=device, model_kwargs={"dtype": "float32"})
+            model = from_disk_or_hub(
+                source, lambda local: SentenceTransformer(source, local_files_only=local, **options)
+            )
     except Exception as error:
         raise DivwatchError(
             f"encoder {str(name_or_dir)!r} cannot be loaded ({first_line(error)}): "
@@ -155,6 +158,22 @@ def load_encoder(
     return Encoder(model, max_tokens or own, windowed=windowed)
 
 
+def from_disk_or_hub(name: str, load: Callable[[bool], Any]) -> Any:
+    """`load(local_files_only)`: from a directory or the hub's cache where it is there, else from the hub.
+
+    The hub is asked once before: without a network the loaders themselves would retry for minutes.
+    """
+    try:
+        return load(True)
+    except Exception:
+        if Path(name).is_dir():
+            raise
+    from huggingface_hub import HfApi
+
+    HfApi().model_info(name, timeout=10)
+    return load(False)
+
+
 @contextlib.contextmanager
 def loading_aside() -> Iterator[None]:
     """Load a helper model beside one in training: random state, progress bars and DeepSpeed's ZeRO-3 are left as found.
@@ -166,7 +185,7 @@ def loading_aside() -> Iterator[None]:
     from transformers.utils import logging
 
     config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     deepspeed.unset_hf_deepspeed_config()
@@ -178,7 +197,7 @@ def loading_aside() -> Iterator[None]:
         if bars:
             logging.enable_progress_bar()
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])
         torch.set_rng_state(states[2])
 
 

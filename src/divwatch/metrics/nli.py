@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from divwatch.errors import DivwatchError
-from divwatch.metrics.encoder import BATCH_TOKENS, batches_by_tokens, first_line, loading_aside, most_tokens
+from divwatch.metrics.encoder import (
+    BATCH_TOKENS,
+    batches_by_tokens,
+    first_line,
+    from_disk_or_hub,
+    loading_aside,
+    most_tokens,
+)
 
 DEFAULT_NLI_MODEL = "FacebookAI/roberta-large-mnli"
 SENTENCES = 3
@@ -126,8 +133,15 @@ def load_nli(name_or_dir: str = DEFAULT_NLI_MODEL, device: str = "cpu", max_toke
 
     try:
         with loading_aside():
-            tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-            model = AutoModelForSequenceClassification.from_pretrained(name_or_dir, dtype="float32")
+            tokenizer, model = from_disk_or_hub(
+                str(name_or_dir),
+                lambda local: (
+                    AutoTokenizer.from_pretrained(name_or_dir, local_files_only=local),
+                    AutoModelForSequenceClassification.from_pretrained(
+                        name_or_dir, local_files_only=local, dtype="float32"
+                    ),
+                ),
+            )
     except Exception as error:
         raise DivwatchError(
             f"NLI model {str(name_or_dir)!r} cannot be loaded ({first_line(error)}): "
