@@ -68,22 +68,23 @@ def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = N
 
 
 def run_all(seeds: list[int], workers: int) -> None:
-    """Seeds side by side; within a seed the SFT stages first, then what starts from them."""
+    """All SFT stages first, so that what a preference stage starts from is done when its turn comes."""
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    jobs = [("sft", f"{name}/sft", f"{name}-sft", None) for name in SFT]
-    jobs += [("dpo", arm.dpo_config, _dpo_dir(arm), f"{arm.sft}-sft") for arm in ARMS]
+    stages = [("sft", f"{name}/sft", f"{name}-sft", None) for name in SFT]
+    stages += [("dpo", arm.dpo_config, _dpo_dir(arm), f"{arm.sft}-sft") for arm in ARMS]
+    jobs = [(seed, *stage) for stage in stages for seed in seeds]
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
-        bar = progress.add_task("training", total=len(seeds) * len(jobs))
+        bar = progress.add_task("training", total=len(jobs))
 
-        def one_seed(seed: int) -> None:
+        def one(job: tuple[int, str, str, str, str | None]) -> None:
+            seed, recipe, config, name, parent = job
             folder = OUT / f"seed-{seed}"
-            for recipe, config, name, parent in jobs:
-                train(recipe, config, folder / name, seed, folder / parent if parent else None)
-                progress.advance(bar)
+            train(recipe, config, folder / name, seed, folder / parent if parent else None)
+            progress.advance(bar)
 
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one_seed, seeds))
+            list(pool.map(one, jobs))
 
 
 def _dpo_dir(arm: Arm) -> str:

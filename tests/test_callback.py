@@ -166,29 +166,46 @@ def test_a_dpo_run_finds_the_sft_run_it_started_from(tmp_path):
     assert (info["lineage"], info["stage"]) == ("mine", "dpo")
 
 
-@pytest.mark.parametrize("action", ["alert", "stop"])
-def test_an_alarm_stops_training_only_where_asked(tmp_path, action, monkeypatch):
-    """Outputs are made alike from step 2 on: the alarm is real, the fall is planted in the sampler."""
+def collapse_from_step_2(monkeypatch, trainer):
+    """All samples of a prompt become its first from step 2 on: a real alarm, planted in the sampler."""
     from divwatch.sampling import transformers_backend
 
-    trainer = sft_trainer(tmp_path, steps=10)
-    divwatch.watch(trainer, every=1, on_collapse=action, **SETTINGS | {"prompts": 48, "metrics": ["ead", "sbert"]})
     real = transformers_backend._generate
 
     def collapsed(model, encoded, config, stops):
         made = real(model, encoded, config, stops)
-        if trainer.state.global_step < 2:
-            return made
-        return [made[config.samples * (i // config.samples)] for i in range(len(made))]
+        k = config.samples
+        return made if trainer.state.global_step < 2 else [made[k * (i // k)] for i in range(len(made))]
 
     monkeypatch.setattr(transformers_backend, "_generate", collapsed)
-    trainer.train()
-    events = [e for e in RunDirectory.of(tmp_path).events() if e["task"] == "all" and e["key"] == "diversity/sbert"]
-    assert len(events) == 1
-    assert events[0]["onset_step"] in (0, 1)
-    assert events[0]["step"] <= 4
-    assert "since step" in events[0]["message"]
-    assert trainer.state.global_step == (10 if action == "alert" else events[0]["step"])
+
+
+@pytest.mark.parametrize("action", ["alert", "stop", "save"])
+def test_an_alarm_stops_or_saves_only_where_asked_and_is_not_forgotten(tmp_path, action, monkeypatch):
+    def watched():
+        trainer = sft_trainer(tmp_path, steps=6)
+        divwatch.watch(trainer, every=1, on_collapse=action, **SETTINGS | {"prompts": 48, "metrics": ["ead", "sbert"]})
+        return trainer
+
+    def alarms():
+        return [e for e in RunDirectory.of(tmp_path).events() if (e["task"], e["key"]) == ("all", "diversity/sbert")]
+
+    trainer = watched()
+    with monkeypatch.context() as patch:
+        collapse_from_step_2(patch, trainer)
+        trainer.train()
+    (alarm,) = alarms()
+    assert alarm["onset_step"] in (0, 1)
+    assert alarm["step"] <= 4
+    assert "since step" in alarm["message"]
+    assert trainer.state.global_step == (alarm["step"] if action == "stop" else 6)
+    checkpoints = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert bool(checkpoints) == (action != "alert")
+    if action == "save":
+        resumed = watched()
+        collapse_from_step_2(monkeypatch, resumed)
+        resumed.train(resume_from_checkpoint=str(tmp_path / checkpoints[0]))
+        assert alarms() == [alarm]
 
 
 def test_wrong_input_is_said_before_training(tmp_path):
