@@ -33,6 +33,7 @@ from divwatch.metrics import embedding, lexical, nli
 from divwatch.metrics.encoder import Encoder, load_encoder
 
 NGRAMS = (1, 2, 3, 4, 5)
+NAN = float("nan")
 
 
 # workloads
@@ -167,8 +168,24 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - started, result
 
 
+def allocated(run: Callable[[], Any]) -> float:
+    """Most memory that numpy and Python hold during `run`, MiB."""
+    tracemalloc.start()
+    run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
+
+
+def grown(run: Callable[[], Any]) -> float:
+    """By how much `run` raises the most memory that the process has held so far, MiB: torch's memory counts too."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
 def compare(
-    what: str, reference: str, theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int = 3, trace: bool = True
+    what: str, reference: str, theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int = 1, memory: float = NAN
 ) -> Row:
     """The fastest of `repeats` runs of each, taken in turn so that a busy machine hits both."""
     best = [float("inf"), float("inf")]
@@ -180,12 +197,6 @@ def compare(
                 expected = np.asarray(result, dtype=float)
             else:
                 apart = float(np.nanmax(np.abs(expected - np.asarray(result, dtype=float))))
-    memory = float("nan")
-    if trace:
-        tracemalloc.start()
-        ours()
-        memory = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
     return Row(what, reference, *best, apart, memory)
 
 
@@ -231,33 +242,37 @@ def speed(small: bool, paper: Path | None) -> list[Row]:
         return nli.nli_diversity(prompts, classifier, 3, [random.Random(1234)] * len(prompts))
 
     shape = f"N={n}, K={k}"
+    memory = [grown(ours_encode), grown(ours_nli), allocated(ours_ead), allocated(ours_vectors)]
     rows = [
-        compare(f"EAD, {shape}, 300 words", "loops", lambda: reference_ead(sets), ours_ead),
+        compare(f"EAD, {shape}, 300 words", "loops", lambda: reference_ead(sets), ours_ead, 3, memory[2]),
         compare(
-            f"distance + Vendi, {shape}, d=384", "loops", lambda: reference_distance_and_vendi(vectors), ours_vectors, 5
+            f"distance + Vendi, {shape}, d=384",
+            "loops",
+            lambda: reference_distance_and_vendi(vectors),
+            ours_vectors,
+            5,
+            memory[3],
         ),
         compare(
             f"encoding {len(texts)} outputs, a third repeats",
             "input order",
             lambda: reference_encode(encoder.model, texts),
             ours_encode,
-            1,
-            trace=False,
+            memory=memory[0],
         ),
         compare(
             f"NLI, {asked} prompts, K={k}, {pairs} pairs",
             "input order",
             lambda: reference_nli(prompts, classifier, random.Random(1234)),
             ours_nli,
-            1,
-            trace=False,
+            memory=memory[1],
         ),
     ]
     if paper is not None:
         theirs = papers_code(paper, sets, vectors, texts, prompts, classifier, encoder.model)
         ours = (ours_ead, ours_vectors, ours_encode, ours_nli)
         for run, mine, what in zip(theirs, ours, ("EAD", "distance + Vendi", "encoding", "NLI"), strict=True):
-            rows.append(compare(what, "the paper's code", run, mine, 1, trace=False))
+            rows.append(compare(what, "the paper's code", run, mine))
     return rows
 
 
@@ -327,7 +342,7 @@ def show_speed(rows: Sequence[Row]) -> None:
     console = Console(width=140)
     console.print(table)
     console.print(
-        f"most memory of the whole process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+        f"most memory of the whole process, references included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
     )
 
 

@@ -116,7 +116,7 @@ def test_loading_and_encoding_leave_global_state_alone(minilm):
     def state():
         return (
             random.getstate(),
-            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            np.random.get_state()[1].tolist(),
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
             torch.is_grad_enabled(),

@@ -193,10 +193,10 @@ def test_order_of_outputs_and_prompts_does_not_matter(seed, random):
 
 
 def test_the_same_arguments_give_the_same_values_and_touch_no_global_generator():
-    np.random.seed(5)  # noqa: NPY002
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
     one, two = (_scores(_samples(8), seed=3) for _ in range(2))
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before
     for key in one.values:
         np.testing.assert_array_equal(one.values[key], two.values[key])
 
