@@ -341,9 +341,8 @@ def show_speed(rows: Sequence[Row]) -> None:
         )
     console = Console(width=140)
     console.print(table)
-    console.print(
-        f"most memory of the whole process, references included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-    )
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    console.print(f"most memory of the whole process, models and references included: {most:.0f} MiB")
 
 
 # long outputs
