@@ -357,10 +357,7 @@ def long_answers(rng: np.random.Generator, k: int, sentences: int, share: float,
         "end": range(sentences - count, sentences),
         "anywhere": rng.choice(sentences, count, replace=False).tolist(),
     }[where]
-    return [
-        " ".join(sentence(rng) if i in set(places.tolist()) else text for i, text in enumerate(common))
-        for _ in range(k)
-    ]
+    return [" ".join(sentence(rng) if i in places else text for i, text in enumerate(common)) for _ in range(k)]
 
 
 def windows(small: bool) -> None:
