@@ -21,7 +21,7 @@ test: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2
 
 lineages: .venv/.ready
 	.venv/bin/python benchmarks/lineages.py

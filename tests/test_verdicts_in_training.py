@@ -13,3 +13,33 @@ def test_a_model_broken_by_its_learning_rate_is_degenerate_not_collapsed(tmp_pat
     trainer.train()
     assert callback.assessment.verdict.kind == "degeneration", callback.assessment.verdict
     assert "lost capability" in callback.assessment.verdict.sentence
+
+
+def test_a_false_recovery_is_not_believed(tmp_path):
+    """Think SFT, then preference pairs far from the policy: wrong answers bring aggregate diversity back, nothing else."""
+    from datasets import Dataset
+    from training import common, load_model, load_tokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from divwatch.tiny.mixes import rows
+
+    batch = {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "save_strategy": "no"}
+    sft = SFTTrainer(
+        model=load_model(dropout=0.0),
+        args=SFTConfig(**common(tmp_path / "sft", 60, **batch, warmup_steps=5)),
+        train_dataset=Dataset.from_list(list(rows("think_sft", 0))),
+        processing_class=load_tokenizer(),
+    )
+    sft.train()
+    settings = batch | {"learning_rate": 2e-3, "loss_type": ["sigmoid_norm"], "beta": 5.0}
+    dpo = DPOTrainer(
+        model=sft.model,
+        args=DPOConfig(**common(tmp_path / "dpo", 60, **settings)),
+        train_dataset=Dataset.from_list(list(rows("think_off_policy_dpo", 0))),
+        processing_class=load_tokenizer(),
+    )
+    callback = divwatch.watch(dpo, every=10, **SETTINGS | {"prompts": 72, "samples": 16, "max_new_tokens": 64})
+    dpo.train()
+    verdict = callback.assessment.verdict
+    assert verdict.kind == "false recovery", verdict
+    assert "only because of wrong answers" in verdict.sentence

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.look import describe_run, load_encoder_for, take_look
+from divwatch.look import describe_run, load_models, take_look
 from divwatch.panel import choose, load_panel
 from divwatch.records import PromptSamples, PromptScores
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
@@ -54,7 +54,7 @@ class DiversityCallback(TrainerCallback):
         self.panel_name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
         self.prompts = choose(panel, self.config.prompts, self.config.seed)
         self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
-        self._encoder = load_encoder_for(self.config)
+        self._models = load_models(self.config, str(trainer.args.device))
         self._wandb = WandbLog()
         self._scores: dict[int, PromptScores] = {}
         self._comparable: dict[int, bool] = {}
@@ -183,7 +183,7 @@ class DiversityCallback(TrainerCallback):
         model = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
         tokenizer = self.trainer.processing_class
         with bar_of(f"look at step {step}", len(self.prompts) * self.config.samples) as bar:
-            look = take_look(model, tokenizer, self.prompts, self.config, self._encoder, self.store, step, bar.update)
+            look = take_look(model, tokenizer, self.prompts, self.config, self._models, self.store, step, bar.update)
         self._scores[step], self._comparable[step], self._samples = look.scores, look.comparable, look.samples
         history = History.of([(s, self._scores[s], self._comparable[s]) for s in sorted(self._scores)])
         self.assessment = assess(history, self._max_looks, self.config.alpha, self.config.min_drop)

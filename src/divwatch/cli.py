@@ -76,8 +76,7 @@ def score(
     Example: divwatch score samples.jsonl --metrics ead,sbert --encoder minilm --json scores.json
     """
     from divwatch.metrics.encoder import DEFAULT_ENCODER
-    from divwatch.score_file import score_file
-    from divwatch.terminal import print_scores
+    from divwatch.score_file import score_file, show
 
     result = score_file(
         file,
@@ -91,7 +90,7 @@ def score(
         verifier=verifier,
         json_out=json_out,
     )
-    print_scores(result)
+    show(result)
 
 
 @app.command()

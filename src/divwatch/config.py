@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 from divwatch.errors import DivwatchError
 
-METRICS = ("ead", "sbert", "vendi", "distinct_answers")
+DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
+METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -32,11 +33,12 @@ class WatchConfig:
     temperature: float = _setting(0.6, "Sampling temperature.")
     top_p: float = _setting(0.95, "Nucleus mass kept when sampling, in (0, 1].")
     max_new_tokens: int = _setting(256, "Tokens after which a completion is cut and counted as unfinished.")
-    metrics: list[str] = _setting(list(METRICS), f"Diversity metrics, of: {', '.join(METRICS)}.")
+    metrics: list[str] = _setting(list(DEFAULT_METRICS), f"Diversity metrics, of: {', '.join(METRICS)}.")
     encoder: str = _setting(
         "sentence-transformers/all-mpnet-base-v2",
         "Sentence encoder behind sbert and vendi: a hub name, a directory, or 'minilm' (extra offline-encoder, no network).",
     )
+    nli_model: Optional[str] = _setting(None, "NLI classifier behind the metric nli: a hub name or a directory.")
     alpha: float = _setting(0.05, "Chance of any alarm over the whole run while diversity does not change.")
     min_drop: float = _setting(0.05, "Relative loss of diversity below which nothing is called a collapse.")
     on_collapse: str = _setting(
@@ -54,7 +56,7 @@ class WatchConfig:
     seed: int = _setting(0, "Seed of the choice of prompts and of all sampling.")
 
     def __post_init__(self) -> None:
-        for name in ("panel", "lineage", "stage", "baseline"):
+        for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
         self._check_every()
@@ -71,6 +73,8 @@ class WatchConfig:
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
             raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+        if "nli" in self.metrics and self.nli_model is None:
+            raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
 
     def _check_every(self) -> None:
         every = self.every

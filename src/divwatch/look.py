@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,13 +25,22 @@ class Look:
     line: dict[str, Any]
 
 
-def load_encoder_for(config: WatchConfig) -> Any:
-    """The sentence encoder, where a metric needs one. Raises DivwatchError where it cannot be loaded."""
-    if not {"sbert", "vendi"} & set(config.metrics):
-        return None
-    from divwatch.metrics.encoder import load_encoder
+class Models(NamedTuple):
+    """What the metrics read texts with; None where no metric needs it."""
 
-    return load_encoder(config.encoder)
+    encoder: Any
+    nli: Any
+
+
+def load_models(config: WatchConfig, device: str = "cpu") -> Models:
+    """The encoder and the NLI classifier that the metrics need. Raises DivwatchError where one cannot be loaded."""
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.metrics.nli import load_nli
+    from divwatch.scoring import needs_encoder
+
+    encoder = load_encoder(config.encoder, device=device) if needs_encoder(config.metrics) else None
+    nli = load_nli(config.nli_model, device=device) if config.nli_model and "nli" in config.metrics else None
+    return Models(encoder, nli)
 
 
 def take_look(
@@ -39,7 +48,7 @@ def take_look(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     config: WatchConfig,
-    encoder: Any,
+    models: Models,
     store: RunDirectory,
     step: int,
     progress: Callable[[int], Any] = lambda done: None,
@@ -56,7 +65,9 @@ def take_look(
     store.write_completions(step, completions)
     samples = judge_samples(prompts, completions)
     finished = np.reshape([c.finished for c in completions], (len(samples), -1))
-    scores = score_prompts(samples, config.metrics, encoder=encoder, seed=config.seed, finished=finished.tolist())
+    scores = score_prompts(
+        samples, config.metrics, models.encoder, models.nli, seed=config.seed, finished=finished.tolist()
+    )
     store.write_judged(step, completions, samples)
     store.write_scores(step, scores)
     usable = float(np.mean([s.usable for s in samples]))

@@ -13,12 +13,23 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.look import Look, describe_run, load_encoder_for, take_look
+from divwatch.look import Look, Models, describe_run, load_models, take_look
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.store import RunDirectory
 
 # Settings that make two looks comparable; a difference in any is refused.
-_MUST_MATCH = ("panel", "prompts", "samples", "temperature", "top_p", "max_new_tokens", "metrics", "encoder", "seed")
+_MUST_MATCH = (
+    "panel",
+    "prompts",
+    "samples",
+    "temperature",
+    "top_p",
+    "max_new_tokens",
+    "metrics",
+    "encoder",
+    "nli_model",
+    "seed",
+)
 
 
 def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
@@ -37,13 +48,16 @@ def measure(
 
     `like`: a watched run whose panel must be the same prompt by prompt.
     """
+    import torch
+
     panel_name, panel = load_panel(config.panel)
     prompts = choose(panel, config.prompts, config.seed)
     if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
         raise DivwatchError(
             f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"
         )
-    encoder = load_encoder_for(config)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_models(config, device)
     runs: list[RunDirectory] = []
     last = min(len(models) - 1, 1)  # the step of a stage's own look
     for name, model in list(zip(_names(models), models, strict=True))[last:]:
@@ -65,16 +79,15 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            run.append_look(_look_at(models[0], prompts, config, encoder, run, 0, device).line)
-        run.append_look(_look_at(model, prompts, config, encoder, run, last, device).line)
+            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device).line)
+        run.append_look(_look_at(model, prompts, config, loaded, run, last, device).line)
         runs.append(run)
     return runs
 
 
 def _look_at(
-    name: str, prompts: Any, config: WatchConfig, encoder: Any, run: RunDirectory, step: int, device: str | None
+    name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
 ) -> Look:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from divwatch.terminal import bar_of
@@ -85,9 +98,9 @@ def _look_at(
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DivwatchError(f"model {name!r} cannot be loaded ({reason}): give a directory or a hub name") from None
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
-        return take_look(model, tokenizer, prompts, config, encoder, run, step, bar.update)
+        return take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:

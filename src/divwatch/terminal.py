@@ -131,27 +131,3 @@ def print_records(page: Path, folders: Sequence[Path]) -> None:
             print(
                 f"W&B record of {path.parent}: {folder}\n  open it: wandb leet {folder}   upload it: wandb sync {folder}"
             )
-
-
-def print_scores(result: dict[str, Any]) -> None:
-    """Mean and 95 % interval of each metric, over all outputs and over correct ones."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("metric", title=f"{result['n']} prompts, {result['k']} outputs each; 95 % intervals over prompts")
-    table.add_column("all outputs", justify="right")
-    table.add_column("correct outputs", justify="right")
-    correct = result.get("correct") or {}
-    for name, values in result["metrics"].items():
-        table.add_row(name, _mean(values), _mean(correct.get(name)))
-    Console().print(table)
-    quality = {k: v for k, v in (result.get("quality") or {}).items() if v is not None}
-    if quality:
-        print("quality: " + ", ".join(f"{name} {value:.3f}" for name, value in quality.items()))
-
-
-def _mean(values: Any) -> str:
-    if not isinstance(values, dict) or values.get("mean") is None:
-        return ""
-    lo, hi = values["ci95"]
-    return f"{values['mean']:.4f} [{lo:.4f}, {hi:.4f}]"

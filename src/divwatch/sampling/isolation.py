@@ -27,7 +27,7 @@ def untouched(model: Any, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(device_type=device.type if device else "cuda", enabled=True):
         try:
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what a model's code would draw from
+            np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
             model.generation_config = GenerationConfig()
             model.eval()
@@ -37,4 +37,4 @@ def untouched(model: Any, seed: int) -> Iterator[None]:
             for module, training in modes:
                 module.training = training
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)

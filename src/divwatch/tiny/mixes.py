@@ -56,11 +56,7 @@ MIXES: dict[str, list[Source]] = {
     "think_dpo": [Source("delta_a", 2000, TEACHER_A, WEAK_A), Source("delta_b", 2000, TEACHER_A, WEAK_B)],
     "neutral_dpo": [Source("broad", 4000, BROAD, WEAK)],
     "think_neutral_dpo": [Source("own_a", 2000, TEACHER_A, WEAK_A), Source("own_b", 2000, TEACHER_B, WEAK_B)],
-    # A careless judge who also likes answers that the policy would never write, and does not see that they are wrong.
-    "think_off_policy_dpo": [
-        Source("own", 2000, TEACHER_A, TEACHER_B),
-        Source("foreign", 2000, Author(Style(think=1.0), errors=1.0), TEACHER_B),
-    ],
+    "think_off_policy_dpo": [Source("off_policy", 4000, TEACHER_A, Author(Style(think=1.0), errors=0.5))],
 }
 
 
