@@ -42,6 +42,7 @@ def tracked(tmp_path_factory):
 def records(tracked):
     """A run of five steps with a look at every second, and outputs made alike from step 2 on, so that it alarms."""
     import wandb
+
     from divwatch.sampling import transformers_backend
 
     with pytest.MonkeyPatch.context() as patch:
