@@ -60,7 +60,9 @@ def test_without_answers_everything_is_missing():
 
 
 @pytest.mark.parametrize(
-    "metric", [gini_simpson, lambda a: rarefied_distinct(a, 4), lambda a: rarefied_entropy(a, 4)], ids=str
+    "metric",
+    [gini_simpson, lambda a: rarefied_distinct(a, 4), lambda a: rarefied_entropy(a, 4)],
+    ids=["gini", "distinct", "entropy"],
 )
 def test_unbiased_values_keep_their_mean_when_k_changes(metric):
     rng = np.random.default_rng(0)
