@@ -72,6 +72,6 @@ def test_the_command_scores_a_file_and_reports_a_wrong_one(tmp_path):
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["is_correct"]["0"] == [True, True, False]
-    assert result["quality"]["accuracy_at_1"] == 1.0
+    assert result["quality"]["accuracy_at_1"] == pytest.approx(2 / 3)
     with pytest.raises(DivwatchError, match="unknown verifier 'mind'"):
         CliRunner().invoke(app, ["score", str(file), "--metrics", "ead", "--verifier", "mind"], catch_exceptions=False)

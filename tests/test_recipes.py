@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from divwatch.store import RunDirectory
 
+ROOT = Path(__file__).parent.parent
 ACCELERATE = Path(sys.executable).parent / "accelerate"
 LAUNCH = [ACCELERATE, "launch", "--quiet", "--num_processes", "1", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -3,6 +3,7 @@
 from training import SETTINGS, sft_trainer
 
 import divwatch
+from divwatch.store import RunDirectory
 
 WATCH = SETTINGS | {"prompts": 36, "samples": 8, "min_usable": 0.0}
 
@@ -31,7 +32,7 @@ def test_a_false_recovery_is_not_believed(tmp_path):
         processing_class=load_tokenizer(),
     )
     sft.train()
-    settings = batch | {"learning_rate": 2e-3, "loss_type": ["sigmoid_norm"], "beta": 5.0}
+    settings = batch | {"learning_rate": 1.5e-3, "loss_type": ["sigmoid_norm"], "beta": 5.0}
     dpo = DPOTrainer(
         model=sft.model,
         args=DPOConfig(**common(tmp_path / "dpo", 60, **settings)),
@@ -40,6 +41,10 @@ def test_a_false_recovery_is_not_believed(tmp_path):
     )
     callback = divwatch.watch(dpo, every=10, **SETTINGS | {"prompts": 72, "samples": 16, "max_new_tokens": 64})
     dpo.train()
-    verdict = callback.assessment.verdict
-    assert verdict.kind == "false recovery", verdict
-    assert "only because of wrong answers" in verdict.sentence
+    verdicts = [look["verdict"] for look in RunDirectory.of(tmp_path / "dpo").looks()]
+    said = [v["sentence"] for v in verdicts if v["kind"] == "false recovery"]
+    assert said, verdicts
+    assert all("only because of wrong answers" in sentence for sentence in said)
+    # Noise may move a look between these kinds; none may believe that diversity is back.
+    assert {v["kind"] for v in verdicts[2:]} <= {"false recovery", "degeneration", "narrowing among correct answers"}
+    assert callback.assessment.verdict.kind in ("false recovery", "degeneration")
