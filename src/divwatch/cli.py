@@ -45,10 +45,11 @@ def report(
     Example: divwatch report runs/demo
     """
     from divwatch.report import write_report
-    from divwatch.terminal import print_records, print_stages
+    from divwatch.terminal import print_records, print_reference, print_stages
 
     page = write_report(runs, out)
     print_stages(page)
+    print_reference(page)
     print_records(page, runs)
 
 

@@ -131,3 +131,30 @@ def print_records(page: Path, folders: Sequence[Path]) -> None:
             print(
                 f"W&B record of {path.parent}: {folder}\n  open it: wandb leet {folder}   upload it: wandb sync {folder}"
             )
+
+
+def print_reference(page: Path) -> None:
+    """On the paper's tasks, what each stage kept of the base's diversity beside what Olmo 3 7B kept."""
+    import pandas as pd
+
+    for line in reference_lines(pd.read_csv(page.with_suffix("") / "curves.csv")):
+        print(line)
+
+
+def reference_lines(curves: Any) -> list[str]:
+    """A line a stage and published task, for lineages named think or instruct; `curves` is the report's table of curves."""
+    from divwatch.analysis.reference import TASKS, retained
+
+    rows = curves[(curves["key"] == "diversity/sbert") & curves["task"].isin(TASKS) & (curves["status"] == "ok")]
+    lines = []
+    for (lineage, task), mine in rows.groupby(["lineage", "task"], sort=False):
+        if lineage not in ("think", "instruct"):
+            continue
+        mine = mine.sort_values(["number", "step"])
+        base = mine.iloc[0]["mean"]
+        for stage, looks in mine.groupby("stage", sort=False):
+            published = retained(lineage, stage, task)
+            if published is not None and base > 0:
+                kept = looks.iloc[-1]["mean"] / base
+                lines.append(f"{lineage} {stage} kept {kept:.0%} of the base on {task}; Olmo 3 7B kept {published:.0%}")
+    return lines

@@ -1,0 +1,26 @@
+"""What a person reads at a terminal: the published reference beside one's own run, changes and alarms in words."""
+
+import pandas as pd
+
+from divwatch.terminal import event_message, reference_lines
+
+
+def test_the_published_share_stands_beside_ones_own():
+    rows = [("instruct", "sft", 0, 0, 0.5), ("instruct", "sft", 0, 100, 0.4), ("instruct", "dpo", 1, 0, 0.41)]
+    rows += [("instruct", "dpo", 1, 50, 0.25), ("mine", "sft", 0, 0, 0.5), ("mine", "sft", 0, 100, 0.1)]
+    curves = pd.DataFrame(rows, columns=["lineage", "stage", "number", "step", "mean"])
+    curves = curves.assign(task="gsm8k", key="diversity/sbert", status="ok")
+    assert reference_lines(curves) == [
+        "instruct sft kept 80% of the base on gsm8k; Olmo 3 7B kept 61%",
+        "instruct dpo kept 50% of the base on gsm8k; Olmo 3 7B kept 82%",
+    ]
+    assert reference_lines(curves.assign(task="pair")) == []
+
+
+def test_an_alarm_in_words():
+    event = {"key": "correct_diversity/sbert", "task": "all", "onset_step": 300, "onset_interval": [250, 350]}
+    event |= {"change": -0.24, "change_interval": [-0.28, -0.19], "confirmed": True}
+    assert event_message(event) == (
+        "correct-answer diversity of the whole panel falls since step 300 (90 % interval 250 to 350): "
+        "-24 % [-28, -19], confirmed."
+    )
