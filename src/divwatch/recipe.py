@@ -56,7 +56,7 @@ def _suggestion(message: str, kinds: Sequence[type]) -> str:
     import re
 
     known = [f.name for kind in kinds for f in dataclasses.fields(kind)]
-    for word in re.findall(r"[a-z_]{3,}", message):
+    for word in re.findall(r"--([a-z_]+)", message):
         close = difflib.get_close_matches(word, known, 1, 0.75)
         if close and close[0] != word:
             return f" (did you mean {close[0]}?)"
