@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from training import SETTINGS, dpo_trainer, load_model, sft_trainer, weights_hash
+from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
@@ -80,24 +80,24 @@ def test_the_trainers_own_metrics_are_those_of_an_unwatched_run(tmp_path):
 
 
 def test_a_failing_look_is_recorded_and_training_ends_with_the_same_weights(tmp_path, monkeypatch):
-    from divwatch.sampling import transformers_backend
+    from divwatch.sampling import in_process
 
     plain = sft_trainer(tmp_path / "plain")
     plain.train()
     trainer = sft_trainer(tmp_path / "failing")
     callback = divwatch.watch(trainer, every=2, **SETTINGS | {"on_error": "record"})
-    real = transformers_backend._generate
+    real = in_process._decode
 
     def fails_once(model, *rest):
         if trainer.state.global_step == 2:
-            raise RuntimeError("out of memory\nand more lines")
+            raise RuntimeError("no luck\nand more lines")
         return real(model, *rest)
 
-    monkeypatch.setattr(transformers_backend, "_generate", fails_once)
+    monkeypatch.setattr(in_process, "_decode", fails_once)
     trainer.train()
     looks = RunDirectory.of(tmp_path / "failing").looks()
     assert [(look["step"], look["status"]) for look in looks] == [(0, "ok"), (2, "failed"), (4, "ok")]
-    assert looks[1]["reason"] == "RuntimeError: out of memory"
+    assert looks[1]["reason"] == "RuntimeError: no luck"
     assert callback.assessment.last_step == 4
     assert weights_hash(trainer.model) == weights_hash(plain.model)
 
@@ -167,17 +167,7 @@ def test_a_dpo_run_finds_the_sft_run_it_started_from(tmp_path):
 
 
 def collapse_from_step_2(monkeypatch, trainer):
-    """All samples of a prompt become its first from step 2 on: a real alarm, planted in the sampler."""
-    from divwatch.sampling import transformers_backend
-
-    real = transformers_backend._generate
-
-    def collapsed(model, encoded, config, stops):
-        made = real(model, encoded, config, stops)
-        k = config.samples
-        return made if trainer.state.global_step < 2 else [made[k * (i // k)] for i in range(len(made))]
-
-    monkeypatch.setattr(transformers_backend, "_generate", collapsed)
+    make_alike(monkeypatch, lambda: trainer.state.global_step >= 2)
 
 
 @pytest.mark.parametrize("action", ["alert", "stop", "save"])

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training import SETTINGS, sft_trainer
+from training import SETTINGS, make_alike, sft_trainer
 
 import divwatch
 from divwatch.tracking import look_scalars
@@ -43,8 +43,6 @@ def records(tracked):
     """A run of five steps with a look at every second, and outputs made alike from step 2 on, so that it alarms."""
     import wandb
 
-    from divwatch.sampling import transformers_backend
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_DIR", str(tracked))
         patch.setenv("WANDB_MODE", "offline")
@@ -52,13 +50,7 @@ def records(tracked):
         patch.setenv("WANDB_JOB_TYPE", "sft")
         trainer = sft_trainer(tracked / "out", steps=8, report_to="wandb")
         divwatch.watch(trainer, every=2, lineage="mine", **SETTINGS | {"prompts": 48})
-        real = transformers_backend._generate
-
-        def alike(model, encoded, config, stops):
-            made = real(model, encoded, config, stops)
-            return made if trainer.state.global_step < 2 else [made[4 * (i // 4)] for i in range(len(made))]
-
-        patch.setattr(transformers_backend, "_generate", alike)
+        make_alike(patch, lambda: trainer.state.global_step >= 2)
         trainer.train()
         wandb.finish()
     return inspect(tracked)

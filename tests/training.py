@@ -15,6 +15,8 @@ SETTINGS = {
     "max_new_tokens": 40,
     "encoder": "minilm",
     "on_error": "raise",
+    "background": False,
+    "max_overhead": 0,
 }
 
 
@@ -67,6 +69,22 @@ def dpo_trainer(out: Path, steps: int = 4, model=None, **changes):
         train_dataset=dataset("instruct_dpo"),
         processing_class=load_tokenizer(),
     )
+
+
+def make_alike(patch, from_now_on):
+    """All samples of a prompt become its first once `from_now_on()`: a real collapse, planted in the sampler."""
+    from divwatch.sampling import in_process
+
+    real = in_process._decode
+
+    def alike(model, request, batch, any_rank):
+        made = real(model, request, batch, any_rank)
+        first = {}
+        for row, ids in zip(batch, made, strict=True):
+            first.setdefault(row.prompt, ids)
+        return [first[row.prompt] for row in batch] if from_now_on() else made
+
+    patch.setattr(in_process, "_decode", alike)
 
 
 def weights_hash(model) -> str:

@@ -39,6 +39,32 @@ class WatchConfig:
         "Sentence encoder behind sbert and vendi: a hub name, a directory, or 'minilm' (extra offline-encoder, no network).",
     )
     nli_model: Optional[str] = _setting(None, "NLI classifier behind the metric nli: a hub name or a directory.")
+    backend: str = _setting(
+        "transformers",
+        "What samples: transformers (in process), continuous (transformers' continuous batching), or vllm "
+        "(in GRPO the trainer's own engine).",
+    )
+    gather: Optional[bool] = _setting(
+        None,
+        "Under ZeRO-3 and FSDP2: gather the whole model on every rank for a look (fast), or not (for models that do "
+        "not fit). Default: gather where it fits.",
+    )
+    thinking: str = _setting(
+        "as-trained",
+        "as-trained, off (the thought prefilled empty), or both (every prompt in both forms, the second under the "
+        "task's name with -thinking).",
+    )
+    think_tokens: Optional[int] = _setting(
+        None, "Tokens after which an open thought is closed by force; max_new_tokens then bounds what follows it."
+    )
+    background: bool = _setting(
+        True, "Score in a process of its own while training goes on; false: in the training process, which then waits."
+    )
+    max_overhead: float = _setting(
+        0.03,
+        "Share of the run's time that looks may hold training up, the first and last look aside; a look that would "
+        "exceed it is put off to the next step that is due. 0: no limit, a fixed cadence.",
+    )
     alpha: float = _setting(0.05, "Chance of any alarm over the whole run while diversity does not change.")
     min_drop: float = _setting(0.05, "Relative loss of diversity below which nothing is called a collapse.")
     on_collapse: str = _setting(
@@ -62,12 +88,18 @@ class WatchConfig:
         self._check_every()
         for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
             _whole(name, getattr(self, name), low)
+        if self.think_tokens is not None:
+            _whole("think_tokens", self.think_tokens, 1)
         for name in ("top_p", "alpha", "min_drop"):
             _within(name, getattr(self, name), 0, 1)
         if not self.temperature > 0:
             raise DivwatchError(f"watch_temperature is {self.temperature}: give a number above 0 (0.6 is the default)")
         if not 0 <= self.min_usable <= 1:
             raise DivwatchError(f"watch_min_usable is {self.min_usable}: give a share from 0 to 1")
+        if not 0 <= self.max_overhead < 1:
+            raise DivwatchError(f"watch_max_overhead is {self.max_overhead}: give a share from 0 (no limit) to below 1")
+        _one_of("backend", self.backend, ("transformers", "continuous", "vllm"))
+        _one_of("thinking", self.thinking, ("as-trained", "off", "both"))
         _one_of("on_collapse", self.on_collapse, ("log", "alert", "save", "stop"))
         _one_of("on_error", self.on_error, ("record", "raise"))
         unknown = [m for m in self.metrics if m not in METRICS]

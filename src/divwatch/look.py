@@ -1,46 +1,15 @@
-"""One look, from the model to the store: sample -> store completions -> verify -> score -> store scores."""
+"""One look at a model outside training, and what run.json says of a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from divwatch.config import WatchConfig
-from divwatch.records import Prompt, PromptSamples, PromptScores
+from divwatch.records import Prompt
+from divwatch.scorer import Models, Scorer
 from divwatch.store import RunDirectory
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look saw. `line` is its line in looks.jsonl, without a verdict; `comparable` is whether enough was usable."""
-
-    step: int
-    samples: list[PromptSamples]
-    scores: PromptScores
-    comparable: bool
-    line: dict[str, Any]
-
-
-class Models(NamedTuple):
-    """What the metrics read texts with; None where no metric needs it."""
-
-    encoder: Any
-    nli: Any
-
-
-def load_models(config: WatchConfig, device: str = "cpu") -> Models:
-    """The encoder and the NLI classifier that the metrics need. Raises DivwatchError where one cannot be loaded."""
-    from divwatch.metrics.encoder import load_encoder
-    from divwatch.metrics.nli import load_nli
-    from divwatch.scoring import needs_encoder
-
-    encoder = load_encoder(config.encoder, device=device) if needs_encoder(config.metrics) else None
-    nli = load_nli(config.nli_model, device=device) if config.nli_model and "nli" in config.metrics else None
-    return Models(encoder, nli)
 
 
 def take_look(
@@ -52,42 +21,17 @@ def take_look(
     store: RunDirectory,
     step: int,
     progress: Callable[[int], Any] = lambda done: None,
-) -> Look:
-    """Samples, judges and scores `prompts`; completions are stored before they are scored, so that a crash loses none."""
-    from divwatch.sampling import sample
-    from divwatch.scoring import score_prompts, summarise
-    from divwatch.verify import judge_samples
+) -> dict[str, Any]:
+    """Samples, stores and scores `prompts` in one process; returns the look's line for looks.jsonl."""
+    from divwatch.sampling import Source, sample
+    from divwatch.sampling.sampler import look_seed
 
     started = time.monotonic()
-    seed = config.seed * 1_000_003 + step  # the samples of two looks are independent
-    completions = sample(model, tokenizer, prompts, config, seed, progress)
-    sampled = time.monotonic()
+    completions = sample(Source(model), tokenizer, prompts, config, look_seed(config, step), progress)
     store.write_completions(step, completions)
-    samples = judge_samples(prompts, completions)
-    finished = np.reshape([c.finished for c in completions], (len(samples), -1))
-    scores = score_prompts(
-        samples, config.metrics, models.encoder, models.nli, seed=config.seed, finished=finished.tolist()
-    )
-    store.write_judged(step, completions, samples)
-    store.write_scores(step, scores)
-    usable = float(np.mean([s.usable for s in samples]))
-    comparable = usable >= config.min_usable
-    done = time.monotonic()
-    line = {
-        "step": step,
-        "status": "ok" if comparable else "not_comparable",
-        "reason": None if comparable else f"{usable:.0%} of the outputs are finished and readable",
-        "time": time.time(),
-        "seconds": {
-            "sample": round(sampled - started, 3),
-            "score": round(done - sampled, 3),
-            "total": round(done - started, 3),
-        },
-        "usable_share": usable,
-        "finished_share": float(finished.mean()),
-        "tasks": summarise(scores, seed=config.seed),
-    }
-    return Look(step, samples, scores, comparable, line)
+    line = Scorer(store, prompts, config, 2, models).score(step, time.monotonic() - started)["line"]
+    line["seconds"]["total"] = round(time.monotonic() - started, 3)
+    return line
 
 
 def describe_run(

@@ -13,8 +13,9 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.look import Look, Models, describe_run, load_models, take_look
+from divwatch.look import describe_run, take_look
 from divwatch.panel import choose, fingerprint, load_panel
+from divwatch.scorer import Models, load_models
 from divwatch.store import RunDirectory
 
 # Settings that make two looks comparable; a difference in any is refused.
@@ -79,15 +80,15 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device).line)
-        run.append_look(_look_at(model, prompts, config, loaded, run, last, device).line)
+            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device))
+        run.append_look(_look_at(model, prompts, config, loaded, run, last, device))
         runs.append(run)
     return runs
 
 
 def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
-) -> Look:
+) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from divwatch.terminal import bar_of

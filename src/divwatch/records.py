@@ -27,6 +27,7 @@ class Completion:
     """One sampled completion, as the model wrote it (special tokens removed).
 
     `finished` is False where the token limit cut it; `tokens` counts the generated tokens, the end token included.
+    `thought_closed`: its thought was closed by force, after `think_tokens`.
     """
 
     prompt_id: str
@@ -35,6 +36,7 @@ class Completion:
     text: str
     finished: bool
     tokens: int
+    thought_closed: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,28 @@ class RunDirectory:
         columns = {key: [float(v) for v in values] for key, values in scores.values.items()}
         _write_parquet(self._file("scores", step), {"id": scores.ids, "task": scores.tasks, **columns})
 
+    def write_embeddings(self, step: int, keys: Sequence[bytes], rows: Any) -> None:
+        """Embeddings that the training devices computed, for the scoring to come."""
+        import io
+
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype="V16"), rows=rows)
+        _write_atomically(self._embeddings(step), buffer.getvalue())
+
+    def take_embeddings(self, step: int) -> tuple[list[bytes], Any] | None:
+        """(keys, rows) of `write_embeddings`, which are then removed; None where there are none."""
+        import numpy as np
+
+        path = self._embeddings(step)
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            keys, rows = [bytes(key) for key in stored["keys"]], stored["rows"]
+        path.unlink()
+        return keys, rows
+
     def append_look(self, look: dict[str, Any]) -> None:
         _append_line(self.path / "looks.jsonl", look)
 
@@ -87,10 +109,13 @@ class RunDirectory:
         _append_line(self.path / "events.jsonl", event)
 
     def forget_after(self, step: int) -> None:
-        """Drops looks and events beyond `step`: training resumes from a checkpoint older than they are."""
+        """Drops what was seen beyond `step`: training resumes from a checkpoint older than it is."""
         for name in ("looks.jsonl", "events.jsonl"):
             lines = [line for line in _read_lines(self.path / name) if line["step"] <= step]
             _write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        for part in ("completions", "scores"):
+            for beyond in [s for s in self._steps(part) if s > step]:
+                self._file(part, beyond).unlink()
 
     # reading
 
@@ -125,6 +150,22 @@ class RunDirectory:
         import pyarrow.parquet as pq
 
         return pq.read_table(self._file("completions", step)).to_pylist()
+
+    def read_completions(self, step: int) -> list[Completion]:
+        """The completions of a look as they were sampled."""
+        names = [f.name for f in fields(Completion)]
+        return [Completion(**{name: row[name] for name in names if name in row}) for row in self.completions(step)]
+
+    def unscored(self) -> list[int]:
+        """Steps whose completions are stored and were never scored: a crash or the end of training came between."""
+        known = {look["step"] for look in self.looks() if look["status"] != "unscored"}
+        return [step for step in self._steps("completions") if step not in known]
+
+    def _steps(self, part: str) -> list[int]:
+        return sorted(int(path.stem.removeprefix("step-")) for path in (self.path / part).glob("step-*.parquet"))
+
+    def _embeddings(self, step: int) -> Path:
+        return self.path / "scores" / f"embeddings-{step:08d}.npz"
 
     def _file(self, part: str, step: int) -> Path:
         return self.path / part / f"step-{step:08d}.parquet"

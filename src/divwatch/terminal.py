@@ -16,18 +16,18 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def bar_of(what: str, total: int) -> Iterator[Any]:
+def bar_of(what: str, total: int, shown: bool = True) -> Iterator[Any]:
     """A progress bar below the trainer's that leaves nothing behind; silent where nobody watches (no terminal)."""
     import sys
 
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, desc=what, unit="sample", leave=False, disable=not (shown and sys.stderr.isatty())) as bar:
         yield bar
 
 
 def look_line(look: dict[str, Any], assessment: Any) -> str:
-    """One look in one line: diversity and its change, correct-answer diversity, accuracy, verdict, cost."""
+    """One look in one line: diversity and its change, correct-answer diversity, accuracy, verdict."""
     parts = [f"divwatch step {look['step']}"]
     for name, key in (
         ("diversity", f"diversity/{assessment.primary}"),
@@ -43,7 +43,6 @@ def look_line(look: dict[str, Any], assessment: Any) -> str:
     if accuracy is not None:
         parts.append(f"accuracy {accuracy['mean']:.2f}")
     parts.append(look["verdict"]["kind"] if look["status"] == "ok" else f"not comparable: {look['reason']}")
-    parts.append(f"{look['seconds']['total']:.1f} s")
     return " | ".join(parts)
 
 

@@ -49,11 +49,11 @@ class Encoder:
         Equal texts get equal rows. The last digits (1e-7) of a row depend on which texts were new in the same call.
         Draws no random numbers and changes no global setting.
         """
-        keys = [blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+        keys = [text_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
         fresh = dict(zip(new, self._embed(list(new.values())), strict=True)) if new else {}
         rows = [fresh[key] if key in fresh else self._cache[key] for key in keys]
-        self._remember(keys, rows)
+        self.remember(keys, rows)
         return np.stack(rows) if rows else np.empty((0, self._dimensions()), dtype=np.float32)
 
     def windows(self) -> Encoder:
@@ -62,7 +62,8 @@ class Encoder:
             self._windows = Encoder(self.model, self.max_tokens, windowed=True, cache_bytes=self._cache_bytes)
         return self._windows
 
-    def _remember(self, keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> None:
+    def remember(self, keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> None:
+        """Keeps embeddings that this model gave elsewhere; keys: `text_key` of their texts."""
         for key, row in zip(keys, rows, strict=True):
             self._cache[key] = row
             self._cache.move_to_end(key)
@@ -108,6 +109,11 @@ class Encoder:
         # The trainer's autocast would compute in half precision here.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             return self.model(features)["sentence_embedding"].float().cpu().numpy()
+
+
+def text_key(text: str) -> bytes:
+    """What a text's embedding is kept under."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def batches_by_tokens(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:

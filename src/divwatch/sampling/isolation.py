@@ -9,11 +9,12 @@ from typing import Any
 
 
 @contextmanager
-def untouched(model: Any, seed: int) -> Iterator[None]:
-    """Inside: eval mode, plain generation defaults, random state of its own (`seed`). After: all as it was.
+def untouched(model: Any, device: Any) -> Iterator[None]:
+    """Inside: eval mode and plain generation defaults. After: all as it was.
 
-    Random state of Python, NumPy and torch (every visible accelerator), the mode of each submodule, and the model's
-    generation_config (Olmo 3 ships T 0.6 and top-p 0.95, which `generate` would mix into what was asked) are restored.
+    Sampling draws from streams of its own (`nucleus.uniforms`); still the random state of Python, NumPy and torch is
+    kept, for what a model, a backend or a library might draw. The mode of each submodule and the model's
+    generation_config (Olmo 3 ships T 0.6 and top-p 0.95, which `generate` would mix into what was asked) come back too.
     Gradient checkpointing needs no switch: transformers applies it in train mode only, and eval keeps the cache on.
     """
     import numpy as np
@@ -23,12 +24,11 @@ def untouched(model: Any, seed: int) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     config = model.generation_config
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    with torch.random.fork_rng(device_type=device.type if device else "cuda", enabled=True):
+    kind = device.type
+    # One device: that of this rank. Without a list all that can be seen are saved, with a warning.
+    devices = [] if kind == "cpu" else [device]
+    with torch.random.fork_rng(devices=devices, device_type=kind if devices else "cuda"):
         try:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
             model.generation_config = GenerationConfig()
             model.eval()
             yield

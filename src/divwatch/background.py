@@ -1,0 +1,240 @@
+"""Scores are computed while training goes on, in a process of its own: it shares no random state, thread setting or
+interpreter lock with the training, and a verifier that hangs or dies takes nothing along.
+
+Looks are handed over by step; what they hold lies in the run directory. At most WAITING of them are under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.ranks import reason_of
+from divwatch.records import Prompt
+from divwatch.scorer import Scorer, load_models
+from divwatch.store import RunDirectory
+
+# Looks handed over and not scored. Their completions are on disk, so this bounds a backlog, not memory.
+WAITING = 8
+# Seconds in which a look must be scored, the start of the process and the loading of its models included.
+LIMIT = 1800.0
+
+Scored = dict[str, Any]  # {step, result} or {step, error}
+
+
+class Inline:
+    """The same interface without a process: a look is scored when it is handed over."""
+
+    full = False
+
+    def __init__(self, prompts: Sequence[Prompt], config: WatchConfig) -> None:
+        self._prompts, self._config, self._models = prompts, config, load_models(config)
+        self._scorer: Scorer | None = None
+        self._scored: list[Scored] = []
+
+    def open(self, store: RunDirectory, max_looks: int) -> None:
+        self._scorer = Scorer(store, self._prompts, self._config, max_looks, self._models)
+
+    def submit(self, step: int, seconds: float) -> None:
+        assert self._scorer is not None
+        try:
+            self._scored.append({"step": step, "result": self._scorer.score(step, seconds)})
+        except Exception as error:
+            self._scored.append({"step": step, "error": reason_of(error), "raised": error})
+
+    def poll(self) -> list[Scored]:
+        done, self._scored = self._scored, []
+        return done
+
+    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
+        return self.poll()
+
+    def abandon(self) -> list[Scored]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class Background:
+    """A scoring process, ready once made; it is started anew where it dies, and a look on which it dies twice is given up.
+
+    Raises DivwatchError where a model that the metrics need cannot be loaded.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], config: WatchConfig) -> None:
+        self._told = [json.dumps({"prompts": [asdict(p) for p in prompts], "config": config.as_dict()}, default=str)]
+        self._waiting: deque[tuple[int, float]] = deque()
+        self._deaths = 0  # on the look at the head
+        self._since = 0.0  # when the look at the head was begun
+        self._start()
+        self._wait_ready()
+
+    def open(self, store: RunDirectory, max_looks: int) -> None:
+        """Names the run whose looks will be handed over."""
+        self._told.append(json.dumps({"path": str(store.path), "max_looks": max_looks}))
+        self._tell(self._told[-1])
+
+    def _start(self) -> None:
+        """Starts the process; returns at once, while it loads its models."""
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "divwatch.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for the training run, which then closes this one
+        )
+        weakref.finalize(self, _end, self._process)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()
+        self._since = time.monotonic()
+        for line in self._told:
+            self._tell(line)
+        for step, seconds in self._waiting:
+            self._tell(json.dumps({"step": step, "seconds": seconds}))
+
+    def _wait_ready(self) -> None:
+        try:
+            line = self._lines.get(timeout=LIMIT)
+        except queue.Empty:
+            line = None
+        message = json.loads(line) if line else {"refused": f"the scoring process did not start ({self._last_words()})"}
+        if "refused" in message:
+            self.close()
+            raise DivwatchError(message["refused"])
+
+    def submit(self, step: int, seconds: float) -> None:
+        """Hands a look over."""
+        if not self._waiting:
+            self._since, self._deaths = time.monotonic(), 0
+        self._waiting.append((step, seconds))
+        if self._process.poll() is None:
+            self._tell(json.dumps({"step": step, "seconds": seconds}))
+        else:
+            self._start()
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= WAITING
+
+    def poll(self) -> list[Scored]:
+        """What has been scored since the last call; returns at once."""
+        done: list[Scored] = []
+        while not self._lines.empty():
+            done += self._heard(self._lines.get())
+        if self._waiting and time.monotonic() - self._since > LIMIT:
+            done += self._give_up(f"not scored within {LIMIT:.0f} s")
+            self.close()
+            self._start()
+        return done
+
+    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
+        """Waits until all that was handed over is scored (`room`: until one more may be), at most `limit` seconds."""
+        done, until = self.poll(), time.monotonic() + limit
+        while (self.full if room else self._waiting) and time.monotonic() < until:
+            try:
+                done += self._heard(self._lines.get(timeout=0.5))
+            except queue.Empty:
+                done += self.poll()
+        return done
+
+    def abandon(self) -> list[Scored]:
+        """Gives up what is not scored; its completions stay in the run directory and are scored on resume."""
+        left = [step for step, _ in self._waiting]
+        self._waiting.clear()
+        return [{"step": step, "error": "training ended before it was scored"} for step in left]
+
+    def close(self) -> None:
+        _end(self._process)
+
+    def _heard(self, line: str | None) -> list[Scored]:
+        """A line of the process; None: it has ended."""
+        if line is None:
+            return self._ended()
+        message = json.loads(line)
+        if "step" not in message or not self._waiting or message["step"] != self._waiting[0][0]:
+            return []
+        self._next()
+        return [message]
+
+    def _ended(self) -> list[Scored]:
+        if not self._waiting:
+            return []
+        self._deaths += 1
+        why = f"the scoring process ended with status {self._process.wait()} ({self._last_words()})"
+        done = self._give_up(why) if self._deaths > 1 else []
+        self._start()
+        return done
+
+    def _give_up(self, why: str) -> list[Scored]:
+        step = self._waiting[0][0]
+        self._next()
+        return [{"step": step, "error": why}]
+
+    def _next(self) -> None:
+        self._waiting.popleft()
+        self._since, self._deaths = time.monotonic(), 0
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # it has ended: noticed by the reader, and told again to the next one
+
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _read(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+
+
+def _environment() -> dict[str, str]:
+    """The training's own, less its place in a launch and its accelerators; modules are found where it finds them."""
+    launch = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in launch and not name.startswith(("ACCELERATE_", "TORCHELASTIC_", "FSDP_"))
+    }
+    mine["CUDA_VISIBLE_DEVICES"] = ""
+    mine["OMP_NUM_THREADS"] = str(max(1, min(8, (os.cpu_count() or 1) // 2)))
+    mine["TOKENIZERS_PARALLELISM"] = "false"
+    mine["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return mine

@@ -1,0 +1,230 @@
+"""Rank 0's side of a look: stored, handed over for scoring, and, once scored, logged, alerted and acted upon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from divwatch.background import Background, Inline, Scored
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.look import describe_run
+from divwatch.ranks import reason_of
+from divwatch.records import Completion, Prompt
+from divwatch.scorer import assess_looks, stored_looks
+from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
+from divwatch.terminal import say
+from divwatch.tracking import WandbLog, log_to_trainer
+
+if TYPE_CHECKING:
+    from divwatch.analysis.assess import Assessment
+
+# Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
+FINISH_LIMIT = 600.0
+
+
+class Recorder:
+    """What becomes of the looks of one run. Lives on rank 0."""
+
+    def __init__(
+        self, trainer: Any, config: WatchConfig, panel_name: str, prompts: Sequence[Prompt], mix: Any
+    ) -> None:
+        self.trainer, self.config, self.panel_name, self.prompts, self.mix = trainer, config, panel_name, prompts, mix
+        self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
+        self.max_looks = 1
+        self._scorer = (Background if config.background else Inline)(prompts, config)
+        self._wandb = WandbLog()
+        self._alarms: set[tuple[str, str]] = set()
+        self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds blocked, overhead)
+        self._scalars: tuple[int, dict[str, float]] = (-1, {})
+        self._wish: str | None = None
+        self._offset = 0
+        self._put_off = False
+
+    # the record
+
+    def open(self, state: Any, max_looks: int) -> tuple[list[int], str | None]:
+        """Starts the record, or goes on with it: (steps that were looked at, None), or ([], why it cannot)."""
+        try:
+            return self._open(state, max_looks), None
+        except DivwatchError as error:
+            return [], str(error)
+
+    def _open(self, state: Any, max_looks: int) -> list[int]:
+        parent = self._find_parent()
+        self.max_looks = max_looks
+        if self.store.exists and state.global_step > 0:
+            self.store.forget_after(state.global_step)
+            self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+        else:
+            self.store.create(self._describe_run(state, parent))
+        self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
+        self._scorer.open(self.store, max_looks)
+        unscored = self.store.unscored()
+        for step in unscored:
+            self._scorer.submit(step, 0.0)
+        return [look["step"] for look in self.store.looks()] + unscored
+
+    def _find_parent(self) -> RunDirectory | None:
+        if self.config.baseline is None:
+            return find_parent(_model_path(self.trainer))
+        parent = RunDirectory.of(self.config.baseline)
+        if not parent.exists:
+            raise DivwatchError(
+                f"watch_baseline {self.config.baseline!r} holds no divwatch run: give its output directory"
+            )
+        return parent
+
+    def _describe_run(self, state: Any, parent: RunDirectory | None) -> dict[str, Any]:
+        arguments = self.trainer.args
+        return describe_run(
+            stage=self.config.stage or _stage(self.trainer),
+            lineage=self.config.lineage or (parent.info()["lineage"] if parent else Path(arguments.output_dir).name),
+            model=str(_model_path(self.trainer)),
+            output_dir=arguments.output_dir,
+            parent=parent,
+            config=self.config,
+            panel_name=self.panel_name,
+            prompts=self.prompts,
+            max_steps=state.max_steps,
+            mix=self.mix,
+            seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
+            trainer=type(self.trainer).__name__,
+            processes=self.trainer.accelerator.num_processes,
+            wandb=self._wandb.configure(self.config.as_dict()),
+        )
+
+    # a look
+
+    def keep(self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any) -> str | None:
+        """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
+        try:
+            if embeddings is not None:
+                self.store.write_embeddings(step, *embeddings)
+            self.store.write_completions(step, completions)
+            self._take(self._scorer.wait(room=True) if self._scorer.full else [])
+            self._scorer.submit(step, seconds)
+        except Exception as error:
+            return reason_of(error)
+        return None
+
+    def failed(self, step: int, reason: str, seconds: float) -> None:
+        say(f"divwatch: the look at step {step} failed and training goes on: {reason}")
+        self._write_failure(step, reason, {"total": round(seconds, 3)})
+
+    def blocked(self, step: int, seconds: float, overhead: float) -> None:
+        """What a look cost the training."""
+        self._costs[step] = (seconds, overhead)
+
+    def say_put_off(self, step: int) -> None:
+        if not self._put_off:
+            self._put_off = True
+            say(
+                f"divwatch: looks hold training up for more than {self.config.max_overhead:.0%} of its time, so that of "
+                f"step {step} is put off and some later ones will be (watch_max_overhead: 0 keeps to watch_every)"
+            )
+
+    # what a look says
+
+    def report(self) -> None:
+        """Logs what has been scored since the last call; returns at once."""
+        self._take(self._scorer.poll())
+
+    def _take(self, scored: Sequence[Scored]) -> None:
+        for one in scored:
+            step = one["step"]
+            if "error" in one:
+                if self.config.on_error == "raise":
+                    raise one.get("raised") or RuntimeError(one["error"])
+                say(f"divwatch: the look at step {step} is stored but could not be scored: {one['error']}")
+                self._write_failure(step, one["error"], {})
+                continue
+            try:
+                self._log(step, one["result"])
+            except Exception as error:  # the scores themselves are safely stored
+                if self.config.on_error == "raise":
+                    raise
+                say(f"divwatch: the look at step {step} is scored but could not be reported: {reason_of(error)}")
+
+    def _log(self, step: int, result: dict[str, Any]) -> None:
+        blocked, overhead = self._costs.pop(step, (result["line"]["seconds"]["sample"], 0.0))
+        line, scalars = result["line"], result["scalars"]
+        line["seconds"]["total"] = round(blocked, 3)
+        scalars |= {"watch/seconds": blocked, "watch/overhead": overhead}
+        self.store.append_look(line)
+        self._scalars = (step, scalars)
+        say(f"{result['text']} | {blocked:.1f} s")
+        for event in result["alarms"]:
+            if (event["task"], event["key"]) not in self._alarms:
+                self._alarms.add((event["task"], event["key"]))
+                self.store.append_event(event)
+                self._alert(event)
+        log_to_trainer(self.trainer, step, scalars)
+        self._wandb.log(step, self._offset + step, scalars, result["rows"])
+
+    def _alert(self, event: dict[str, Any]) -> None:
+        """An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown."""
+        say("divwatch: " + event["message"])
+        if event["task"] != "all" or self.config.on_collapse == "log":
+            return
+        self._wandb.alert(f"Diversity collapse since step {event['onset_step']}", event["message"])
+        if self.config.on_collapse in ("save", "stop"):
+            self._wish = self.config.on_collapse
+
+    def _write_failure(
+        self, step: int, reason: str, seconds: dict[str, float], status: str = "failed"
+    ) -> None:
+        look = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": seconds}
+        try:
+            self.store.append_look(look)
+        except OSError as unwritable:
+            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
+
+    def wait_for_wish(self) -> str | None:
+        """What an alarm at this look asks for (save, stop, or nothing), once its scores are there."""
+        self._take(self._scorer.wait())
+        wish, self._wish = self._wish, None
+        return wish
+
+    def scalars_at(self, step: int) -> dict[str, float] | None:
+        """The logged values of the look at `step`, waited for; None where it failed or was not comparable."""
+        self._take(self._scorer.wait())
+        at, scalars = self._scalars
+        return dict(scalars) if at == step else None
+
+    def assessment(self) -> Assessment | None:
+        looks = stored_looks(self.store) if self.store.exists else {}
+        return assess_looks(looks, self.config, self.max_looks) if looks else None
+
+    def finish(self) -> None:
+        """Waits for the scores under way, within bounds, and says what the run showed."""
+        self._take(self._scorer.wait(FINISH_LIMIT))
+        for late in self._scorer.abandon():
+            say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
+            self._write_failure(late["step"], late["error"], {}, status="unscored")
+        self._scorer.close()
+        assessment = self.assessment()
+        if assessment is None:
+            return
+        from divwatch.tracking import assessment_scalars
+
+        verdict = assessment.verdict
+        summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
+        try:
+            self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
+        except Exception as error:
+            say(f"divwatch: the summary could not be logged to W&B: {reason_of(error)}")
+        say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+
+def _model_path(trainer: Any) -> str | None:
+    return getattr(trainer.model, "name_or_path", None) or None
+
+
+def _stage(trainer: Any) -> str:
+    """sft, dpo or rl, from the trainer's class and those it derives from; else the class's own name."""
+    names = " ".join(c.__name__ for c in type(trainer).__mro__)
+    known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
+    return next((stage for name, stage in known.items() if name in names), type(trainer).__name__)

@@ -1,0 +1,59 @@
+"""The `continuous` backend: transformers' continuous batching, for long completions of very unequal lengths.
+
+Its hazards are fenced here or by the caller: it sets torch's global seed (the caller keeps the random state), leaves the
+model in eval mode (the caller restores it), changes the attention implementation (checked and put back), and drops a
+request that fails without a word (counted). It reads no sharded weights and closes no thoughts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.sampling.plan import Row
+from divwatch.sampling.request import Request
+
+
+def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callable[[int], None]) -> list[list[int]]:
+    """New token ids of each row, in the order given. Local: no collective is called."""
+    from transformers import ContinuousBatchingConfig
+
+    how = request.how
+    if how.close_at is not None:
+        raise DivwatchError("watch_think_tokens needs watch_backend transformers: continuous batching closes no thought")
+    if not rows:
+        return []
+    attention = model.config._attn_implementation
+    # Rows of another rank or look draw other numbers.
+    seed = hash((request.seed, rows[0])) % 2**31
+    try:
+        outputs = model.generate_batch(
+            [request.encoded[row.prompt] for row in rows],
+            generation_config=_generation_config(request),
+            continuous_batching_config=ContinuousBatchingConfig(seed=seed),
+            progress_bar=False,
+        )
+    finally:
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+    made = [list(output.generated_tokens) for output in outputs.values() if output.error is None]
+    if len(made) != len(rows):
+        raise RuntimeError(f"continuous batching returned {len(made)} of {len(rows)} completions")
+    progress(len(made))
+    return made
+
+
+def _generation_config(request: Request) -> Any:
+    from transformers import GenerationConfig
+
+    how = request.how
+    return GenerationConfig(
+        do_sample=True,
+        temperature=how.temperature,
+        top_p=how.top_p,
+        top_k=0,
+        max_new_tokens=how.limit,
+        eos_token_id=how.stops,
+        pad_token_id=how.stops[0],
+    )

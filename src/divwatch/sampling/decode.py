@@ -1,0 +1,124 @@
+"""One batch of completions from the model in process: the law of `generate`, at less work.
+
+A prompt is read once and its keys and values serve all its samples; rows that have stopped leave the batch once they
+are half of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from divwatch.sampling.nucleus import draw
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a batch is decoded.
+
+    stops:      ids of which each ends a completion.
+    limit:      new tokens after which a completion is cut.
+    close_at, close_with: after so many new tokens a thought that is still open is closed with these ids. None: never.
+    """
+
+    temperature: float
+    top_p: float
+    stops: list[int]
+    limit: int
+    close_at: int | None = None
+    close_with: tuple[int, ...] = ()
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    uniforms: Any,
+    how: Decoding,
+    device: Any,
+    still_open: Callable[[int, list[int]], bool] = lambda row, ids: False,
+    any_rank: Callable[[bool], bool] = lambda alive: alive,
+) -> list[list[int]]:
+    """New token ids of each row, its stop token included where it stopped.
+
+    prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit] random numbers.
+    still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
+    any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done goes on with one
+                row until all are.
+    """
+    import torch
+
+    noise = torch.as_tensor(uniforms, device=device)
+    stops = torch.tensor(how.stops, device=device)
+    logits, mask, position, cache = _read(model, prompts, owners, how.stops[0], device)
+    count = len(owners)
+    written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
+    length = torch.full((count,), how.limit, device=device)
+    rows = torch.arange(count, device=device)  # which rows the batch still holds
+    running = torch.ones(count, dtype=torch.bool, device=device)
+    closing = None
+    for t in range(how.limit):
+        tokens = draw(logits, noise[rows, t], how.temperature, how.top_p)
+        if how.close_at is not None and how.close_at <= t < how.close_at + len(how.close_with):
+            if closing is None:
+                closing = _unclosed(written, t, running, rows, still_open)
+            tokens = torch.where(closing[rows], how.close_with[t - how.close_at], tokens)
+        written[rows, t] = tokens
+        stopped = running & torch.isin(tokens, stops)
+        length[rows[stopped]] = t + 1
+        running = running & ~stopped
+        left = int(running.sum())
+        if t + 1 == how.limit or not any_rank(left > 0):
+            break
+        if left <= len(running) // 2:
+            keep = running.nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
+            if len(keep) < len(running):
+                cache.batch_select_indices(keep)
+                rows, tokens, mask = rows[keep], tokens[keep], mask[keep]
+                position, running = position[keep], running[keep]
+        mask = torch.cat([mask, mask.new_ones((len(mask), 1))], -1)
+        position = position + 1
+        inputs = {"input_ids": tokens[:, None], "position_ids": position, "attention_mask": mask}
+        logits = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1]
+    return [row[:n] for row, n in zip(written.tolist(), length.tolist(), strict=True)]
+
+
+def _read(
+    model: Any, prompts: Sequence[Sequence[int]], owners: Sequence[int], pad: int, device: Any
+) -> tuple[Any, Any, Any, Any]:
+    """The prompts' last logits, attention mask, last positions and cache, each repeated for the rows they own."""
+    import torch
+    from transformers import DynamicCache
+
+    ids, mask = _left_padded(prompts, pad, device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
+    logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    of = torch.tensor(owners, device=device)
+    cache.batch_select_indices(of)
+    return logits[of], mask[of], positions[:, -1:][of], cache
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any]:
+    """Token ids and attention mask [prompts, width]; `pad` is never attended to, so any id will do."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, tokens in enumerate(prompts):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _unclosed(written: Any, t: int, running: Any, rows: Any, still_open: Callable[[int, list[int]], bool]) -> Any:
+    """Flags of all rows: still writing, and inside a thought."""
+    import torch
+
+    flags = torch.zeros(len(written), dtype=torch.bool)
+    for row in rows[running].tolist():
+        flags[row] = still_open(row, written[row, :t].tolist())
+    return flags.to(written.device)

@@ -1,0 +1,47 @@
+"""Which rank samples what, and in which batches: plain arithmetic on prompt lengths, the same on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One completion to be sampled: the prompt's place in the panel, and which of its K samples."""
+
+    prompt: int
+    sample: int
+
+
+def share_out(lengths: Sequence[int], samples: int, world: int) -> list[list[Row]]:
+    """Rows of every rank: as many as of any other, but for one; every row once.
+
+    Long and short prompts are dealt out evenly, and a prompt's samples stay together where they can, since they share
+    its prefill; at most two prompts of a rank are split.
+
+    >>> [len(rows) for rows in share_out([5, 9, 7], samples=4, world=2)]
+    [6, 6]
+    """
+    by_length = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    dealt = [i for rank in range(world) for i in by_length[rank::world]]
+    rows = [Row(i, k) for i in dealt for k in range(samples)]
+    cuts = [len(rows) * rank // world for rank in range(world + 1)]
+    return [rows[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+
+
+def batches(rows: Sequence[Row], lengths: Sequence[int], new_tokens: int, tokens: int) -> list[list[Row]]:
+    """Rows in batches of like length, each of at most `tokens` tokens with padding and `new_tokens` to come.
+
+    Longest first, so that a batch that does not fit is met at once. A row that alone is too large is a batch.
+
+    >>> batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=20)
+    [[Row(prompt=1, sample=0), Row(prompt=1, sample=1)], [Row(prompt=0, sample=0)]]
+    """
+    made: list[list[Row]] = []
+    width = 0
+    for row in sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample)):
+        if not made or (len(made[-1]) + 1) * width > tokens:
+            made.append([])
+            width = lengths[row.prompt] + new_tokens
+        made[-1].append(row)
+    return made

@@ -1,0 +1,211 @@
+"""A look's completions, on all ranks: agree that it can be taken, share it out, generate, meet on rank 0.
+
+Between the two meetings a rank may fail alone: it comes to the second one with its reason, and all ranks give the look
+up. Only inside a forward that is itself a collective can a failure not be mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.ranks import Ranks, raise_if_failed, reason_of
+from divwatch.records import Completion, Prompt
+from divwatch.sampling.isolation import untouched
+from divwatch.sampling.memory import free_bytes
+from divwatch.sampling.plan import Row, share_out
+from divwatch.sampling.request import Request, make_request
+from divwatch.sampling.weights import Source, fits, reading
+
+Embeddings = tuple[list[bytes], np.ndarray]
+
+
+class LookEnds(RuntimeError):
+    """One rank failed where the others wait inside a collective. Nothing can mend that: the run must end."""
+
+
+class Part(NamedTuple):
+    """What a rank brings to the second meeting."""
+
+    completions: list[Completion]
+    embeddings: Embeddings | None = None
+    reason: str | None = None
+
+
+def sample(
+    source: Source,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: WatchConfig,
+    seed: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    ranks: Ranks = Ranks(),
+) -> list[Completion]:
+    """`config.samples` completions for each prompt, grouped by prompt in the order given; on other ranks than 0 none.
+
+    A collective: every rank calls it with the same arguments. `progress` is called with the number of completions of
+    each finished batch of this rank. Leaves model and random state untouched. Raises LookFailed on every rank alike
+    where one failed, and LookEnds on a rank that failed inside a forward that others take part in.
+    """
+    return _sample(source, tokenizer, prompts, config, seed, progress, ranks)[0]
+
+
+class Sampler:
+    """`sample` bound to a trainer. On an accelerator each rank also embeds its own completions.
+
+    embeddings: after a look on rank 0, (keys, rows) for `RunDirectory.write_embeddings`, or None.
+    """
+
+    def __init__(self, trainer: Any, prompts: Sequence[Prompt], config: WatchConfig, ranks: Ranks) -> None:
+        self.trainer, self.prompts, self.config, self.ranks = trainer, prompts, config, ranks
+        self.embeddings: Embeddings | None = None
+        self._engine: Any = None
+        self._encoder = _encoder(config, trainer.args.device)
+
+    def sample(self, step: int, progress: Callable[[int], Any]) -> list[Completion]:
+        """The completions of the look at `step`; the samples of two looks are independent."""
+        source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
+        if self.config.backend == "vllm" and self._engine is None:
+            from divwatch.sampling.vllm import Engine
+
+            self._engine = Engine(self.trainer, self.config.max_new_tokens)
+        completions, self.embeddings = _sample(
+            source,
+            self.trainer.processing_class,
+            self.prompts,
+            self.config,
+            look_seed(self.config, step),
+            progress,
+            self.ranks,
+            self._embed if self._encoder is not None else None,
+            self._engine,
+        )
+        return completions
+
+    def _embed(self, completions: Sequence[Completion]) -> Embeddings:
+        from divwatch.metrics.encoder import text_key
+        from divwatch.verify.thinking import final_answer
+
+        texts = sorted({a for c in completions if c.finished and (a := final_answer(c.text))})
+        return [text_key(text) for text in texts], self._encoder.encode(texts)
+
+
+def look_seed(config: WatchConfig, step: int) -> int:
+    return config.seed * 1_000_003 + step
+
+
+def _encoder(config: WatchConfig, device: Any) -> Any:
+    """The encoder on an accelerator; None on a CPU, where the scoring process encodes."""
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.scoring import needs_encoder
+
+    if device.type == "cpu" or not needs_encoder(config.metrics):
+        return None
+    return load_encoder(config.encoder, device=str(device))
+
+
+def _sample(
+    source: Source,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: WatchConfig,
+    seed: int,
+    progress: Callable[[int], Any],
+    ranks: Ranks,
+    embed: Callable[[Sequence[Completion]], Embeddings] | None = None,
+    engine: Any = None,
+) -> tuple[list[Completion], Embeddings | None]:
+    request, gather = _prepare(source, tokenizer, prompts, config, seed, ranks)
+    shares = share_out(request.lengths, config.samples, ranks.world)
+    part = _generate(source, request, shares, gather, config, progress, ranks, embed, engine)
+    parts = ranks.collect(part)
+    raise_if_failed(ranks.from_main([p.reason for p in parts]))
+    if not ranks.main:
+        return [], None
+    found = {(c.prompt_id, c.sample): c for p in parts for c in p.completions}
+    return [found[prompt.id, k] for prompt in prompts for k in range(config.samples)], _joined(parts)
+
+
+def _prepare(
+    source: Source, tokenizer: Any, prompts: Sequence[Prompt], config: WatchConfig, seed: int, ranks: Ranks
+) -> tuple[Request, bool]:
+    """The request, and whether sharded weights are gathered: agreed on before anything is generated."""
+    request, reason = None, None
+    try:
+        sharding = source.sharding
+        if sharding is not None and config.backend == "continuous" and config.gather is False:
+            raise DivwatchError("watch_backend continuous reads whole weights only: leave watch_gather out")
+        request = make_request(source.unwrapped, tokenizer, prompts, config, seed, source.device)
+    except Exception as error:
+        reason = str(error) if isinstance(error, DivwatchError) else reason_of(error)
+    ranks.agree(reason)
+    assert request is not None
+    if sharding is None or config.gather is not None:
+        return request, config.gather is not False
+    return request, fits(source, ranks, free_bytes(source.device))
+
+
+def _generate(
+    source: Source,
+    request: Request,
+    shares: Sequence[Sequence[Row]],
+    gather: bool,
+    config: WatchConfig,
+    progress: Callable[[int], Any],
+    ranks: Ranks,
+    embed: Callable[[Sequence[Completion]], Embeddings] | None,
+    engine: Any,
+) -> Part:
+    """This rank's part; where it fails alone, the reason."""
+    import torch
+
+    rows = shares[ranks.rank]
+    alone = engine is None and (source.sharding is None or gather)
+    # Up to here and from here on the others may be waiting for this rank inside a collective.
+    meeting = ranks.world > 1 and (engine is not None or source.sharding is not None)
+    try:
+        with untouched(source.unwrapped, source.device), torch.no_grad():
+            if engine is not None:
+                ids = engine.generate(request, rows, config.samples)
+            else:
+                with reading(source, gather):
+                    if alone:
+                        meeting = False
+                        ids = _alone(source.unwrapped, request, rows, config, progress)
+                        meeting = ranks.world > 1 and source.sharding is not None
+                    else:
+                        ids = _in_step(source.unwrapped, request, shares, ranks, progress)
+        completions = [request.completion(row.prompt, row.sample, new) for row, new in zip(rows, ids, strict=True)]
+        return Part(completions, embed(completions) if embed else None)
+    except Exception as error:
+        if meeting:
+            raise LookEnds(f"rank {ranks.rank} failed where the others wait for it: {reason_of(error)}") from error
+        return Part([], reason=reason_of(error))
+
+
+def _alone(
+    model: Any, request: Request, rows: Sequence[Row], config: WatchConfig, progress: Callable[[int], Any]
+) -> list[list[int]]:
+    from divwatch.sampling import continuous, in_process
+
+    backend = continuous if config.backend == "continuous" else in_process
+    return backend.generate(model, request, rows, progress)
+
+
+def _in_step(
+    model: Any, request: Request, shares: Sequence[Sequence[Row]], ranks: Ranks, progress: Callable[[int], Any]
+) -> list[list[int]]:
+    from divwatch.sampling import in_process
+
+    return in_process.generate_in_step(model, request, shares, ranks, progress)
+
+
+def _joined(parts: Sequence[Part]) -> Embeddings | None:
+    found = [part.embeddings for part in parts if part.embeddings is not None and part.embeddings[0]]
+    if not found:
+        return None
+    return [key for keys, _ in found for key in keys], np.concatenate([rows for _, rows in found])

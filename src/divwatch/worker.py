@@ -1,0 +1,64 @@
+"""The scoring process: `python -m divwatch.worker`, started and spoken to by `divwatch.background`.
+
+One JSON object a line. In: {prompts, config}, then {path, max_looks}, then {step, seconds} for each look.
+Out: {ready: true} or {refused: message}, then {step, result} or {step, error} for each look.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    _die_with_parent()
+    # Whatever a library prints must not end up between our lines.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    os.nice(19)
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    from divwatch.config import WatchConfig
+    from divwatch.errors import DivwatchError
+    from divwatch.ranks import reason_of
+    from divwatch.records import Prompt
+    from divwatch.scorer import Scorer, load_models
+    from divwatch.store import RunDirectory
+
+    told = json.loads(sys.stdin.readline())
+    config, prompts = WatchConfig(**told["config"]), [Prompt(**prompt) for prompt in told["prompts"]]
+    try:
+        models = load_models(config)
+    except DivwatchError as error:
+        say({"refused": str(error)})
+        return
+    say({"ready": True})
+    scorer: Any = None
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "path" in message:
+            scorer = Scorer(RunDirectory(Path(message["path"])), prompts, config, message["max_looks"], models)
+            continue
+        step = message["step"]
+        try:
+            say({"step": step, "result": scorer.score(step, message["seconds"])})
+        except Exception as error:
+            say({"step": step, "error": reason_of(error)})
+
+
+def _die_with_parent() -> None:
+    """On Linux a killed training run leaves no scoring process behind; elsewhere this one ends at the end of its input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
