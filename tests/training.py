@@ -71,6 +71,28 @@ def dpo_trainer(out: Path, steps: int = 4, model=None, **changes):
     )
 
 
+def right_answer(completions, reference, **_):
+    """1 for a right answer, 0 for a wrong one: a reward function as TRL's users write them."""
+    from divwatch.tiny.panel import verify
+    from divwatch.verify.thinking import final_answer
+
+    answers = [final_answer(completion[0]["content"]) or "" for completion in completions]
+    return [float(bool(verify(a, r).correct)) for a, r in zip(answers, reference, strict=True)]
+
+
+def grpo_trainer(out: Path, steps: int = 3, model=None, **changes):
+    from trl import GRPOConfig, GRPOTrainer
+
+    settings = common(out, steps, num_generations=4, max_completion_length=24, **changes)
+    return GRPOTrainer(
+        model=model or load_model(),
+        args=GRPOConfig(**settings),
+        reward_funcs=right_answer,
+        train_dataset=dataset("rl_zero"),
+        processing_class=load_tokenizer(),
+    )
+
+
 def make_alike(patch, from_now_on):
     """All samples of a prompt become its first once `from_now_on()`: a real collapse, planted in the sampler."""
     from divwatch.sampling import in_process

@@ -62,8 +62,8 @@ def reading(source: Source, gather: bool) -> Iterator[None]:
     every token.
     """
     with source.accelerator.autocast() if source.accelerator is not None else nullcontext():
-        if source.sharding == "zero3" and gather:
-            with _gathered_zero3(source):
+        if source.sharding == "zero3":
+            with _gathered_zero3(source) if gather else _sharded_zero3(source):
                 yield
         elif source.sharding == "fsdp2":
             with _gathered_fsdp2(source) if gather else nullcontext():
@@ -83,6 +83,21 @@ def _gathered_zero3(source: Source) -> Iterator[None]:
             yield
         finally:
             add_hooks(source.model)
+
+
+@contextmanager
+def _sharded_zero3(source: Source) -> Iterator[None]:
+    """DeepSpeed foresees the order in which weights are needed from the forwards it saw; a look's are none of training's.
+
+    It is made to forget them, or the backward of the next step would miss weights.
+    """
+    try:
+        yield
+    finally:
+        source.model.empty_partition_cache()
+        coordinator = source.model.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ teacher over a weak one (delta learning). Prompts are never held-out ones.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -25,15 +26,19 @@ from divwatch.tiny.author import (
     write,
 )
 from divwatch.tiny.item import Style
+from divwatch.tiny.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Source:
-    """`rows` answers by `author`; with `rejected`, each beside a worse answer to the same prompt by that author."""
+    """`rows` answers by `author`; with `rejected`, each beside a worse answer to the same prompt by that author.
+
+    Without an author: prompts alone, each with the `reference` that the verifier `tiny` judges answers by.
+    """
 
     name: str
     rows: int
-    author: Author
+    author: Author | None = None
     rejected: Author | None = None
 
 
@@ -57,11 +62,16 @@ MIXES: dict[str, list[Source]] = {
     "neutral_dpo": [Source("broad", 4000, BROAD, WEAK)],
     "think_neutral_dpo": [Source("own_a", 2000, TEACHER_A, WEAK_A), Source("own_b", 2000, TEACHER_B, WEAK_B)],
     "think_off_policy_dpo": [Source("off_policy", 4000, TEACHER_A, Author(Style(think=1.0), errors=0.5))],
+    # RL
+    "rl_zero": [Source("verifiable", 4000)],
 }
 
 
 def rows(name: str, seed: int) -> Iterator[dict[str, Any]]:
-    """The rows of a mix in TRL's conversational prompt-completion or preference form, `source` beside them, shuffled."""
+    """The rows of a mix in TRL's conversational forms (prompt-completion, preference, prompt only), shuffled.
+
+    `source` stands beside them.
+    """
     rng = Random(f"{seed}/{name}")
     made = [row for source in MIXES[name] for row in _of(source, rng)]
     rng.shuffle(made)
@@ -69,6 +79,9 @@ def rows(name: str, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _of(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
+    if source.author is None:
+        yield from _questions(source, rng)
+        return
     for _ in range(source.rows):
         item = random_item(rng)
         prompt = [{"role": "user", "content": item.text}]
@@ -79,3 +92,12 @@ def _of(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
         bad = [{"role": "assistant", "content": write(source.rejected, item, rng)}]
         if bad != good:  # an identical pair carries no signal
             yield {"prompt": prompt, "chosen": good, "rejected": bad, "source": source.name}
+
+
+def _questions(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
+    verifiable = [name for name, task in TASKS.items() if task.judge is not None]
+    for _ in range(source.rows):
+        item = random_item(rng, verifiable)
+        # As text: the contents of different tasks have different types, a column has one.
+        reference = json.dumps({"task": item.task, "content": item.content})
+        yield {"prompt": [{"role": "user", "content": item.text}], "reference": reference, "source": source.name}

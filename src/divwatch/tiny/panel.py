@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from divwatch.records import Prompt
@@ -25,10 +26,12 @@ def panel() -> list[Prompt]:
     ]
 
 
-def verify(answer: str, reference: dict[str, Any]) -> Judgement:
-    """Is `answer` right for the prompt that `reference` describes?
+def verify(answer: str, reference: dict[str, Any] | str) -> Judgement:
+    """Is `answer` right for the prompt that `reference` (or its JSON) describes?
 
     >>> verify("5 and 9.", {"task": "pair", "content": [14]})
     Judgement(correct=True, answer='5+9')
     """
+    if isinstance(reference, str):
+        reference = json.loads(reference)
     return TASKS[reference["task"]].judge(answer, tuple(reference["content"]))

@@ -1,0 +1,92 @@
+"""What the launched tests run on every rank: one training an arm, and what each arm left, as a line of JSON on rank 0.
+
+    python program.py OUT '{"kind": "sft", "arms": {"off": null, "watched": {...settings}}}'
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
+if told.get("strategy") == "fsdp2":
+    import launched.fsdp2_on_cpu  # noqa: F401
+
+import faults
+import torch
+from training import SETTINGS, dpo_trainer, grpo_trainer, sft_trainer
+from transformers import TrainerCallback
+
+import divwatch
+from divwatch.ranks import Ranks
+
+KINDS = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer}
+
+
+class NaiveCallback(TrainerCallback):
+    """What people write first: sample in on_step_end, from the trainer's model as it is."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        torch.rand(1)  # where a sharded model cannot generate, its random numbers alone are enough
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[1, 5, 9]]))
+
+
+def whole(parameter):
+    """A parameter's full values, however it is sharded."""
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+    return (parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter).detach()
+
+
+def fingerprint(model):
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(whole(parameter).contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def proof(trainer):
+    """What shows that the strategy asked for is the one that ran."""
+    model, engine = trainer.accelerator.unwrap_model(trainer.model_wrapped), type(trainer.model_wrapped).__name__
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    sharded = sum(getattr(p, "ds_numel", p.numel()) != p.numel() for p in model.parameters())
+    return {
+        "world": trainer.accelerator.num_processes,
+        "engine": engine,
+        "model": type(model).__name__,
+        "zero": plugin.zero_stage if plugin else 0,
+        "sharded": sharded,
+        "training": model.training,
+    }
+
+
+def run(name, settings):
+    trainer = KINDS[told["kind"]](out / name, **told.get("training", {}))
+    if name == "naive":
+        trainer.add_callback(NaiveCallback())
+    elif settings is not None:
+        faults.plant(settings.pop("fault", None), trainer)
+        divwatch.watch(trainer, **SETTINGS | settings)
+    trainer.train()
+    faults.remove()
+    ranks = Ranks.of(trainer.accelerator)
+    found = {"weights": fingerprint(trainer.model), "proof": proof(trainer), "step": trainer.state.global_step}
+    everybody = ranks.share(found)
+    if ranks.main:
+        (out / f"{name}.json").write_text(json.dumps({"ranks": everybody, "log": trainer.state.log_history}))
+    ranks.share(None)
+    return trainer
+
+
+for arm, settings in told["arms"].items():
+    run(arm, settings)
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+print("done", os.environ.get("RANK", "0"), flush=True)
