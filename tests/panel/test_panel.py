@@ -43,8 +43,11 @@ def test_a_wrong_panel_file_is_one_line(tmp_path, content, says):
 def test_a_missing_panel_names_the_choices(tmp_path):
     with pytest.raises(DivwatchError, match="neither a panel"):
         load_panel(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DivwatchError, match="no prompts to watch"):
-        load_panel(None, None)
+
+
+def test_without_an_eval_dataset_the_panel_is_quick():
+    name, prompts = load_panel(None, None)
+    assert (name, len(prompts)) == ("quick", 96)
 
 
 def test_a_panel_file_keeps_task_reference_and_verifier(tmp_path):
