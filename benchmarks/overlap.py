@@ -79,8 +79,9 @@ def main() -> None:
             training_rows, gen_kwargs={"rows": asked.rows, "planted": planted}, cache_dir=folder
         )
         print(f"{asked.rows:,} rows of {WORDS} words made in {time.perf_counter() - started:.0f} s")
-        before = own_memory()
+        before, started = own_memory(), time.perf_counter()
         index = PanelIndex(prompts)
+        print(f"index of the panel made in {time.perf_counter() - started:.1f} s")
         print(f"panel: {len(prompts):,} prompts, {len(index.grams):,} n-grams, {own_memory() - before:.0f} MB")
         if not asked.workers:
             memory_as_rows_pass(index, dataset)

@@ -238,7 +238,7 @@ def scan(index: PanelIndex, rows: Any, decode: Decode | None = None, first_row: 
     """One pass over `rows`; memory does not grow with them."""
     found = Found()
     for row in _streamed(rows, decode):
-        for text in texts_of(row, decode):
+        for text in dict.fromkeys(texts_of(row, decode)):  # a pair's two conversations share their first turns
             index.search(text, first_row + found.rows, found)
         found.rows += 1
     return found

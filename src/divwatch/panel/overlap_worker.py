@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ class Child:
         if self._process.returncode:
             lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit {self._process.returncode}"]
             raise DivwatchError(f"the held-out check failed in a worker ({lines[-1]}): try watch_held_out: off")
-        told = json.loads(out)
+        told = json.loads(out.splitlines()[-1])
         return Found(
             {int(i): row for i, row in told["first"].items()},
             {int(i): set(places) for i, places in told["covered"].items()},
@@ -62,10 +63,18 @@ def start(prompts: Sequence[Prompt], rows: Any, decode: Decode | None, first_row
 
 
 def main() -> None:
+    os.nice(10)  # training comes first
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     prompts, rows, decode, first_row = pickle.load(sys.stdin.buffer)
     found = scan(PanelIndex(prompts), rows, decode, first_row)
     covered = {i: sorted(places) for i, places in found.covered.items()}
     print(json.dumps({"first": found.first, "covered": covered, "rows": found.rows}))
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

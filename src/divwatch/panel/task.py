@@ -97,8 +97,6 @@ def hub_rows(task: Task) -> Any:
             f"task {task.name}: {task.hub} has no column {', '.join(missing)}; it has {', '.join(rows.column_names)}: "
             "the set has changed, pin the revision that has it"
         )
-    if not len(rows):
-        raise DivwatchError(f"task {task.name}: {task.hub} has no rows: check the split")
     return rows
 
 
@@ -122,12 +120,10 @@ def prompts_of(task: Task, rows: Any) -> list[Prompt]:
 
 
 def resolved_revision(rows: Any) -> str | None:
-    """The commit that the rows were read at, as the `datasets` library noted it; None where it noted none."""
-    for name in rows.info.download_checksums or {}:
-        found = re.search(r"@([0-9a-f]{40})/", name)
-        if found:
-            return found.group(1)
-    return None
+    """The commit that the rows were read at: `datasets` keeps it in the path of its cache; None where it does not."""
+    names = [*(rows.info.download_checksums or {}), *(file["filename"] for file in rows.cache_files)]
+    found = [m.group(1) for m in (re.search(r"[@/]([0-9a-f]{40})/", name) for name in names) if m]
+    return found[0] if found else None
 
 
 def column(name: str) -> Callable[[Row], str]:
@@ -140,4 +136,5 @@ def column(name: str) -> Callable[[Row], str]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    cause = f": {error.__cause__}" if error.__cause__ else ""
+    return " ".join(f"{error}{cause}".split())[:200] or type(error).__name__
