@@ -252,7 +252,8 @@ def test_streams_are_searched_once_and_not_kept():
     rows = ({"text": QUESTION} for _ in range(3))
     assert check_held_out(panel(QUESTION), rows).rows == 3
     stream = IterableDataset.from_generator(lambda: ({"text": QUESTION} for _ in range(3)))
-    assert found(panel(QUESTION), stream) == {"mine/0": 0}
+    assert found(panel(QUESTION), stream, workers=2) == {"mine/0": 0}
+    assert check_held_out(panel(QUESTION), Dataset.from_dict({"text": []}), workers=2).rows == 0
     with pytest.raises(DivwatchError, match="columns label, none of them text"):
         check_held_out(panel(QUESTION), iter([{"label": 1}]))
 

@@ -19,7 +19,7 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ def check_held_out(
         return known
     started = time.perf_counter()
     index = PanelIndex(prompts)
-    if workers > 0 and hasattr(dataset, "shard"):
-        found = _in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)  # type: ignore[arg-type]
+    if workers > 0 and hasattr(dataset, "shard") and isinstance(dataset, Sized):  # a stream has no shares to give
+        found = _in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)
     else:
         found = scan(index, dataset, decode)
     report = _report(index, found, time.perf_counter() - started, panel, data)
