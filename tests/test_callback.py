@@ -203,7 +203,6 @@ def test_wrong_input_is_said_before_training(tmp_path):
     for settings, says in [
         ({"encoder": str(tmp_path / "nowhere")}, "encoder"),
         ({"panel": str(tmp_path / "nowhere.jsonl")}, "neither a panel"),
-        ({"panel": None}, "no prompts to watch"),
         ({"evry": 3}, "unknown setting evry"),
     ]:
         with pytest.raises(DivwatchError, match=says) as error:

@@ -12,8 +12,10 @@ from typing import Annotated, Optional
 import typer
 
 from divwatch.errors import DivwatchError
+from divwatch.panel.command import panel_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
+app.add_typer(panel_app, name="panel")
 
 
 def _version(asked: bool) -> None:

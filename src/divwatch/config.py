@@ -25,7 +25,14 @@ class WatchConfig:
 
     panel: Optional[str] = _setting(
         None,
-        "Held-out prompts: a panel's name ('tiny') or a JSONL file. Default: the prompts of the trainer's eval_dataset.",
+        "Held-out prompts: a panel or task by name (see `divwatch panel list`), several with commas, or a JSONL file. "
+        "Default: the prompts of the trainer's eval_dataset, else the panel quick.",
+    )
+    form: str = _setting(
+        "auto", "How prompts are put: chat (the tokenizer's template), plain, or auto (chat where there is a template)."
+    )
+    held_out: str = _setting(
+        "drop", "Prompts that overlap the training data (13 words running): drop them, report them only, or off."
     )
     every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run below 1.")
     prompts: int = _setting(64, "Prompts of the panel to sample at each look, the tasks evenly.")
@@ -102,6 +109,8 @@ class WatchConfig:
         _one_of("thinking", self.thinking, ("as-trained", "off", "both"))
         _one_of("on_collapse", self.on_collapse, ("log", "alert", "save", "stop"))
         _one_of("on_error", self.on_error, ("record", "raise"))
+        _one_of("form", self.form, ("auto", "chat", "plain"))
+        _one_of("held_out", self.held_out, ("drop", "report", "off"))
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
             raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")

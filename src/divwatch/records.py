@@ -12,6 +12,9 @@ class Prompt:
 
     `messages` is a conversation that ends with a user turn, or None for a plain prompt, whose text is `text`.
     `verifier` names a function in `divwatch.verify`; without one the prompt's outputs are not judged.
+    `question` is what the prompt is about without a task's wording around it (None: the text itself): it is what
+    must not be in the training data. `stop` ends a completion in plain form (a chat ends its own turns);
+    `max_new_tokens` is the task's own limit, None where it has none.
     """
 
     id: str
@@ -20,6 +23,9 @@ class Prompt:
     messages: list[dict[str, str]] | None = None
     reference: Any = None
     verifier: str | None = None
+    question: str | None = None
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,57 @@ from divwatch.records import Prompt
 
 
 def load_panel(spec: str | None, eval_dataset: Any = None) -> tuple[str, list[Prompt]]:
-    """(name, prompts) of a named panel, a JSONL file, or, where `spec` is None, the trainer's eval_dataset."""
+    """(name, prompts) of what `spec` names: a panel, a task, several of them with commas between, or a JSONL file.
+
+    Where it is None: the prompts of the trainer's eval_dataset, and without one the panel `quick`.
+    """
     from divwatch.panel.sources import from_dataset, from_file
 
-    if spec == "tiny":
-        from divwatch.tiny.panel import panel
-
-        return "tiny", panel()
-    if spec is not None:
-        if not Path(spec).is_file():
-            raise DivwatchError(f"watch_panel {spec!r} is neither a panel (tiny) nor a file: give one of them")
-        prompts = from_file(Path(spec))
-        name = Path(spec).stem
-    elif eval_dataset is not None:
+    if spec is None and eval_dataset is not None:
         name, prompts = "eval_dataset", from_dataset(eval_dataset)
+    elif spec is None or not Path(spec).is_file():
+        name = spec or "quick"
+        prompts = _named(name)
     else:
-        raise DivwatchError("no prompts to watch: give the trainer an eval_dataset, or set watch_panel to a JSONL file")
+        name, prompts = Path(spec).stem, from_file(Path(spec))
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
     return name, prompts
+
+
+def names() -> list[str]:
+    """Every panel and every task that can be named."""
+    from divwatch.panel.tasks import PANELS, TASKS
+
+    return ["quick", "tiny", *PANELS, *TASKS]
+
+
+def _named(spec: str) -> list[Prompt]:
+    """The prompts of the panels and tasks in `spec`, a task that is named twice taken once."""
+    from divwatch.panel.task import load_task
+    from divwatch.panel.tasks import PANELS, TASKS
+
+    parts = [part.strip() for part in spec.split(",")]
+    unknown = [part for part in parts if part not in names()]
+    if unknown:
+        raise DivwatchError(
+            f"watch_panel {spec!r} is neither a panel nor a file: give a JSONL file or one of {', '.join(names())}"
+        )
+    found: dict[str, Prompt] = {}
+    for part in parts:
+        tasks = PANELS.get(part) or ((TASKS[part],) if part in TASKS else ())
+        for prompt in [p for task in tasks for p in load_task(task)] or _own(part):
+            found.setdefault(prompt.id, prompt)
+    return list(found.values())
+
+
+def _own(name: str) -> list[Prompt]:
+    """The panels that ship with divwatch."""
+    if name == "tiny":
+        from divwatch.tiny.panel import panel
+    else:
+        from divwatch.panel.quick import panel
+    return panel()
 
 
 def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -53,6 +85,6 @@ def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 
 def fingerprint(prompts: Sequence[Prompt]) -> str:
-    """Sixteen hex digits fixed by the prompts, their references and verifiers: equal panels have equal ones."""
+    """Sixteen hex digits fixed by all that a prompt is: its texts, reference, verifier and limits."""
     text = json.dumps([asdict(p) for p in prompts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,34 @@ Messages = list[dict[str, str]]
 
 
 def from_file(path: Path) -> list[Prompt]:
-    """A line: `prompt` (text) or `messages`, and optionally `id`, `task`, `reference`, `verifier`."""
+    """A line: `prompt` (text or turns) or `messages`, and optionally `id`, `task`, `reference`, `verifier`."""
     prompts = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
-            if not isinstance(row, dict):
-                raise DivwatchError(f'{path} line {number} is not an object: write {{"prompt": ...}}')
-            prompt = _prompt(row, number - 1, path.stem)
-            if prompt is None:
-                raise DivwatchError(f"{path} line {number} has neither 'prompt' nor 'messages': add one of them")
-            prompts.append(prompt)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DivwatchError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
+        if line.strip():
+            prompts.append(_from_line(line, f"{path} line {number}", number - 1, path.stem))
     _refuse_repeats(prompts, str(path))
+    _check_verifiers(prompts, str(path))
     return prompts
+
+
+def _from_line(line: str, where: str, index: int, task: str) -> Prompt:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DivwatchError(f"{where} is not JSON ({error}): mend or remove it") from None
+    if not isinstance(row, dict):
+        raise DivwatchError(f'{where} is not an object: write {{"prompt": ...}}')
+    try:
+        prompt = _prompt(row, index, task)
+    except (KeyError, TypeError, AttributeError):
+        raise DivwatchError(f"{where}: turns are objects with 'role' and 'content' texts: mend 'messages'") from None
+    if prompt is None:
+        raise DivwatchError(f"{where} has neither 'prompt' nor 'messages' with a text in it: add one of them")
+    return prompt
 
 
 def from_dataset(dataset: Iterable[dict[str, Any]] | dict[str, Any]) -> list[Prompt]:
@@ -43,14 +54,20 @@ def from_dataset(dataset: Iterable[dict[str, Any]] | dict[str, Any]) -> list[Pro
 
 def _distinct(rows: Iterable[dict[str, Any]], task: str) -> list[Prompt]:
     found: dict[str, Prompt] = {}
+    ids: set[str] = set()
     for index, row in enumerate(rows):
         prompt = _prompt(row, index, task)
         if prompt is None:
             raise DivwatchError(
-                f"eval_dataset has the columns {', '.join(row)}, none of them prompt, messages or chosen: "
-                "add a 'prompt' column or set watch_panel to a JSONL file"
+                f"eval_dataset has the columns {', '.join(row)}, none of them prompt, messages or chosen with a text in "
+                f"row {index}: add a 'prompt' column, or set watch_panel to quick or to a JSONL file"
             )
-        found.setdefault(json.dumps(prompt.messages or prompt.text), prompt)
+        asked = json.dumps(prompt.messages or prompt.text)
+        if asked not in found:
+            # A data set's ids may repeat: they were given for another purpose.
+            prompt = prompt if prompt.id not in ids else replace(prompt, id=f"{task}/{index}")
+            ids.add(prompt.id)
+            found[asked] = prompt
     return list(found.values())
 
 
@@ -59,14 +76,22 @@ def _prompt(row: dict[str, Any], index: int, task: str) -> Prompt | None:
     if not asked:
         return None
     messages = None if isinstance(asked, str) else [{"role": m["role"], "content": m["content"]} for m in asked]
+    text = asked if isinstance(asked, str) else asked[-1]["content"]
+    if not text.strip():
+        return None
     return Prompt(
-        id=str(row.get("id", f"{task}/{index}")),
-        task=str(row.get("task", task)),
-        text=asked if isinstance(asked, str) else str(asked[-1]["content"]),
+        id=str(_given(row, "id", f"{task}/{index}")),
+        task=str(_given(row, "task", task)),
+        text=text,
         messages=messages,
         reference=row.get("reference"),
         verifier=row.get("verifier"),
     )
+
+
+def _given(row: dict[str, Any], name: str, default: str) -> Any:
+    value = row.get(name)
+    return default if value is None else value
 
 
 def _asked(messages: Any) -> Messages | None:
@@ -95,3 +120,17 @@ def _refuse_repeats(prompts: list[Prompt], where: str) -> None:
         if prompt.id in seen:
             raise DivwatchError(f"{where} has the id {prompt.id!r} twice: give every line an id of its own")
         seen.add(prompt.id)
+
+
+def _check_verifiers(prompts: list[Prompt], where: str) -> None:
+    """A verifier that does not exist is found now, not in the middle of the first look."""
+    from divwatch.verify import get_verifier
+
+    for prompt in prompts:
+        if prompt.verifier is not None and not isinstance(prompt.verifier, str):
+            raise DivwatchError(f"{where}, prompt {prompt.id!r}: 'verifier' is not a name: give one, such as gsm8k")
+    for name in sorted({p.verifier for p in prompts if p.verifier}):
+        try:
+            get_verifier(name)
+        except DivwatchError as error:
+            raise DivwatchError(f"{where}: {error}") from None

@@ -43,8 +43,11 @@ def test_a_wrong_panel_file_is_one_line(tmp_path, content, says):
 def test_a_missing_panel_names_the_choices(tmp_path):
     with pytest.raises(DivwatchError, match="neither a panel"):
         load_panel(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DivwatchError, match="no prompts to watch"):
-        load_panel(None, None)
+
+
+def test_without_an_eval_dataset_the_panel_is_quick():
+    name, prompts = load_panel(None, None)
+    assert (name, len(prompts)) == ("quick", 96)
 
 
 def test_a_panel_file_keeps_task_reference_and_verifier(tmp_path):
@@ -111,3 +114,44 @@ def test_fingerprints_tell_panels_apart():
 )
 def test_reasoning_is_stripped_and_an_open_thought_has_no_answer(text, answer):
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"prompt": ""}', "line 1 has neither"),
+        ('{"prompt": " \\n"}', "line 1 has neither"),
+        ('{"prompt": 7}', "turns are objects with 'role' and 'content'"),
+        ('{"messages": ["hi"]}', "turns are objects with 'role' and 'content'"),
+        ('{"messages": [{"role": "user"}]}', "turns are objects with 'role' and 'content'"),
+        ('{"messages": [{"role": "user", "content": null}]}', "turns are objects with 'role' and 'content'"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 1 has neither"),
+        ('{"prompt": "x", "verifier": "gsm9k", "reference": "1"}', "mine.jsonl: unknown verifier 'gsm9k'"),
+        ('{"prompt": "x", "verifier": 3}', "'verifier' is not a name"),
+    ],
+)
+def test_a_line_that_cannot_be_asked_or_judged_is_one_line(tmp_path, content, says):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(content)
+    with pytest.raises(DivwatchError, match=says) as error:
+        load_panel(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_text_is_one_line(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DivwatchError, match="is not UTF-8"):
+        load_panel(str(file))
+
+
+def test_a_file_may_have_a_byte_order_mark_line_separators_and_an_id_of_zero(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('\ufeff{"prompt": "a\u2028b", "id": 0}\r\n{"prompt": "c", "id": null}\n', encoding="utf-8")
+    assert [(p.id, p.text) for p in load_panel(str(file))[1]] == [("0", "a\u2028b"), ("mine/1", "c")]
+
+
+def test_ids_that_an_eval_dataset_repeats_are_told_apart():
+    prompts = from_dataset(Dataset.from_list([{"id": 7, "prompt": "a"}, {"id": 7, "prompt": "b"}]))
+    assert [p.id for p in prompts] == ["7", "eval/1"]
+    assert len(choose(prompts, 5, 0)) == 2

@@ -1,0 +1,119 @@
+"""The exact text that a model is given for a prompt: chat or plain, with or without its reasoning switched off.
+
+The form is fixed when a run starts and recorded, because a change of form alone changes diversity. In chat form a prompt
+that is a conversation goes through the tokenizer's template; a prompt that is only text is given as it is in both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.records import Prompt
+
+FORMS = ("auto", "chat", "plain")
+OPEN, CLOSE = "<think>", "</think>"
+
+
+def fixed_form(form: str, tokenizer: Any) -> str:
+    """'chat' or 'plain' for the whole run: 'auto' is chat where the tokenizer has a chat template, else plain."""
+    if form not in FORMS:
+        raise DivwatchError(f"watch_form is {form!r}: choose from {', '.join(FORMS)}")
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if form == "chat" and not has_template:
+        raise DivwatchError("watch_form is chat but the tokenizer has no chat template: set one, or watch_form: plain")
+    return form if form != "auto" else ("chat" if has_template else "plain")
+
+
+def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", form: str = "chat") -> str:
+    """The text to tokenise for `prompt` in `form` ('chat' or 'plain').
+
+    A chat prompt holds its special tokens already: tokenise it with add_special_tokens=False (see `is_chat`).
+    thinking 'off' closes the thought before it starts, as the paper's condition without chain of thought does: the empty
+    block `<think>\\n</think>\\n` follows the prompt, or only its end where the template has opened one.
+    """
+    text = _rendered(tokenizer, prompt) if is_chat(prompt, form) else _plain(prompt, form)
+    return text + (_no_thought(text) if thinking == "off" else "")
+
+
+def is_chat(prompt: Prompt, form: str) -> bool:
+    """Does this prompt go through the chat template in this form?"""
+    return form == "chat" and prompt.messages is not None
+
+
+def stop_strings(prompt: Prompt, form: str) -> tuple[str, ...]:
+    """Texts that end a completion: the task's in plain form, none in chat, where the model ends its own turn.
+
+    As lighteval, with which the paper sampled, does it (models/vllm/vllm_model.py): a stop such as a blank line would cut a
+    chat model inside its reasoning.
+    """
+    return () if is_chat(prompt, form) else prompt.stop
+
+
+def opens_thought(text: str) -> bool:
+    """Has this prompt text opened a thought that the completion must close?
+
+    A completion of such a prompt that never says `</think>` is an unfinished thought, not an answer, although `<think>`
+    is not in it.
+
+    >>> opens_thought("<|assistant|>\\n<think>"), opens_thought("<think>\\n</think>\\n"), opens_thought("Why?")
+    (True, False, False)
+    """
+    return text.rfind(OPEN) > text.rfind(CLOSE) and text.rstrip().endswith(OPEN)
+
+
+def within_context(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    context: int,
+    new_tokens: int,
+    thinking: str = "as-trained",
+    form: str = "chat",
+) -> tuple[list[Prompt], str | None]:
+    """The prompts that leave room for `new_tokens` in `context` tokens, and one line about the others (None: none).
+
+    Raises DivwatchError where none is left.
+    """
+    lengths = [
+        len(tokenizer(prompt_text(tokenizer, p, thinking, form), add_special_tokens=not is_chat(p, form))["input_ids"])
+        for p in prompts
+    ]
+    kept = [p for p, length in zip(prompts, lengths, strict=True) if length + new_tokens <= context]
+    if len(kept) == len(prompts):
+        return kept, None
+    longest = max(range(len(prompts)), key=lengths.__getitem__)
+    line = (
+        f"{len(prompts) - len(kept)} of {len(prompts)} prompts leave no room for {new_tokens} new tokens in a context of "
+        f"{context} (the longest, {prompts[longest].id}, has {lengths[longest]} tokens)"
+    )
+    if not kept:
+        raise DivwatchError(f"{line}: lower watch_max_new_tokens or choose a panel of shorter prompts")
+    return kept, f"{line}; they are not watched"
+
+
+def _rendered(tokenizer: Any, prompt: Prompt) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise DivwatchError(
+            f"prompt {prompt.id!r} is a conversation but the tokenizer has no chat template: set one, or watch_form: plain"
+        )
+    return str(tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, tokenize=False))
+
+
+def _plain(prompt: Prompt, form: str) -> str:
+    if form == "plain" and prompt.messages is not None and len(prompt.messages) > 1:
+        raise DivwatchError(
+            f"prompt {prompt.id!r} is a conversation of {len(prompt.messages)} turns, which has no plain form: "
+            "set watch_form: chat, or give the panel as 'prompt' texts"
+        )
+    return prompt.text
+
+
+def _no_thought(text: str) -> str:
+    """What must follow `text` for its thought to be empty; nothing where the template has closed one already."""
+    ending = text.rstrip()
+    if ending.endswith(CLOSE):
+        return ""
+    if ending.endswith(OPEN):
+        return ("" if text.endswith("\n") else "\n") + f"{CLOSE}\n"
+    return f"{OPEN}\n{CLOSE}\n"

@@ -1,0 +1,106 @@
+"""The text a model is given: chat or plain, thinking as trained or switched off; and prompts that do not fit."""
+
+import pytest
+
+from divwatch.errors import DivwatchError
+from divwatch.panel import load_panel
+from divwatch.panel.form import fixed_form, opens_thought, prompt_text, stop_strings, within_context
+from divwatch.records import Prompt
+from divwatch.verify.thinking import final_answer
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n"
+PLAIN = f"{TURNS}{ASKS}{{% endif %}}"
+THINKS = f"{TURNS}{ASKS}<think>{{% endif %}}"  # as Olmo 3 Think ends
+THINKS_NEWLINE = f"{TURNS}{ASKS}<think>\n{{% endif %}}"
+CLOSED = f"{TURNS}{ASKS}<think>\n\n</think>\n\n{{% endif %}}"  # as a template whose reasoning is off already
+
+ASKED = Prompt("a", "gsm8k", "Why?", [{"role": "user", "content": "Why?"}], stop=("\nQuestion:",))
+TEXT = Prompt("b", "mine", "Once upon a time", stop=("\n",))
+HEAD = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    from divwatch.tiny import BASE_MODEL
+
+    return AutoTokenizer.from_pretrained(BASE_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("template", "trained", "off"),
+    [
+        (PLAIN, HEAD, HEAD + "<think>\n</think>\n"),
+        (THINKS, HEAD + "<think>", HEAD + "<think>\n</think>\n"),
+        (THINKS_NEWLINE, HEAD + "<think>\n", HEAD + "<think>\n</think>\n"),
+        (CLOSED, HEAD + "<think>\n\n</think>\n\n", HEAD + "<think>\n\n</think>\n\n"),
+    ],
+)
+def test_thinking_off_is_an_empty_thought_whatever_the_template_opens(tokenizer, template, trained, off):
+    tokenizer.chat_template = template
+    assert prompt_text(tokenizer, ASKED) == trained
+    assert prompt_text(tokenizer, ASKED, "off") == off
+    assert opens_thought(trained) == (template in (THINKS, THINKS_NEWLINE))
+    assert not opens_thought(off)
+    assert final_answer(off + "Because.") == "Because."
+
+
+def test_plain_form_is_the_text_alone(tokenizer):
+    assert prompt_text(tokenizer, ASKED, form="plain") == "Why?"
+    assert prompt_text(tokenizer, ASKED, "off", "plain") == "Why?<think>\n</think>\n"
+    assert prompt_text(tokenizer, TEXT, form="chat") == prompt_text(tokenizer, TEXT, form="plain") == TEXT.text
+
+
+def test_a_thought_in_the_question_is_not_one_of_the_models(tokenizer):
+    asked = Prompt("c", "mine", "Close <think>", [{"role": "user", "content": "Close <think>"}])
+    assert not opens_thought(prompt_text(tokenizer, asked))
+
+
+def test_stop_strings_hold_in_plain_form_only():
+    assert stop_strings(ASKED, "plain") == ("\nQuestion:",)
+    assert stop_strings(ASKED, "chat") == ()
+    assert stop_strings(TEXT, "chat") == ("\n",)
+
+
+def test_auto_is_chat_where_there_is_a_template(tokenizer):
+    assert fixed_form("auto", tokenizer) == "chat"
+    assert fixed_form("plain", tokenizer) == "plain"
+    tokenizer.chat_template = None
+    assert fixed_form("auto", tokenizer) == "plain"
+    with pytest.raises(DivwatchError, match="watch_form is chat but the tokenizer has no chat template"):
+        fixed_form("chat", tokenizer)
+    with pytest.raises(DivwatchError, match="watch_form is 'loud'"):
+        fixed_form("loud", tokenizer)
+
+
+def test_a_form_that_a_prompt_does_not_have_is_one_line(tokenizer):
+    long = Prompt("d", "mine", "Why?", [{"role": "system", "content": "Be brief."}, *ASKED.messages])
+    with pytest.raises(DivwatchError, match="'d' is a conversation of 2 turns, which has no plain form"):
+        prompt_text(tokenizer, long, form="plain")
+    tokenizer.chat_template = None
+    with pytest.raises(DivwatchError, match="'a' is a conversation but the tokenizer has no chat template"):
+        prompt_text(tokenizer, ASKED)
+
+
+def test_prompts_longer_than_the_context_are_left_out_in_one_line(tokenizer):
+    _, prompts = load_panel("quick")
+    huge = [Prompt("huge", "mine", "word " * 500), *prompts]
+    kept, line = within_context(tokenizer, huge, context=600, new_tokens=256)
+    assert kept == prompts
+    assert line.startswith(
+        "1 of 97 prompts leave no room for 256 new tokens in a context of 600 (the longest, huge, has"
+    )
+    assert "\n" not in line
+    assert within_context(tokenizer, prompts, context=600, new_tokens=256) == (prompts, None)
+    with pytest.raises(DivwatchError, match=r"97 of 97 prompts leave no room .*: lower watch_max_new_tokens"):
+        within_context(tokenizer, huge, context=200, new_tokens=200)
+
+
+@pytest.mark.parametrize("setting", ["form", "held_out"])
+def test_a_wrong_setting_names_the_choices(setting):
+    from divwatch.config import WatchConfig
+
+    with pytest.raises(DivwatchError, match=f"watch_{setting} is 'maybe': choose from"):
+        WatchConfig(**{setting: "maybe"})
