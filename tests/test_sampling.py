@@ -122,5 +122,5 @@ def test_a_conversation_without_a_chat_template_says_what_to_do(base):
     tokenizer = copy.deepcopy(base[1])
     tokenizer.chat_template = None
     with pytest.raises(DivwatchError, match="chat template"):
-        make_request(base[0], tokenizer, PROMPTS[:1], CONFIG, 0, base[0].device)
+        make_request(base[0], tokenizer, PROMPTS[:1], WatchConfig(form="chat"), 0, base[0].device)
     assert encode_prompt(*base, Prompt("a", "t", "plain")) == tokenizer("plain")["input_ids"]

@@ -59,6 +59,19 @@ def sft_trainer(out: Path, steps: int = 4, model=None, **changes):
     )
 
 
+def lora_trainer(out: Path, steps: int = 4, **changes):
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    return SFTTrainer(
+        model=load_model(),
+        args=SFTConfig(**common(out, steps, **changes)),
+        train_dataset=dataset("instruct_sft"),
+        processing_class=load_tokenizer(),
+        peft_config=LoraConfig(r=4, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+    )
+
+
 def dpo_trainer(out: Path, steps: int = 4, model=None, **changes):
     from trl import DPOConfig, DPOTrainer
 

@@ -6,6 +6,7 @@ Looks are handed over by step; what they hold lies in the run directory. At most
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -40,13 +41,13 @@ class Inline:
 
     full = False
 
-    def __init__(self, prompts: Sequence[Prompt], config: WatchConfig) -> None:
-        self._prompts, self._config, self._models = prompts, config, load_models(config)
+    def __init__(self, config: WatchConfig) -> None:
+        self._config, self._models = config, load_models(config)
         self._scorer: Scorer | None = None
         self._scored: list[Scored] = []
 
-    def open(self, store: RunDirectory, max_looks: int) -> None:
-        self._scorer = Scorer(store, self._prompts, self._config, max_looks, self._models)
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
+        self._scorer = Scorer(store, prompts, self._config, max_looks, self._models)
 
     def submit(self, step: int, seconds: float) -> None:
         assert self._scorer is not None
@@ -75,22 +76,23 @@ class Background:
     Raises DivwatchError where a model that the metrics need cannot be loaded.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], config: WatchConfig) -> None:
-        self._told = [json.dumps({"prompts": [asdict(p) for p in prompts], "config": config.as_dict()}, default=str)]
+    def __init__(self, config: WatchConfig) -> None:
+        self._told = [json.dumps(config.as_dict())]
         self._waiting: deque[tuple[int, float]] = deque()
         self._deaths = 0  # on the look at the head
         self._since = 0.0  # when the look at the head was begun
         self._start()
         self._wait_ready()
 
-    def open(self, store: RunDirectory, max_looks: int) -> None:
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
         """Names the run whose looks will be handed over."""
-        self._told.append(json.dumps({"path": str(store.path), "max_looks": max_looks}))
+        told = {"path": str(store.path), "prompts": [asdict(p) for p in prompts], "max_looks": max_looks}
+        self._told.append(json.dumps(told, default=str))
         self._tell(self._told[-1])
 
     def _start(self) -> None:
         """Starts the process; returns at once, while it loads its models."""
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "divwatch.worker"],
             stdin=subprocess.PIPE,
@@ -200,7 +202,6 @@ class Background:
         except (BrokenPipeError, ValueError):
             pass  # it has ended: noticed by the reader, and told again to the next one
 
-
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
@@ -219,10 +220,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
 
 def _environment() -> dict[str, str]:

@@ -14,14 +14,17 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
 from divwatch.ranks import LookFailed, Ranks
-from divwatch.records import Completion
 from divwatch.recorder import Recorder
+from divwatch.records import Completion, Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.terminal import bar_of, say
 from divwatch.tracking import LOGGED_GROUPS
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
+
+# Seconds after which rank 0 gives the waiting ranks a sign of life: far below any collective's time limit.
+HEARTBEAT = 20.0
 
 
 def watch(trainer: Any, **settings: Any) -> DiversityCallback:
@@ -49,10 +52,12 @@ class DiversityCallback(TrainerCallback):
         self.ranks = Ranks.of(trainer.accelerator)
         if trainer.processing_class is None:
             raise DivwatchError("the trainer has no tokenizer: give it one as processing_class")
-        self.panel_name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
-        self.prompts = choose(panel, self.config.prompts, self.config.seed)
-        self.recorder = Recorder(trainer, self.config, self.panel_name, self.prompts, mix) if self.ranks.main else None
-        self._sampler = Sampler(trainer, self.prompts, self.config, self.ranks)
+        name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
+        # Twice as many as are watched: what is not held out is replaced.
+        self._candidates = choose(panel, 2 * self.config.prompts, self.config.seed)
+        self.prompts: list[Prompt] = []
+        self.recorder = Recorder(trainer, self.config, name, self._candidates, mix) if self.ranks.main else None
+        self._sampler = Sampler(trainer, self.config, self.ranks)
         self._taken: set[int] = set()
         self._pace = Pace(self.config.max_overhead)
 
@@ -65,19 +70,22 @@ class DiversityCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._every = self.config.steps_between_looks(state.max_steps)
-        opened = self._on_main(lambda recorder: recorder.open(state, 2 + (state.max_steps - 1) // self._every))
-        taken, refused = self.ranks.from_main(opened)
-        if refused is not None:
-            raise DivwatchError(refused)
-        self._taken = set(taken)
+        while not self.ranks.from_main(self._on_main(lambda recorder: recorder.panel_checked(HEARTBEAT))):
+            pass  # a long check must not look like a dead rank to those that wait
+        opened = self.ranks.from_main(
+            self._on_main(lambda recorder: recorder.open(state, 2 + (state.max_steps - 1) // self._every))
+        )
+        if isinstance(opened, str):
+            raise DivwatchError(opened)
+        self.prompts, self._taken = opened
         self._pace.begin()
         if state.global_step not in self._taken:
             self._look(control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            self._look(control)
-        elif state.global_step % self._every == 0 and self._may_look(state.global_step):
+        if state.global_step >= state.max_steps or (
+            state.global_step % self._every == 0 and self._may_look(state.global_step)
+        ):
             self._look(control)
         elif self.recorder is not None:
             self.recorder.report()
@@ -139,7 +147,7 @@ class DiversityCallback(TrainerCallback):
         total = len(self.prompts) * self.config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                return self._sampler.sample(step, bar.update), None
+                return self._sampler.sample(self.prompts, step, bar.update), None
         except LookEnds as error:
             say(f"divwatch: {error}; the run ends, start it again with resume_from_checkpoint")
             raise
@@ -180,4 +188,3 @@ class Pace:
         """Whether a look as long as the last would keep the overhead within the limit."""
         elapsed = time.monotonic() - self._began
         return self._blocked + self._last <= self.limit * (elapsed + self._last)
-

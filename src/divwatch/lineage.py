@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,13 @@ def stage_values(chain: Sequence[RunDirectory], key: str = "diversity/sbert") ->
     """({stage: {task: values}}, order): per-prompt values at the base and at the last comparable look of each run.
 
     `chain` is a lineage, oldest run first (`store.lineage_of`). The base is the first comparable look of its first run.
-    Raises DivwatchError where a run has no comparable look, or its panel is not that of the first.
+    Prompts are paired by id. Raises DivwatchError where a run has no comparable look, or less than half of the first's panel.
     """
     base = chain[0].scores(_comparable_steps(chain[0])[0])
     values, order = {"base": _by_task(base, base, key)}, ["base"]
     for run in chain:
         info = run.info()
-        if info["panel"]["fingerprint"] != chain[0].info()["panel"]["fingerprint"]:
+        if not _comparable_panels(chain[0].info()["panel"], info["panel"]):
             raise DivwatchError(
                 f"{run.path} was watched with another panel than {chain[0].path}: use one panel and seed"
             )
@@ -49,6 +50,12 @@ def flagged_stage(chain: Sequence[RunDirectory]) -> str | None:
         if any(event["task"] == "all" for event in run.events()):
             return run.info()["stage"]
     return None
+
+
+def _comparable_panels(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Half of the prompts in common: a stage leaves out those that are in its own training data."""
+    first, second = ({(p["id"], p["text"]) for p in panel["prompts"]} for panel in (one, other))
+    return 2 * len(first & second) >= min(len(first), len(second))
 
 
 def _comparable_steps(run: RunDirectory) -> list[int]:

@@ -15,6 +15,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run, take_look
 from divwatch.panel import choose, fingerprint, load_panel
+from divwatch.panel.form import in_forms
 from divwatch.scorer import Models, load_models
 from divwatch.store import RunDirectory
 
@@ -30,6 +31,9 @@ _MUST_MATCH = (
     "encoder",
     "nli_model",
     "seed",
+    "form",
+    "thinking",
+    "think_tokens",
 )
 
 
@@ -52,7 +56,10 @@ def measure(
     import torch
 
     panel_name, panel = load_panel(config.panel)
-    prompts = choose(panel, config.prompts, config.seed)
+    if like is not None:  # a run may have left prompts out, as being in its training data
+        theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
+        panel = [p for p in panel if p.id in theirs]
+    prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
     if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
         raise DivwatchError(
             f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"

@@ -85,3 +85,6 @@ def reason_of(error: BaseException) -> str:
     """
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"
+
+
+ALONE = Ranks()

@@ -11,6 +11,9 @@ from divwatch.background import Background, Inline, Scored
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run
+from divwatch.panel import choose, fingerprint
+from divwatch.panel.form import fixed_form, in_forms, within_context
+from divwatch.panel.held_out import HeldOutCheck
 from divwatch.ranks import reason_of
 from divwatch.records import Completion, Prompt
 from divwatch.scorer import assess_looks, stored_looks
@@ -29,12 +32,17 @@ class Recorder:
     """What becomes of the looks of one run. Lives on rank 0."""
 
     def __init__(
-        self, trainer: Any, config: WatchConfig, panel_name: str, prompts: Sequence[Prompt], mix: Any
+        self, trainer: Any, config: WatchConfig, panel_name: str, candidates: Sequence[Prompt], mix: Any
     ) -> None:
-        self.trainer, self.config, self.panel_name, self.prompts, self.mix = trainer, config, panel_name, prompts, mix
+        self.trainer, self.config, self.panel_name, self.mix = trainer, config, panel_name, mix
+        self.form = fixed_form(config.form, trainer.processing_class)
+        self.candidates = candidates
+        self.prompts: list[Prompt] = []
+        dataset = trainer.train_dataset if config.held_out != "off" else None
+        self._check = HeldOutCheck(candidates, dataset, trainer.processing_class)
         self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
         self.max_looks = 1
-        self._scorer = (Background if config.background else Inline)(prompts, config)
+        self._scorer = (Background if config.background else Inline)(config)
         self._wandb = WandbLog()
         self._alarms: set[tuple[str, str]] = set()
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds blocked, overhead)
@@ -45,27 +53,67 @@ class Recorder:
 
     # the record
 
-    def open(self, state: Any, max_looks: int) -> tuple[list[int], str | None]:
-        """Starts the record, or goes on with it: (steps that were looked at, None), or ([], why it cannot)."""
-        try:
-            return self._open(state, max_looks), None
-        except DivwatchError as error:
-            return [], str(error)
+    def panel_checked(self, seconds: float) -> bool:
+        """Waits at most so long for the held-out check; whether it has ended."""
+        return self._check.done(seconds)
 
-    def _open(self, state: Any, max_looks: int) -> list[int]:
+    def open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]] | str:
+        """Starts the record, or goes on with it: (prompts to watch, steps that were looked at), or why it cannot."""
+        try:
+            return self._open(state, max_looks)
+        except DivwatchError as error:
+            return str(error)
+
+    def _open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]]:
         parent = self._find_parent()
         self.max_looks = max_looks
-        if self.store.exists and state.global_step > 0:
+        resumed = self.store.exists and state.global_step > 0
+        self.prompts = self._choose(parent)
+        if resumed:
+            self._refuse_another_panel()
             self.store.forget_after(state.global_step)
             self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         else:
             self.store.create(self._describe_run(state, parent))
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
-        self._scorer.open(self.store, max_looks)
+        self._scorer.open(self.store, self.prompts, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
             self._scorer.submit(step, 0.0)
-        return [look["step"] for look in self.store.looks()] + unscored
+        return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
+
+    def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
+        """What is watched: held-out prompts that fit the model's context, of the parent run's where there is one."""
+        config, kept = self.config, list(self.candidates)
+        if parent is not None:
+            theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
+            shared = [p for p in kept if p.id in theirs or f"{p.id}/thinking" in theirs]
+            kept = shared or kept
+        if self._check.error is not None:
+            raise DivwatchError(str(self._check.error))
+        if self._check.report is not None and self._check.report.contaminated:
+            say(f"divwatch: {self._check.report.line}" + ("; dropped" if config.held_out == "drop" else ""))
+            if config.held_out == "drop":
+                kept = self._check.report.held_out(kept)
+        elif self._check.streamed and config.held_out != "off":
+            say(
+                "divwatch: a stream of training rows is not searched for the prompts: see divwatch panel check --against"
+            )
+        tokenizer, context = self.trainer.processing_class, _context(self.trainer.model)
+        if context is not None:
+            new = config.max_new_tokens + (config.think_tokens or 0)
+            kept, left_out = within_context(tokenizer, kept, context, new, config.thinking, self.form)
+            if left_out is not None:
+                say(f"divwatch: {left_out}")
+        return in_forms(choose(kept, config.prompts, config.seed), config.thinking)
+
+    def _refuse_another_panel(self) -> None:
+        known = self.store.info()["panel"]["fingerprint"]
+        if fingerprint(self.prompts) != known:
+            raise DivwatchError(
+                f"{self.store.path} was watched with other prompts or in another form: resume with the settings and the "
+                "data that it began with, or train into another output_dir"
+            )
 
     def _find_parent(self) -> RunDirectory | None:
         if self.config.baseline is None:
@@ -90,6 +138,8 @@ class Recorder:
             prompts=self.prompts,
             max_steps=state.max_steps,
             mix=self.mix,
+            form=self.form,
+            held_out=None if self._check.report is None else self._check.report.as_dict(),
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
@@ -173,9 +223,7 @@ class Recorder:
         if self.config.on_collapse in ("save", "stop"):
             self._wish = self.config.on_collapse
 
-    def _write_failure(
-        self, step: int, reason: str, seconds: dict[str, float], status: str = "failed"
-    ) -> None:
+    def _write_failure(self, step: int, reason: str, seconds: dict[str, float], status: str = "failed") -> None:
         look = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": seconds}
         try:
             self.store.append_look(look)
@@ -221,6 +269,10 @@ class Recorder:
 
 def _model_path(trainer: Any) -> str | None:
     return getattr(trainer.model, "name_or_path", None) or None
+
+
+def _context(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _stage(trainer: Any) -> str:

@@ -14,7 +14,8 @@ class Prompt:
     `verifier` names a function in `divwatch.verify`; without one the prompt's outputs are not judged.
     `question` is what the prompt is about without a task's wording around it (None: the text itself): it is what
     must not be in the training data. `stop` ends a completion in plain form (a chat ends its own turns);
-    `max_new_tokens` is the task's own limit, None where it has none.
+    `max_new_tokens` is the task's own limit, None where it has none. `thinking` is as-trained, or off: the thought is
+    prefilled empty.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Prompt:
     question: str | None = None
     stop: tuple[str, ...] = ()
     max_new_tokens: int | None = None
+    thinking: str = "as-trained"
 
 
 @dataclass(frozen=True)

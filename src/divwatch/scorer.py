@@ -115,9 +115,7 @@ def stored_looks(store: RunDirectory) -> dict[int, tuple[PromptScores, bool]]:
     return {look["step"]: (store.scores(look["step"]), look["status"] == "ok") for look in looks}
 
 
-def assess_looks(
-    looks: dict[int, tuple[PromptScores, bool]], config: WatchConfig, max_looks: int
-) -> Assessment:
+def assess_looks(looks: dict[int, tuple[PromptScores, bool]], config: WatchConfig, max_looks: int) -> Assessment:
     from divwatch.analysis.assess import History, assess
 
     history = History.of([(step, *looks[step]) for step in sorted(looks)])

@@ -1,6 +1,6 @@
 """The scoring process: `python -m divwatch.worker`, started and spoken to by `divwatch.background`.
 
-One JSON object a line. In: {prompts, config}, then {path, max_looks}, then {step, seconds} for each look.
+One JSON object a line. In: the config, then {path, prompts, max_looks}, then {step, seconds} for each look.
 Out: {ready: true} or {refused: message}, then {step, result} or {step, error} for each look.
 """
 
@@ -33,8 +33,7 @@ def main() -> None:
     from divwatch.scorer import Scorer, load_models
     from divwatch.store import RunDirectory
 
-    told = json.loads(sys.stdin.readline())
-    config, prompts = WatchConfig(**told["config"]), [Prompt(**prompt) for prompt in told["prompts"]]
+    config = WatchConfig(**json.loads(sys.stdin.readline()))
     try:
         models = load_models(config)
     except DivwatchError as error:
@@ -45,6 +44,7 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "path" in message:
+            prompts = [Prompt(**prompt) for prompt in message["prompts"]]
             scorer = Scorer(RunDirectory(Path(message["path"])), prompts, config, message["max_looks"], models)
             continue
         step = message["step"]

@@ -1,6 +1,8 @@
 """Faults planted in a launched run, on one rank: before, inside and between generate calls."""
 
 import torch
+from training import make_alike
+
 from divwatch.ranks import Ranks
 from divwatch.sampling import in_process, sampler
 
@@ -8,8 +10,11 @@ _planted = []
 
 
 def plant(fault, trainer):
-    """fault: {"where": ..., "rank": ..., "step": ...} or None."""
+    """fault: {"where": before | inside | memory, "rank": ..., "step": ...}, {"where": "alike", "step": ...}, or None."""
     if fault is None:
+        return
+    if fault["where"] == "alike":
+        make_alike(_Patch(), lambda: trainer.state.global_step >= fault["step"])
         return
     ranks = Ranks.of(trainer.accelerator)
 
@@ -23,6 +28,13 @@ def remove():
     for module, name, real in _planted:
         setattr(module, name, real)
     _planted.clear()
+
+
+class _Patch:
+    """What `make_alike` takes for pytest's monkeypatch."""
+
+    def setattr(self, module, name, made):
+        _replace(module, name, made)
 
 
 def _replace(module, name, made):

@@ -1,6 +1,7 @@
+# ruff: noqa: E402 -- what a launch needs must be set before torch and accelerate are imported
 """What the launched tests run on every rank: one training an arm, and what each arm left, as a line of JSON on rank 0.
 
-    python program.py OUT '{"kind": "sft", "arms": {"off": null, "watched": {...settings}}}'
+python program.py OUT '{"kind": "sft", "arms": {"off": null, "watched": {...settings}}}'
 """
 
 import hashlib
@@ -16,13 +17,13 @@ if told.get("strategy") == "fsdp2":
 
 import faults
 import torch
-from training import SETTINGS, dpo_trainer, grpo_trainer, sft_trainer
+from training import SETTINGS, dpo_trainer, grpo_trainer, lora_trainer, sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.ranks import Ranks
 
-KINDS = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer}
+KINDS = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer, "lora": lora_trainer}
 
 
 class NaiveCallback(TrainerCallback):
@@ -68,7 +69,8 @@ def proof(trainer):
 
 
 def run(name, settings):
-    trainer = KINDS[told["kind"]](out / name, **told.get("training", {}))
+    training = told.get("training", {}) | (settings.pop("training", {}) if settings else {})
+    trainer = KINDS[told["kind"]](out / name, **training)
     if name == "naive":
         trainer.add_callback(NaiveCallback())
     elif settings is not None:
@@ -86,7 +88,7 @@ def run(name, settings):
 
 
 for arm, settings in told["arms"].items():
-    run(arm, settings)
+    run(arm, dict(settings) if settings is not None else None)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
 print("done", os.environ.get("RANK", "0"), flush=True)

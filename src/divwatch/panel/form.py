@@ -7,6 +7,7 @@ that is a conversation goes through the tokenizer's template; a prompt that is o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from divwatch.errors import DivwatchError
@@ -24,6 +25,20 @@ def fixed_form(form: str, tokenizer: Any) -> str:
     if form == "chat" and not has_template:
         raise DivwatchError("watch_form is chat but the tokenizer has no chat template: set one, or watch_form: plain")
     return form if form != "auto" else ("chat" if has_template else "plain")
+
+
+def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
+    """The prompts as they are asked: `as-trained`, `off`, or `both`, the second time as trained, as tasks `...-thinking`.
+
+    >>> [(p.id, p.task, p.thinking) for p in in_forms([Prompt("1", "gsm8k", "Why?")], "both")]
+    [('1', 'gsm8k', 'off'), ('1/thinking', 'gsm8k-thinking', 'as-trained')]
+    """
+    if thinking == "as-trained":
+        return list(prompts)
+    off = [replace(p, thinking="off") for p in prompts]
+    if thinking == "off":
+        return off
+    return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking") for p in prompts]
 
 
 def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", form: str = "chat") -> str:

@@ -21,7 +21,9 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
 
     how = request.how
     if how.close_at is not None:
-        raise DivwatchError("watch_think_tokens needs watch_backend transformers: continuous batching closes no thought")
+        raise DivwatchError(
+            "watch_think_tokens needs watch_backend transformers: continuous batching closes no thought"
+        )
     if not rows:
         return []
     attention = model.config._attn_implementation

@@ -18,7 +18,7 @@ class Decoding:
     """How a batch is decoded.
 
     stops:      ids of which each ends a completion.
-    limit:      new tokens after which a completion is cut.
+    limit:      new tokens after which the longest completion is cut.
     close_at, close_with: after so many new tokens a thought that is still open is closed with these ids. None: never.
     """
 
@@ -35,6 +35,7 @@ def decode(
     prompts: Sequence[Sequence[int]],
     owners: Sequence[int],
     uniforms: Any,
+    limits: Sequence[int],
     how: Decoding,
     device: Any,
     still_open: Callable[[int, list[int]], bool] = lambda row, ids: False,
@@ -43,6 +44,7 @@ def decode(
     """New token ids of each row, its stop token included where it stopped.
 
     prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit] random numbers.
+    limits:     [n] new tokens after which a row is cut, at most how.limit.
     still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
     any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done goes on with one
                 row until all are.
@@ -54,7 +56,7 @@ def decode(
     logits, mask, position, cache = _read(model, prompts, owners, how.stops[0], device)
     count = len(owners)
     written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
-    length = torch.full((count,), how.limit, device=device)
+    length = torch.tensor(limits, device=device)
     rows = torch.arange(count, device=device)  # which rows the batch still holds
     running = torch.ones(count, dtype=torch.bool, device=device)
     closing = None
@@ -67,7 +69,7 @@ def decode(
         written[rows, t] = tokens
         stopped = running & torch.isin(tokens, stops)
         length[rows[stopped]] = t + 1
-        running = running & ~stopped
+        running = running & ~stopped & (length[rows] > t + 1)
         left = int(running.sum())
         if t + 1 == how.limit or not any_rank(left > 0):
             break

@@ -81,6 +81,7 @@ def _decode(model: Any, request: Request, batch: list[Row], any_rank: Callable[[
         [request.encoded[prompt] for prompt in prompts],
         [place[row.prompt] for row in batch],
         noise,
+        [request.limits[row.prompt] for row in batch],
         how,
         request.device,
         lambda at, ids: request.thought_is_open(batch[at].prompt, ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -26,7 +27,7 @@ def share_out(lengths: Sequence[int], samples: int, world: int) -> list[list[Row
     dealt = [i for rank in range(world) for i in by_length[rank::world]]
     rows = [Row(i, k) for i in dealt for k in range(samples)]
     cuts = [len(rows) * rank // world for rank in range(world + 1)]
-    return [rows[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [rows[start:stop] for start, stop in pairwise(cuts)]
 
 
 def batches(rows: Sequence[Row], lengths: Sequence[int], new_tokens: int, tokens: int) -> list[list[Row]]:

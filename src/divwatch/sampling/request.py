@@ -10,19 +10,26 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.panel.form import CLOSE, OPEN, fixed_form, is_chat, opens_thought, prompt_text, stop_strings
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.decode import Decoding
-from divwatch.verify.thinking import CLOSE, OPEN
 
 
 @dataclass(frozen=True)
 class Request:
-    """Prompts [N] in the panel's order with their token ids; rows of a plan point into them."""
+    """Prompts [N] in the panel's order with their token ids; rows of a plan point into them.
+
+    opened: the prompt itself ends inside a thought, as the released Think template's does.
+    limits: new tokens after which a prompt's completions are cut, `how.limit` at most.
+    ends:   texts that end a prompt's completions besides the stop tokens.
+    """
 
     tokenizer: Any
     prompts: Sequence[Prompt]
     encoded: list[list[int]]
-    opened: list[bool]  # the prompt itself ends inside a thought, as the released Think template's does
+    opened: list[bool]
+    limits: list[int]
+    ends: list[tuple[str, ...]]
     how: Decoding
     seed: int
     device: Any
@@ -41,15 +48,17 @@ class Request:
 
     def completion(self, prompt: int, sample: int, ids: Sequence[int]) -> Completion:
         """A row of new tokens as the record keeps it. A thought that the prompt opened is opened in the text too."""
+        ids = ids[: self.limits[prompt]]  # a backend may know one limit for all
         finished = bool(ids) and ids[-1] in self.how.stops
         text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
+        end = min((at for stop in self.ends[prompt] if (at := text.find(stop)) >= 0), default=None)
         asked = self.prompts[prompt]
         return Completion(
             asked.id,
             asked.task,
             sample,
-            (OPEN if self.opened[prompt] else "") + text,
-            finished,
+            (OPEN if self.opened[prompt] else "") + text[:end],
+            finished or end is not None,
             len(ids),
             thought_closed=self._closed_by_force(prompt, ids),
         )
@@ -63,32 +72,27 @@ def make_request(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], config: WatchConfig, seed: int, device: Any
 ) -> Request:
     """Raises DivwatchError for a prompt that cannot be asked: no chat template, or longer than the model's context."""
-    texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
-    encoded = [list(tokenizer(text, add_special_tokens=plain)["input_ids"]) for text, plain in texts]
+    form = fixed_form(config.form, tokenizer)
+    texts = [prompt_text(tokenizer, prompt, prompt.thinking, form) for prompt in prompts]
+    encoded = [
+        list(tokenizer(text, add_special_tokens=not is_chat(prompt, form))["input_ids"])
+        for text, prompt in zip(texts, prompts, strict=True)
+    ]
     close = tuple(tokenizer(f"\n{CLOSE}\n\n", add_special_tokens=False)["input_ids"]) if config.think_tokens else ()
     thought = 0 if config.think_tokens is None else config.think_tokens + len(close)
+    limits = [min(config.max_new_tokens, p.max_new_tokens or config.max_new_tokens) + thought for p in prompts]
     how = Decoding(
         float(config.temperature),
         config.top_p,
         stop_tokens(model, tokenizer),
-        config.max_new_tokens + thought,
+        max(limits),
         config.think_tokens,
         close,
     )
-    _check_lengths(model, prompts, encoded, how.limit)
-    opened = [text.rstrip().endswith(OPEN) for text, _ in texts]
-    return Request(tokenizer, prompts, encoded, opened, how, seed, device)
-
-
-def prompt_text(tokenizer: Any, prompt: Prompt) -> tuple[str, bool]:
-    """(text, whether the tokenizer adds its special tokens): through the chat template where it is a conversation."""
-    if prompt.messages is None:
-        return prompt.text, True
-    if not tokenizer.chat_template:
-        raise DivwatchError(
-            f"prompt {prompt.id!r} is a conversation but the tokenizer has no chat template: set one, or give plain prompts"
-        )
-    return tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, tokenize=False), False
+    _check_lengths(model, prompts, encoded, limits)
+    opened = [opens_thought(text) for text in texts]
+    ends = [stop_strings(prompt, form) for prompt in prompts]
+    return Request(tokenizer, prompts, encoded, opened, limits, ends, how, seed, device)
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -101,9 +105,11 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     return stops
 
 
-def _check_lengths(model: Any, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], limit: int) -> None:
+def _check_lengths(
+    model: Any, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], limits: Sequence[int]
+) -> None:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for prompt, ids in zip(prompts, encoded, strict=True):
+    for prompt, ids, limit in zip(prompts, encoded, limits, strict=True):
         if not ids:
             raise DivwatchError(f"prompt {prompt.id!r} has no tokens: remove it or give it a text")
         if context and len(ids) + limit > context:

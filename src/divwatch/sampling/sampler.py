@@ -13,7 +13,7 @@ import numpy as np
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.ranks import Ranks, raise_if_failed, reason_of
+from divwatch.ranks import ALONE, Ranks, raise_if_failed, reason_of
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.memory import free_bytes
@@ -43,7 +43,7 @@ def sample(
     config: WatchConfig,
     seed: int,
     progress: Callable[[int], Any] = lambda done: None,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
 ) -> list[Completion]:
     """`config.samples` completions for each prompt, grouped by prompt in the order given; on other ranks than 0 none.
 
@@ -60,13 +60,13 @@ class Sampler:
     embeddings: after a look on rank 0, (keys, rows) for `RunDirectory.write_embeddings`, or None.
     """
 
-    def __init__(self, trainer: Any, prompts: Sequence[Prompt], config: WatchConfig, ranks: Ranks) -> None:
-        self.trainer, self.prompts, self.config, self.ranks = trainer, prompts, config, ranks
+    def __init__(self, trainer: Any, config: WatchConfig, ranks: Ranks) -> None:
+        self.trainer, self.config, self.ranks = trainer, config, ranks
         self.embeddings: Embeddings | None = None
         self._engine: Any = None
         self._encoder = _encoder(config, trainer.args.device)
 
-    def sample(self, step: int, progress: Callable[[int], Any]) -> list[Completion]:
+    def sample(self, prompts: Sequence[Prompt], step: int, progress: Callable[[int], Any]) -> list[Completion]:
         """The completions of the look at `step`; the samples of two looks are independent."""
         source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
         if self.config.backend == "vllm" and self._engine is None:
@@ -76,7 +76,7 @@ class Sampler:
         completions, self.embeddings = _sample(
             source,
             self.trainer.processing_class,
-            self.prompts,
+            prompts,
             self.config,
             look_seed(self.config, step),
             progress,

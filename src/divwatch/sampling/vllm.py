@@ -60,7 +60,9 @@ def _new_engine(trainer: Any, limit: int) -> Any:
     from importlib.util import find_spec
 
     if find_spec("vllm") is None:
-        raise DivwatchError("watch_backend vllm needs vLLM: pip install 'divwatch[vllm]', or use watch_backend transformers")
+        raise DivwatchError(
+            "watch_backend vllm needs vLLM: pip install 'divwatch[vllm]', or use watch_backend transformers"
+        )
     from trl.generation.vllm_generation import VLLMGeneration
 
     return VLLMGeneration(

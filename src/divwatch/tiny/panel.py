@@ -32,6 +32,5 @@ def verify(answer: str, reference: dict[str, Any] | str) -> Judgement:
     >>> verify("5 and 9.", {"task": "pair", "content": [14]})
     Judgement(correct=True, answer='5+9')
     """
-    if isinstance(reference, str):
-        reference = json.loads(reference)
-    return TASKS[reference["task"]].judge(answer, tuple(reference["content"]))
+    known = json.loads(reference) if isinstance(reference, str) else reference
+    return TASKS[known["task"]].judge(answer, tuple(known["content"]))
