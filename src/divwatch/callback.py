@@ -16,6 +16,7 @@ from divwatch.panel import choose, load_panel
 from divwatch.ranks import LookFailed, Ranks
 from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
+from divwatch.rollouts import watch_rollouts
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.terminal import bar_of, say
 from divwatch.tracking import LOGGED_GROUPS
@@ -58,6 +59,7 @@ class DiversityCallback(TrainerCallback):
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, name, self._candidates, mix) if self.ranks.main else None
         self._sampler = Sampler(trainer, self.config, self.ranks)
+        watch_rollouts(trainer, self.config, self._sampler.encoder)
         self._taken: set[int] = set()
         self._pace = Pace(self.config.max_overhead)
 

@@ -43,7 +43,7 @@ def decode(
 ) -> list[list[int]]:
     """New token ids of each row, its stop token included where it stopped.
 
-    prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit] random numbers.
+    prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit, TRIES] random numbers.
     limits:     [n] new tokens after which a row is cut, at most how.limit.
     still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
     any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done goes on with one
@@ -93,13 +93,15 @@ def _read(
     import torch
     from transformers import DynamicCache
 
+    from divwatch.sampling.cache import select_rows
+
     ids, mask = _left_padded(prompts, pad, device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     of = torch.tensor(owners, device=device)
-    cache.batch_select_indices(of)
+    select_rows(cache, of)
     return logits[of], mask[of], positions[:, -1:][of], cache
 
 

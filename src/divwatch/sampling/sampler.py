@@ -86,6 +86,15 @@ class Sampler:
         )
         return completions
 
+    def encoder(self) -> Any:
+        """The encoder on this rank's device, loaded where it is not there yet; None where no metric needs one."""
+        from divwatch.metrics.encoder import load_encoder
+        from divwatch.scoring import needs_encoder
+
+        if self._encoder is None and needs_encoder(self.config.metrics):
+            return load_encoder(self.config.encoder, device=str(self.trainer.args.device))
+        return self._encoder
+
     def _embed(self, completions: Sequence[Completion]) -> Embeddings:
         from divwatch.metrics.encoder import text_key
         from divwatch.verify.thinking import final_answer

@@ -1,0 +1,243 @@
+"""What a look costs before the run: seconds, memory and share of the training time, from counted operations and bytes.
+
+Sampling a batch of B rows is a prefill of its prompts, bound by arithmetic, and then one step a new token, bound by the
+reading of all weights and of the rows' keys and values, or by the launching of kernels where a step is shorter than
+that. docs/cost.md derives the formulas and holds them against measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from divwatch.errors import DivwatchError
+
+# Bytes a parameter of the training itself: bf16 weight and gradient; fp32 master weight and two moments.
+WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight."""
+
+    parameters: int
+    layers: int
+    token_bytes: int
+    vocabulary: int
+    weight_bytes: int = WEIGHT
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device reaches in practice.
+
+    flops: operations/s in matrix products; bandwidth: bytes/s from its memory; link: bytes/s between devices;
+    memory: bytes; layer_seconds: the least time that one layer of a decode step takes, its kernels being launched;
+    row_seconds: what a row of a batch costs a decode step beyond its bytes (the sampler, the attention's small products).
+    """
+
+    name: str
+    flops: float
+    bandwidth: float
+    link: float
+    memory: float
+    layer_seconds: float
+    row_seconds: float = 0.0
+
+
+# Published peaks (dense bf16, HBM, NVLink one way or PCIe) times what is commonly reached: half the arithmetic, 0.7 of
+# the memory and of the link. layer_seconds: eager PyTorch launches some 15 kernels a layer at about 30 us each.
+# Assumptions until `benchmarks/gpu.py` has run; pass --device here for measured figures of this machine.
+DEVICES = {
+    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3),
+    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3),
+    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3),
+    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """The look asked for: prompts x samples, tokens of a prompt and of a completion (its mean), and how often."""
+
+    prompts: int = 64
+    samples: int = 16
+    prompt_tokens: int = 300
+    new_tokens: int = 256
+    every: int = 100
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one look. seconds: what training waits; of it gather, prefill and decode; batches a rank; rows a batch.
+
+    train_bytes: weights, gradients and optimizer a device; look_bytes: what the look adds at its peak (gathered weights,
+    keys, values, logits). step_seconds: an optimizer step of the training; overhead: seconds / (seconds + every steps).
+    """
+
+    seconds: float
+    gather: float
+    prefill: float
+    decode: float
+    batches: int
+    rows: int
+    train_bytes: float
+    look_bytes: float
+    gathered: bool
+    step_seconds: float
+    overhead: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cost_of(
+    shape: Shape, device: Device, devices: int, look: Look, strategy: str = "ddp", step_tokens: int = 1_048_576
+) -> Cost:
+    """The cost of a look at a model on so many devices; `step_tokens`: tokens of an optimizer step, all devices together.
+
+    Raises DivwatchError where the model does not fit at all.
+    """
+    if strategy not in STRATEGIES:
+        raise DivwatchError(f"unknown strategy {strategy!r}: choose from {', '.join(STRATEGIES)}")
+    train = train_bytes(shape, devices, strategy)
+    sharded = strategy in ("zero3", "fsdp2") and devices > 1
+    whole = shape.parameters * shape.weight_bytes
+    free = device.memory - train
+    gathered = sharded and whole < 0.9 * free
+    room = free - (whole if gathered else 0)
+    width = look.prompt_tokens + look.new_tokens + 24 * shape.vocabulary // shape.token_bytes
+    if 0.5 * room < width * shape.token_bytes:
+        raise DivwatchError(
+            f"training takes {train / 1e9:.0f} of {device.memory / 1e9:.0f} GB a device ({strategy}), which leaves no room "
+            "for a look: use more devices, zero3 or fsdp2"
+        )
+    rows_here = math.ceil(look.prompts * look.samples / devices)
+    rows = min(rows_here, int(0.5 * room / (width * shape.token_bytes)))
+    batches = math.ceil(rows_here / rows)
+    gather = whole * (devices - 1) / devices / device.link if gathered else 0.0
+    prompts_here = math.ceil(rows_here / look.samples)
+    prefill = 2 * shape.parameters * prompts_here * look.prompt_tokens / device.flops
+    step = decode_step(shape, device, rows, look.prompt_tokens + look.new_tokens / 2)
+    if sharded and not gathered:  # weights come over the link at every token
+        step += whole * (devices - 1) / devices / device.link
+    decode = batches * look.new_tokens * step
+    seconds = gather + prefill + decode
+    # Forward and backward with activation checkpointing: 8 operations a parameter and token.
+    step_seconds = 8 * shape.parameters * step_tokens / devices / device.flops
+    look_bytes = rows * width * shape.token_bytes + (whole if gathered else 0)
+    overhead = seconds / (seconds + look.every * step_seconds)
+    return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds, overhead)
+
+
+def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
+    """Seconds of one decode step of `rows` rows with `tokens` tokens each in their cache."""
+    bytes_read = shape.parameters * shape.weight_bytes + rows * tokens * shape.token_bytes
+    arithmetic = 2 * shape.parameters * rows / device.flops
+    least = shape.layers * device.layer_seconds
+    return max(bytes_read / device.bandwidth, arithmetic, least) + rows * device.row_seconds
+
+
+def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
+    """Weights, gradients and optimizer state of full fine-tuning in bf16 with fp32 AdamW, on one device."""
+    parts = {
+        "ddp": WEIGHT + GRADIENT + OPTIMIZER,
+        "zero1": WEIGHT + GRADIENT + OPTIMIZER / devices,
+        "zero2": WEIGHT + (GRADIENT + OPTIMIZER) / devices,
+        "zero3": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
+        "fsdp2": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
+    }
+    return shape.parameters * parts[strategy]
+
+
+# Olmo 3's published shapes, for when no checkpoint is at hand: config fields of Olmo3Config.
+KNOWN: dict[str, dict[str, Any]] = {
+    "olmo3-7b": {"vocab_size": 100278, "num_key_value_heads": 32, "max_position_embeddings": 65536},
+    "olmo3-32b": {
+        "vocab_size": 100278,
+        "hidden_size": 5120,
+        "intermediate_size": 27648,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 65536,
+    },
+}
+
+
+def shape_of(model: str, dtype: str = "bfloat16") -> Shape:
+    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, Olmo3Config
+
+    try:
+        config = Olmo3Config(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DivwatchError(
+            f"model {model!r} has no config that can be read ({reason}): give a directory, a hub name, or {', '.join(KNOWN)}"
+        ) from None
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    from divwatch.sampling.memory import token_bytes
+
+    text = config.get_text_config()
+    parameters = sum(p.numel() for p in made.parameters())
+    weight = next(made.parameters()).element_size()
+    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight)
+
+
+def this_machine() -> Device:
+    """What this machine's CPU reaches, measured in a few seconds by the operations that a look is made of."""
+    import time
+
+    import psutil
+    import torch
+
+    def fastest(what: Any, times: int = 5) -> float:
+        found = []
+        for _ in range(times):
+            started = time.perf_counter()
+            what()
+            found.append(time.perf_counter() - started)
+        return min(found)
+
+    with torch.no_grad():
+        left, right = torch.randn(256, 1024), torch.randn(1024, 1024)
+        flops = 2 * 256 * 1024 * 1024 / fastest(lambda: left @ right)
+        big, vector = torch.randn(4096, 4096), torch.randn(1, 4096)
+        bandwidth = big.numel() * 4 / fastest(lambda: vector @ big)
+        layer, row = _measured_layer()
+    return Device("this CPU", flops, bandwidth, bandwidth, psutil.virtual_memory().total, layer, row)
+
+
+def _measured_layer() -> tuple[float, float]:
+    """(seconds of a layer of a tiny decode step, seconds that a row adds to a step), from two real decodes."""
+    import time
+
+    import torch
+    from transformers import Olmo3Config, Olmo3ForCausalLM
+
+    from divwatch.sampling.decode import Decoding, decode
+    from divwatch.sampling.nucleus import uniforms
+
+    config = Olmo3Config(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=1024, max_position_embeddings=512, eos_token_id=1,
+    )  # fmt: skip
+    model, tokens = Olmo3ForCausalLM(config).eval(), 24
+
+    def seconds(rows: int) -> float:
+        how = Decoding(1.0, 1.0, [1023], tokens)
+        noise = uniforms(0, [("probe", k) for k in range(rows)], tokens)
+        found = []
+        for _ in range(3):
+            started = time.perf_counter()
+            decode(model, [[5] * 16], [0] * rows, noise, [tokens] * rows, how, torch.device("cpu"))
+            found.append((time.perf_counter() - started) / tokens)
+        return min(found)
+
+    one, many = seconds(1), seconds(128)
+    return one / config.num_hidden_layers, max(0.0, (many - one) / 127)

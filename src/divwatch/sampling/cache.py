@@ -1,0 +1,97 @@
+"""Room for keys and values made ahead: transformers' cache copies all of them at every token, this one every CHUNK tokens.
+
+Profiled on a CPU (13 M parameters, 64 rows of 364 tokens), that copying was four fifths of a look.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+CHUNK = 64
+
+
+class _Roomy:
+    """Mixed into a dynamic layer: `keys` and `values` are views of larger tensors, into which new tokens are written."""
+
+    keys: Any
+    values: Any
+
+    def append(self, keys: Any, values: Any, kept: int | None) -> tuple[Any, Any]:
+        """Writes new states behind the last `kept` ones (None: all) and returns both together."""
+        new = keys.shape[-2]
+        if self._room < new:
+            self._make_room(max(CHUNK, new))
+        start, end = self._start, self._end + new
+        if kept is not None:
+            start = max(start, self._end - kept)
+        self._all_keys[:, :, self._end : end] = keys
+        self._all_values[:, :, self._end : end] = values
+        self._end = end
+        full = self._all_keys[:, :, start:end], self._all_values[:, :, start:end]
+        self._start = start if kept is None else max(start, end - kept)
+        self._view()
+        return full
+
+    @property
+    def _room(self) -> int:
+        return self._all_keys.shape[2] - self._end
+
+    def adopt(self, rows: Any) -> None:
+        """Takes the layer's states over, those of `rows` [n], with room behind them."""
+        self._start, self._end = 0, self.keys.shape[2]
+        self._all_keys, self._all_values = self.keys, self.values
+        self._make_room(CHUNK, rows)
+
+    def _make_room(self, room: int, rows: Any = None) -> None:
+        self._all_keys, self._all_values = (
+            self._moved(states, room, rows) for states in (self._all_keys, self._all_values)
+        )
+        self._start, self._end = 0, self._end - self._start
+        self._view()
+
+    def _moved(self, states: Any, room: int, rows: Any) -> Any:
+        held = states[:, :, self._start : self._end]
+        count = held.shape[0] if rows is None else len(rows)
+        moved = held.new_empty((count, held.shape[1], held.shape[2] + room, held.shape[3]))
+        moved[:, :, : held.shape[2]] = held if rows is None else held[rows]
+        return moved
+
+    def _view(self) -> None:
+        self.keys = self._all_keys[:, :, self._start : self._end]
+        self.values = self._all_values[:, :, self._start : self._end]
+
+    def batch_select_indices(self, indices: Any) -> None:
+        self._all_keys, self._all_values = self._all_keys[indices], self._all_values[indices]
+        self._view()
+
+
+class RoomyLayer(_Roomy, DynamicLayer):
+    """A layer that attends to everything."""
+
+    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return self.append(key_states, value_states, None)
+
+
+class RoomyWindowLayer(_Roomy, DynamicSlidingWindowLayer):
+    """A layer that attends to a window: it keeps one token less than the window, as transformers' own does."""
+
+    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        self.cumulative_length += key_states.shape[-2]
+        return self.append(key_states, value_states, self.sliding_window - 1)
+
+
+def select_rows(cache: Any, rows: Any) -> None:
+    """Keeps `rows` [n] of a filled DynamicCache, a row as often as it is named, and gives its plain layers room.
+
+    Layers of another kind (a hybrid's, say) go on as transformers has them.
+    """
+    for i, layer in enumerate(cache.layers):
+        roomy = {DynamicLayer: RoomyLayer, DynamicSlidingWindowLayer: RoomyWindowLayer}.get(type(layer))
+        if roomy is None or layer.keys is None or layer.keys.dim() != 4:
+            layer.batch_select_indices(rows)
+            continue
+        cache.layers[i] = roomy.__new__(roomy)
+        cache.layers[i].__dict__.update(layer.__dict__)
+        cache.layers[i].adopt(rows)

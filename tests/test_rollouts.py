@@ -1,0 +1,59 @@
+"""Rollouts of GRPO are looks for free: their diversity is logged from the reward hook, training is as it was."""
+
+import pytest
+from training import SETTINGS, grpo_trainer, right_answer, weights_hash
+
+import divwatch
+from divwatch.metrics.encoder import load_encoder
+from divwatch.rollouts import rollout_diversity, watch_rollouts
+
+
+def test_group_diversity_is_in_the_trainers_log_and_weights_are_those_of_an_unwatched_run(tmp_path):
+    hashes = []
+    for watched in (False, True):
+        trainer = grpo_trainer(tmp_path / str(watched), per_device_train_batch_size=32)
+        if watched:
+            divwatch.watch(trainer, every=3, **SETTINGS)
+        trainer.train()
+        hashes.append(weights_hash(trainer.model))
+    logged = [e for e in trainer.state.log_history if "rollouts/diversity/sbert" in e]
+    assert len(logged) == 3
+    assert all(0 < e["rollouts/diversity/sbert"] < 1 for e in logged)
+    assert any("rollouts/correct_diversity/sbert" in e for e in logged)
+    assert hashes[0] == hashes[1]
+    assert trainer.reward_func_names == ["right_answer"]
+
+
+def test_alike_groups_have_none_and_one_member_says_nothing():
+    encoder = load_encoder("minilm")
+    texts, prompts = ["a cat"] * 4 + ["a dog", "the price of gold rose"] + ["alone"], ["p"] * 4 + ["q"] * 2 + ["r"]
+    found = rollout_diversity(prompts[:4], texts[:4], [1.0] * 4, ["sbert"], encoder)
+    assert found["rollouts/diversity/sbert"] == pytest.approx(0, abs=1e-6)
+    assert found["rollouts/correct_diversity/sbert"] == pytest.approx(0, abs=1e-6)
+    mixed = rollout_diversity(prompts, texts, [1.0] * 4 + [0.0, None] + [1.0], ["sbert"], encoder)
+    alone = rollout_diversity(prompts[4:6], texts[4:6], [0.0, None], ["sbert"], encoder)
+    assert mixed["rollouts/diversity/sbert"] == pytest.approx(alone["rollouts/diversity/sbert"] / 2)
+    assert "rollouts/correct_diversity/sbert" not in alone
+    assert rollout_diversity(["r"], ["alone"], [1.0], ["sbert"], encoder) == {}
+
+
+def test_a_failing_measure_never_fails_the_reward(capsys):
+    class Trainer:
+        reward_funcs = [right_answer]
+
+    trainer = Trainer()
+
+    def no_encoder():
+        raise OSError("no weights")
+
+    assert watch_rollouts(trainer, divwatch.WatchConfig(), no_encoder)
+    reference = '{"task": "pair", "content": [14]}'
+    logged = []
+    for _ in range(2):
+        rewards = trainer.reward_funcs[0](
+            prompts=["p"], completions=[[{"role": "assistant", "content": "5 and 9."}]], reference=[reference],
+            log_metric=lambda *a: logged.append(a),
+        )  # fmt: skip
+        assert rewards == [1.0]
+    assert not logged
+    assert capsys.readouterr().out.count("not watched any more: OSError: no weights") == 1
