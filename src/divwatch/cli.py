@@ -12,8 +12,10 @@ from typing import Annotated, Optional
 import typer
 
 from divwatch.errors import DivwatchError
+from divwatch.mixes.command import app as mix_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
+app.add_typer(mix_app, name="mix")
 
 
 def _version(asked: bool) -> None:

@@ -66,6 +66,7 @@ class Mix:
     kind: str
     parts: tuple[Part, ...]
     sources: tuple[Source, ...] = ()
+    total: int | None = None
     tokens: int | None = None
     title: str = ""
     notes: tuple[str, ...] = ()
@@ -73,7 +74,9 @@ class Mix:
 
     @property
     def rows(self) -> int | None:
-        """Published rows in all, None where a source's are not known."""
+        """Published rows in all; None where neither they nor those of every source are known."""
+        if self.total is not None:
+            return self.total
         known = [s.rows for s in self.sources if s.rows is not None]
         return sum(known) if known and len(known) == len(self.sources) else None
 
@@ -117,7 +120,7 @@ def read(path: Path) -> Mix:
         raise DivwatchError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from None
     if not isinstance(told, dict) or not isinstance(told.get("parts"), list) or not told["parts"]:
         raise DivwatchError(f"{path} has no 'parts': list at least one with hub, file or mix")
-    _known(path, told, "name kind parts sources tokens title notes weight drop only rows repeat")
+    _known(path, told, "name kind parts sources total tokens title notes weight drop only rows repeat")
     if told.get("kind") not in KINDS:
         raise DivwatchError(f"{path} has kind {told.get('kind')!r}: choose from {', '.join(KINDS)}")
     parts: list[Part] = []
@@ -137,6 +140,7 @@ def read(path: Path) -> Mix:
         kind=told["kind"],
         parts=tuple(parts),
         sources=tuple(sources),
+        total=told.get("total"),
         tokens=told.get("tokens"),
         title=told.get("title", ""),
         notes=tuple(told.get("notes") or ()),

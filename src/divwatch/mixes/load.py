@@ -26,7 +26,7 @@ from divwatch.mixes.definition import Mix, Part, check_sources, find, with_selec
 from divwatch.mixes.draw import Selection, choose
 from divwatch.mixes.limit import Limit
 from divwatch.mixes.report import MixReport
-from divwatch.mixes.rows import Place, find_rows, iterate
+from divwatch.mixes.rows import Place, brief, find_rows, iterate
 
 
 def load_mix(
@@ -111,15 +111,12 @@ def _json(name: str) -> tuple[Any, dict[str, Any]]:
     from datasets import Dataset
 
     place = find_rows(Part(file=Path(name)), None)
-    try:
-        dataset = Dataset.from_json(name)
-    except Exception as error:  # the reader has its own error for each way to be wrong
-        raise DivwatchError(
-            f"{name} is not JSON lines ({str(error).splitlines()[0]}): write one object a line"
-        ) from None
-    if len(dataset) == 0:
+    if next(iterate(place), None) is None:
         raise DivwatchError(f"{name} has no rows: write at least one JSON object")
-    return dataset, place.describe()
+    try:
+        return Dataset.from_json(name), place.describe()
+    except Exception as error:  # the reader has its own error for each way to be wrong
+        raise DivwatchError(f"{name} is not JSON lines of one form ({brief(error)}): mend it") from None
 
 
 def _kind_of(columns: list[str]) -> str | None:

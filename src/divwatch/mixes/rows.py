@@ -95,6 +95,11 @@ def _hub_rows(place: Place) -> Iterator[dict[str, Any]]:
 
 def _unreachable(part: Part, error: Exception) -> DivwatchError:
     at = f" at revision {part.revision}" if part.revision else ""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
     mend = f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
-    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({type(error).__name__}: {reason[:120]}): {mend}")
+    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({brief(error)}): {mend}")
+
+
+def brief(error: Exception) -> str:
+    """An error of another library in one short line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
