@@ -302,3 +302,30 @@ def test_a_wrong_yaml_is_one_line(text, says, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert says in said(load_mix, str(path))
+
+
+def test_two_ranks_share_one_prepared_copy(data, tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "rank.py"
+    script.write_text(
+        "import sys\nfrom accelerate import PartialState\nstate = PartialState(cpu=True)\n"
+        "from divwatch.mixes import Selection, load_mix\n"
+        "dataset, report = load_mix('instruct_sft', 5, selection=Selection(rows=20), local_data=sys.argv[1])\n"
+        "print('rank', state.process_index, len(dataset), report.taken"
+        ", hash(tuple(m[1]['content'] for m in dataset['messages'])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), str(data)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "PYTHONHASHSEED": "0"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = sorted(line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert [rank[1] for rank in ranks] == ["0", "1"]
+    assert ranks[0][2] == ranks[1][2]
+    assert ranks[0][2].startswith("20 20")
+    assert len(list((tmp_path / "cache/divwatch").iterdir())) == 1

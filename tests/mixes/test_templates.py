@@ -17,23 +17,9 @@ DATA = os.environ.get("DIVWATCH_TEST_DATA")
 real_rows = pytest.mark.skipif(DATA is None, reason="DIVWATCH_TEST_DATA names no folder of recorded rows")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    """A byte-level BPE with Olmo's turn marks: every text has tokens, `<think>` is several, as in Olmo 3's."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from tokenizers.decoders import ByteLevel
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>", "<functions>", "</functions>"]
-    special += ["<function_calls>", "</function_calls>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    made.train_from_iterator([m["content"] or "" for c in CONVERSATIONS.values() for m in c], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", pad_token="<|pad|>")
+@pytest.fixture
+def tokenizer(olmo_tokenizer):
+    return olmo_tokenizer
 
 
 @pytest.mark.parametrize("name", names())
