@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.mixes import adapters
-from divwatch.mixes.adapters import Dropped, preference, reference_of, reinforcement, supervised
+from divwatch.mixes.adapters import Dropped, preference, prompt_of, reference_of, reinforcement, supervised
 
 
 def user(text="Why is the sky blue?", **more):
@@ -140,7 +140,7 @@ def rl(**changes):
 
 def test_the_role_prefix_goes_and_lists_of_one_are_opened():
     made, mended = adapt(reinforcement, rl())
-    assert made == {"prompt": [user("What is 2 + 3?")], "dataset": "math", "reference": "5"}
+    assert made == {"prompt": [user("What is 2 + 3?")], "dataset": "math", "verifier": "math", "reference": '"5"'}
     assert mended == [adapters.ROLE_PREFIX]
     assert adapt(reinforcement, rl(dataset="math", ground_truth="5"))[0] == made
 
@@ -193,14 +193,24 @@ def test_no_line_of_the_package_can_unpickle():
         assert "pickle.load" not in path.read_text()
 
 
-def test_references_by_verifier():
+def test_references_are_what_the_verifiers_take():
     tests = [{"input": "1\n", "output": "2\n"}]
-    assert json.loads(reference_of("code_stdio", json.dumps(tests))) == tests
+    assert reference_of("code_stdio", json.dumps(tests)) == tests
+    assert reference_of("code", json.dumps(["assert f(1) == 2"])) == {"test_list": ["assert f(1) == 2"]}
     constraints = "[{'instruction_id': ['keywords:frequency'], 'kwargs': [{'keyword': 'a', 'frequency': None}]}]"
-    assert json.loads(reference_of("ifeval", constraints)) == {
+    made, _ = adapt(reinforcement, rl(dataset=["ifeval"], ground_truth=[constraints]))
+    prompt = prompt_of(made, "row-7")
+    assert (prompt.id, prompt.task, prompt.verifier, prompt.text) == ("row-7", "ifeval", "ifeval", "What is 2 + 3?")
+    assert prompt.reference == {
+        "prompt": "What is 2 + 3?",
         "instruction_id_list": ["keywords:frequency"],
         "kwargs": [{"keyword": "a"}],
     }
+    assert prompt_of(adapt(reinforcement, rl())[0], "x").reference == "5"
+    for name, verifier, reference in (("general-quality", "judge", None), ("general-quality_ref", "judge", "5")):
+        prompt = prompt_of(adapt(reinforcement, rl(dataset=[name]))[0], "x")
+        assert (prompt.verifier, prompt.reference) == (verifier, reference)
+    assert adapt(reinforcement, rl(dataset=["new"]))[0]["verifier"] is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from divwatch.records import Prompt
+
 Row = dict[str, Any]
 Noted = Callable[[str], None]
 Adapter = Callable[[Row, Noted], Row]
@@ -83,8 +85,19 @@ def preference(row: Row, noted: Noted) -> Row:
     return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
 
 
+# What judges the rows of each value of `dataset`: names of divwatch.verify. Programs that read and write have no verifier.
+VERIFIERS = {
+    "math": "math",
+    "code": "mbpp",
+    "code_stdio": None,
+    "ifeval": "ifeval",
+    "general-quality": "judge",
+    "general-quality_ref": "judge",
+}
+
+
 def reinforcement(row: Row, noted: Noted) -> Row:
-    """RL: the prompt as messages, the verifier's name in `dataset`, and `reference`, a text that it reads.
+    """RL: the prompt as messages, `dataset`, the name of the `verifier` and, as JSON, the `reference` that it compares with.
 
     `prompt` is a string of turns, each after its role ('user: ...'); `ground_truth` and `dataset` are lists of one.
     """
@@ -96,24 +109,46 @@ def reinforcement(row: Row, noted: Noted) -> Row:
     names, truths = _listed(row.get("dataset")), _listed(row.get("ground_truth"))
     if len(names) != 1 or len(truths) != 1 or not isinstance(names[0], str):
         raise Dropped(SEVERAL_VERIFIERS if len(names) > 1 else NO_REFERENCE)
-    return {"prompt": messages, "dataset": names[0], "reference": reference_of(names[0], truths[0])}
+    reference = reference_of(names[0], truths[0], messages[-1]["content"])
+    return {
+        "prompt": messages,
+        "dataset": names[0],
+        "verifier": VERIFIERS.get(names[0]),
+        "reference": json.dumps(reference),
+    }
 
 
-def reference_of(dataset: str, ground_truth: Any) -> str:
-    """The ground truth as JSON where it is structured, as the bare text where it is a text.
+def reference_of(dataset: str, ground_truth: Any, prompt: str = "") -> Any:
+    """The ground truth in the form that the verifier takes. Raises Dropped where it cannot be read.
 
-    >>> reference_of("ifeval", "[{'instruction_id': ['detectable_format:title'], 'kwargs': [None]}]")
-    '{"instruction_id_list": ["detectable_format:title"], "kwargs": [{}]}'
     >>> reference_of("code", '["assert f(1) == 2"]')
-    '["assert f(1) == 2"]'
+    {'test_list': ['assert f(1) == 2']}
+    >>> reference_of("ifeval", "[{'instruction_id': ['detectable_format:title'], 'kwargs': [None]}]", "Write.")
+    {'prompt': 'Write.', 'instruction_id_list': ['detectable_format:title'], 'kwargs': [{}]}
     """
     if dataset == "ifeval":
-        return _constraints(ground_truth)
-    if dataset in ("code", "code_stdio"):
+        return {"prompt": prompt, **_constraints(ground_truth)}
+    if dataset == "code":
+        return {"test_list": _tests(ground_truth)}
+    if dataset == "code_stdio":
         return _tests(ground_truth)
-    if not isinstance(ground_truth, (str, int, float)):
+    if dataset == "general-quality":
+        return None  # what stands there is no answer to compare with
+    if isinstance(ground_truth, bool) or not isinstance(ground_truth, (str, int, float)):
         raise Dropped(NO_REFERENCE)
     return str(ground_truth)
+
+
+def prompt_of(row: Row, id: str) -> Prompt:
+    """An adapted RL row as what a verifier judges by: prompt, verifier and reference."""
+    return Prompt(
+        id=id,
+        task=row["dataset"],
+        text=row["prompt"][-1]["content"],
+        messages=row["prompt"],
+        reference=json.loads(row["reference"]),
+        verifier=row["verifier"],
+    )
 
 
 ADAPTERS: dict[str, Adapter] = {"sft": supervised, "preference": preference, "rl": reinforcement}
@@ -165,7 +200,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _constraints(text: Any) -> str:
+def _constraints(text: Any) -> dict[str, Any]:
     """IFEval's constraints: a Python literal in the data, IFEval's own names and no empty arguments here."""
     import ast
 
@@ -179,11 +214,11 @@ def _constraints(text: Any) -> str:
     if len(names) != len(arguments) or not names:
         raise Dropped(NO_REFERENCE)
     kept = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
-    return json.dumps({"instruction_id_list": names, "kwargs": kept})
+    return {"instruction_id_list": names, "kwargs": kept}
 
 
-def _tests(text: Any) -> str:
-    """Test cases as JSON: assert statements, or {"input", "output"} for programs that read and write.
+def _tests(text: Any) -> list[Any]:
+    """Test cases: assert statements, or {"input", "output"} for programs that read and write.
 
     Some rows hold base64 of a zlib stream of a pickle instead. A pickle can run code when it is read, so these are dropped.
     """
@@ -193,7 +228,7 @@ def _tests(text: Any) -> str:
         raise Dropped(PICKLED if _is_compressed(text) else NO_REFERENCE) from None
     if not isinstance(tests, list) or not tests:
         raise Dropped(NO_REFERENCE)
-    return json.dumps(tests)
+    return tests
 
 
 def _is_compressed(text: str) -> bool:

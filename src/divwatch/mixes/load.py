@@ -242,7 +242,7 @@ def features(kind: str) -> Any:
     columns: dict[str, Any] = {
         "sft": {"messages": List({**turn, "functions": text, "function_calls": text})},
         "preference": {"prompt": List(turn), "chosen": List(turn), "rejected": List(turn)},
-        "rl": {"prompt": List(turn), "dataset": text, "reference": text},
+        "rl": {"prompt": List(turn), "dataset": text, "verifier": text, "reference": text},
     }[kind]
     return Features({**columns, "source": text})
 
