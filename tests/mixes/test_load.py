@@ -94,21 +94,30 @@ def test_counts_on_the_released_rows(name, read, kept, dropped):
     assert not unlisted
 
 
+# What each source loses of the recorded rows, by the data's own columns.
+LOST = {
+    "think_sft": ({}, ["dataset_source"]),
+    "instruct_sft": ({"Tool Use": 2}, ["source_dataset"]),
+    "think_dpo": ({}, ["dataset_source"]),
+    "instruct_dpo": (
+        {"Delta learning": 1, "GPT-judged": 1, "Self-talk": 5, "Synthetic context": 5},
+        ["preference_type"],
+    ),
+    "think_rl": ({"SYNTHETIC-2": 4}, ["original_dataset"]),
+    "instruct_rl": ({}, ["original_dataset", "dataset_source"]),
+}
+
+
 @real_rows
-def test_released_rows_source_by_source():
-    """Read and kept rows of each source, counted here from the raw file by its own columns."""
-    for name, column in (
-        ("instruct_sft", "source_dataset"),
-        ("think_dpo", "dataset_source"),
-        ("think_sft", "dataset_source"),
-    ):
-        mix = find(name)
-        with open(f"{DATA}/dolci/{name}.jsonl") as lines:
-            raw = Counter(mix.source_of(json.loads(line)[column]) for line in lines)
-        _, report = load_mix(name, local_data=f"{DATA}/dolci")
-        assert {n: s.read for n, s in report.sources.items()} == raw
-        lost = {n: s.read - s.taken for n, s in report.sources.items() if s.read != s.taken}
-        assert lost == ({"Tool Use": 2} if name == "instruct_sft" else {})
+@pytest.mark.parametrize("name", LOST)
+def test_released_rows_source_by_source(name):
+    """Read and kept rows of each source, counted here from the raw file."""
+    mix, (lost, columns) = find(name), LOST[name]
+    with open(f"{DATA}/dolci/{name}.jsonl") as lines:
+        told = [next(row[c] for c in columns if row[c]) for row in map(json.loads, lines)]
+    _, report = load_mix(name, local_data=f"{DATA}/dolci")
+    assert {n: s.read for n, s in report.sources.items()} == Counter(mix.source_of(value) for value in told)
+    assert {n: s.read - s.taken for n, s in report.sources.items() if s.read != s.taken} == lost
 
 
 @real_rows
@@ -304,10 +313,38 @@ def test_a_wrong_yaml_is_one_line(text, says, tmp_path):
     assert says in said(load_mix, str(path))
 
 
-def test_two_ranks_share_one_prepared_copy(data, tmp_path):
+def run_two_ranks(script, *arguments, cache):
     import subprocess
     import sys
 
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        *map(str, arguments),
+    ]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache), "PYTHONHASHSEED": "0"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_a_mistake_that_shows_while_preparing_ends_every_rank_in_one_line(data, tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(
+        "import sys\nfrom accelerate import PartialState\nPartialState(cpu=True)\n"
+        "from divwatch import recipe\nfrom divwatch.mixes import Selection, load_mix\n"
+        "recipe.run(lambda: load_mix('instruct_sft', selection=Selection(only=('CoCoNot',)), local_data=sys.argv[1]))\n"
+    )
+    done = run_two_ranks(script, data, cache=tmp_path / "cache")
+    assert done.returncode != 0
+    assert "error: mix 'instruct_sft' leaves no rows to train on" in done.stderr
+    assert "_goes_first" not in done.stderr  # no rank was left in a barrier
+    assert "[rank1]: Traceback" not in done.stderr
+
+
+def test_two_ranks_share_one_prepared_copy(data, tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(
         "import sys\nfrom accelerate import PartialState\nstate = PartialState(cpu=True)\n"
@@ -316,13 +353,7 @@ def test_two_ranks_share_one_prepared_copy(data, tmp_path):
         "print('rank', state.process_index, len(dataset), report.taken"
         ", hash(tuple(m[1]['content'] for m in dataset['messages'])))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), str(data)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "PYTHONHASHSEED": "0"},
-    )
+    done = run_two_ranks(script, data, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr[-2000:]
     ranks = sorted(line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("rank"))
     assert [rank[1] for rank in ranks] == ["0", "1"]

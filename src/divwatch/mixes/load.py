@@ -1,7 +1,7 @@
 """A mix made into a training set: rows read, adapted, drawn and written once to disk, with a report of what became of them.
 
 Where whole sources are taken, one pass over the rows is enough. A draw of fewer or more rows takes two: the first counts the
-usable rows of each source, the second writes the chosen ones. Memory holds one number a row and no texts; disk holds the
+usable rows of each source, the second writes the chosen ones. Memory holds some 50 bytes a row and no texts; disk holds the
 chosen rows. So `mix_rows` on the 36 GB of Think SFT reads them twice from the hub, and keeps only what was drawn.
 
 The result lies in the datasets cache under a key of everything it depends on, so that one rank a node prepares it, the others
@@ -270,21 +270,34 @@ def _prepared(key: str, write: Callable[[Path], MixReport]) -> tuple[Any, MixRep
     from datasets import Dataset, config
 
     folder = Path(config.HF_DATASETS_CACHE) / "divwatch" / key
-    with PartialState().local_main_process_first():
-        if not (folder / "report.json").is_file():
-            draft = folder.with_name(f"{key}.{os.getpid()}")
+    problem: DivwatchError | None = None
+    state = PartialState()
+    with state.local_main_process_first():
+        if state.is_local_main_process and not (folder / "report.json").is_file():
             try:
-                draft.mkdir(parents=True)
-                (draft / "report.json").write_text(json.dumps(write(draft).as_dict()))
-                _appear(draft, folder)
-            except OSError as error:
-                raise DivwatchError(
-                    f"cannot write {folder.parent} ({error.strerror}): set HF_DATASETS_CACHE to a folder with room"
-                ) from None
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                _prepare(folder, write)
+            except DivwatchError as error:  # raised below, so that the other ranks do not wait for this one
+                problem = error
+    if problem is not None:
+        raise problem
+    if not (folder / "report.json").is_file():
+        raise DivwatchError("the mix could not be prepared: the first process of this machine says why")
     report = MixReport.from_dict(json.loads((folder / "report.json").read_text()))
     return Dataset.from_file(str(folder / "rows.arrow")), report
+
+
+def _prepare(folder: Path, write: Callable[[Path], MixReport]) -> None:
+    draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        (draft / "report.json").write_text(json.dumps(write(draft).as_dict()))
+        _appear(draft, folder)
+    except OSError as error:
+        raise DivwatchError(
+            f"cannot write {folder.parent} ({error.strerror}): set HF_DATASETS_CACHE to a folder with room"
+        ) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _appear(draft: Path, folder: Path) -> None:
