@@ -58,10 +58,12 @@ def load(tmp_path, endpoint, name="instruct_sft", local="", draw=0):
 
 
 def test_a_streamed_draw_is_the_local_draw_and_the_commit_is_recorded(hub, rows, tmp_path):
-    places, streamed = load(tmp_path, hub.url, draw=12)
+    mix = tmp_path / "unpinned.yaml"
+    mix.write_text(f"kind: sft\nparts:\n  - {{hub: {NAME}, local: instruct_sft.jsonl, columns: [source_dataset]}}\n")
+    places, streamed = load(tmp_path, hub.url, name=str(mix), draw=12)
     assert places == [{"hub": NAME, "revision": None, "commit": COMMIT, "split": "train"}]
     (tmp_path / "instruct_sft.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert streamed == load(tmp_path, hub.url, local=str(tmp_path), draw=12)[1]
+    assert streamed == load(tmp_path, hub.url, name=str(mix), local=str(tmp_path), draw=12)[1]
     assert len(streamed) == 12
     read = [path for path in hub.asked if path.endswith(".parquet")]
     assert read
@@ -82,5 +84,6 @@ def test_a_pinned_revision_is_asked_for_and_a_wrong_one_is_one_line(hub, tmp_pat
 
 def test_a_hub_that_is_not_there_is_one_line(tmp_path):
     said = load(tmp_path, "http://127.0.0.1:9")
-    assert said.startswith(f"hub set {NAME} cannot be read (")
+    assert said.startswith(f"hub set {NAME} at revision ")
+    assert " cannot be read (" in said
     assert said.endswith("put instruct_sft.jsonl into a folder and give it as local_data")

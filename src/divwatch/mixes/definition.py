@@ -57,7 +57,6 @@ class Part:
     source: str | None = None
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fill: Mapping[str, str] = field(default_factory=dict)
-    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def read(path: Path) -> Mix:
     parts: list[Part] = []
     sources = [_source(path, name, value) for name, value in (told.get("sources") or {}).items()]
     for part in told["parts"]:
-        _known(path, part, "mix hub revision split local file source columns pattern keep fill large")
+        _known(path, part, "mix hub revision split local file source columns pattern keep fill")
         if "mix" in part:
             other = find(part["mix"])
             if other.kind != told["kind"]:
@@ -223,7 +222,6 @@ def _part(path: Path, told: dict[str, Any]) -> Part:
         source=told.get("source") or (Path(told["file"]).stem if "file" in told and not columns else None),
         keep={column: tuple(values) for column, values in (told.get("keep") or {}).items()},
         fill=told.get("fill") or {},
-        large=bool(told.get("large", False)),
     )
 
 

@@ -95,7 +95,8 @@ def _hub_rows(place: Place) -> Iterator[dict[str, Any]]:
 
 def _unreachable(part: Part, error: Exception) -> DivwatchError:
     at = f" at revision {part.revision}" if part.revision else ""
-    mend = f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
+    mend = "mend the revision, or " if part.revision else ""
+    mend += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
     return DivwatchError(f"hub set {part.hub}{at} cannot be read ({brief(error)}): {mend}")
 
 
