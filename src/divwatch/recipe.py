@@ -57,9 +57,16 @@ def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
     from divwatch.mixes.templates import chat_template
 
     template = chat_template(mixing.chat_template) if mixing.chat_template else None
-    tokenizer = AutoTokenizer.from_pretrained(
-        model.model_name_or_path, revision=model.model_revision, trust_remote_code=training.trust_remote_code
-    )
+    name = model.model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=model.model_revision, trust_remote_code=training.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise DivwatchError(
+            f"the tokenizer of {name!r} cannot be loaded ({_first_line(error)[:120]}): "
+            "give a directory that holds one, or a hub name that can be reached"
+        ) from None
     tokenizer.chat_template = template or tokenizer.chat_template
     return tokenizer
 

@@ -95,7 +95,7 @@ def test_the_stages_are_all_there():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
-def test_every_setting_exists(path):
+def test_every_setting_exists_and_they_fit_together(path, tmp_path):
     from trl import DPOConfig, GRPOConfig, ModelConfig, SFTConfig
 
     trainer = {"sft": SFTConfig, "dpo": DPOConfig, "rl": GRPOConfig}[stage_of(path)]
@@ -104,6 +104,9 @@ def test_every_setting_exists(path):
     }
     settings = read(path)
     assert set(settings) <= known
+    mine = {f.name for f in dataclasses.fields(trainer)}
+    on_cpu = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
+    trainer(**{name: value for name, value in settings.items() if name in mine} | on_cpu)
     kinds = {"sft": "sft", "dpo": "preference", "rl": "rl"}
     assert find(settings["mix"]).kind == kinds[stage_of(path)]
     assert settings["chat_template"] in names()

@@ -53,6 +53,17 @@ def test_a_mistake_is_one_line(recipe_file, arguments, says, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_model_that_cannot_be_reached_is_one_line(tmp_path):
+    from types import SimpleNamespace
+
+    training = SimpleNamespace(trust_remote_code=False)
+    for name in ("allenai/Olmo-3-1025-7B", str(tmp_path)):
+        model = SimpleNamespace(model_name_or_path=name, model_revision="main")
+        with pytest.raises(DivwatchError, match="cannot be loaded") as error:
+            recipe.load_tokenizer(recipe.MixArguments(), training, model)
+        assert "\n" not in str(error.value)
+
+
 def test_the_report_can_be_stored_and_read_back(tmp_path):
     from divwatch.mixes import MixReport, load_mix
 
