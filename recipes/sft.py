@@ -10,7 +10,6 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from divwatch import DiversityCallback, WatchConfig, recipe
 from divwatch.config import WatchArguments
-from divwatch.mixes import load_mix
 
 
 def main() -> None:
@@ -19,10 +18,13 @@ def main() -> None:
     )
     watch_config = WatchConfig.from_arguments(watching)
     training.model_init_kwargs = recipe.prepare(training, model, watch_config, stage="sft")
+    tokenizer = recipe.load_tokenizer(mixing, training, model)
+    dataset, _report = recipe.load_data(mixing, training, "sft", tokenizer)
     trainer = SFTTrainer(
         model=model.model_name_or_path,
         args=training,
-        train_dataset=load_mix(mixing.mix, training.data_seed or training.seed, mixing.mix_rows),
+        train_dataset=dataset,
+        processing_class=tokenizer,
         peft_config=recipe.peft_config(model),
     )
     trainer.add_callback(DiversityCallback(trainer, watch_config, mix=mixing.mix))

@@ -19,9 +19,105 @@ class MixArguments:
     """Which data a recipe trains on."""
 
     mix: Optional[str] = field(
-        default=None, metadata={"help": "Training data: a mix (tiny/instruct_sft) or a JSONL file in TRL's format."}
+        default=None,
+        metadata={
+            "help": "Training data: a mix by name (see divwatch mix list), a YAML file, or TRL rows in a JSONL file."
+        },
     )
-    mix_rows: Optional[int] = field(default=None, metadata={"help": "Keep only so many rows."})
+    local_data: Optional[str] = field(
+        default=None,
+        metadata={"help": "Folder with instruct_sft.jsonl, think_dpo.jsonl, ..., read in place of the hub sets."},
+    )
+    mix_rows: Optional[int] = field(
+        default=None, metadata={"help": "Draw so many rows in all; the sources keep their shares."}
+    )
+    mix_drop: Optional[list[str]] = field(default=None, metadata={"help": "Sources to leave out."})
+    mix_only: Optional[list[str]] = field(default=None, metadata={"help": "The only sources to keep."})
+    mix_weight: Optional[list[str]] = field(
+        default=None, metadata={"help": "SOURCE=FACTOR: that source with FACTOR times its rows ('FLAN=0.5')."}
+    )
+    mix_repeat: bool = field(
+        default=False, metadata={"help": "Let rows occur more than once where a source has too few of them."}
+    )
+    mix_max_prompt: Optional[int] = field(
+        default=None, metadata={"help": "Drop rows whose prompt has more tokens. Default: those that fill max_length."}
+    )
+    chat_template: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "Chat template to train with: olmo3_think_sft, ... or a .jinja file. Default: the checkpoint's."
+        },
+    )
+
+
+def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
+    """The checkpoint's tokenizer, with the chat template that was asked for."""
+    from transformers import AutoTokenizer
+
+    from divwatch.mixes.templates import chat_template
+
+    template = chat_template(mixing.chat_template) if mixing.chat_template else None
+    name = model.model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=model.model_revision, trust_remote_code=training.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise DivwatchError(
+            f"the tokenizer of {name!r} cannot be loaded ({_first_line(error)[:120]}): "
+            "give a directory that holds one, or a hub name that can be reached"
+        ) from None
+    tokenizer.chat_template = template or tokenizer.chat_template
+    return tokenizer
+
+
+def load_data(mixing: MixArguments, training: Any, kind: str, tokenizer: Any) -> tuple[Any, Any]:
+    """(dataset, MixReport) of the mix that was asked for; the main process says what was dropped and mended."""
+    from accelerate import PartialState
+
+    from divwatch.mixes import load_mix
+    from divwatch.mixes.limit import Limit
+
+    if not mixing.mix:
+        raise DivwatchError("no training data: give --mix a name (divwatch mix list) or a file")
+    limit = Limit(tokenizer, mixing.mix_max_prompt or getattr(training, "max_length", None))
+    dataset, report = load_mix(
+        mixing.mix,
+        training.data_seed or training.seed,
+        selection=selection(mixing),
+        local_data=mixing.local_data,
+        kind=kind,
+        limit=limit,
+    )
+    if PartialState().is_main_process:
+        print("\n".join(report.lines()), flush=True)
+    return dataset, report
+
+
+def selection(mixing: MixArguments) -> Any:
+    """The mix arithmetic of the command line as a `Selection`."""
+    from divwatch.mixes import Selection
+
+    weight = {}
+    for told in mixing.mix_weight or []:
+        source, _, factor = told.rpartition("=")
+        try:
+            weight[source.strip()] = float(factor)
+        except ValueError:
+            source = ""
+        if not source or not 0 <= weight[source.strip()] < float("inf"):
+            raise DivwatchError(
+                f"mix_weight {told!r} is no weight: write SOURCE=FACTOR with a factor from 0, as 'FLAN=0.5'"
+            )
+    if mixing.mix_rows is not None and mixing.mix_rows < 1:
+        raise DivwatchError(f"mix_rows is {mixing.mix_rows}: give a whole number of at least 1")
+    return Selection(
+        weight=weight,
+        only=tuple(mixing.mix_only or ()),
+        drop=tuple(mixing.mix_drop or ()),
+        rows=mixing.mix_rows,
+        repeat=mixing.mix_repeat,
+    )
 
 
 def parse(kinds: Sequence[Any], default_config: str) -> tuple[Any, ...]:

@@ -1,28 +1,12 @@
-"""Training data by name: `tiny/...` mixes of the embedded world, or a JSONL file in one of TRL's own formats."""
+"""Training data by name: the Olmo 3 mixes, one's own in YAML, the embedded world's (`tiny/...`), or a JSONL file.
 
-from __future__ import annotations
+    dataset, report = load_mix("instruct_sft", selection=Selection(rows=100_000, drop=("FLAN",)))
 
-from pathlib import Path
-from typing import Any
+`definition` says what a mix is, `rows` reads, `adapters` makes TRL's rows, `draw` selects, `load` puts them together.
+"""
 
-from divwatch.errors import DivwatchError
+from divwatch.mixes.draw import Selection
+from divwatch.mixes.load import load_mix
+from divwatch.mixes.report import MixReport
 
-
-def load_mix(name: str, seed: int = 0, rows: int | None = None) -> Any:
-    """A `datasets.Dataset` of the mix, shuffled by seed; `rows` keeps the first so many (so draws are nested)."""
-    from datasets import Dataset
-
-    if name.startswith("tiny/"):
-        from divwatch.tiny import mixes
-
-        short = name.removeprefix("tiny/")
-        if short not in mixes.MIXES:
-            raise DivwatchError(f"unknown mix {name!r}: choose from {', '.join('tiny/' + m for m in mixes.MIXES)}")
-        dataset = Dataset.from_list(list(mixes.rows(short, seed)))
-    elif Path(name).is_file():
-        dataset = Dataset.from_json(name)
-    else:
-        raise DivwatchError(f"mix {name!r} is neither a known mix (tiny/...) nor a JSONL file")
-    if rows is not None and rows > len(dataset):
-        raise DivwatchError(f"mix {name!r} has {len(dataset)} rows, {rows} were asked for: lower mix_rows")
-    return dataset if rows is None else dataset.select(range(rows))
+__all__ = ["MixReport", "Selection", "load_mix"]

@@ -1,0 +1,70 @@
+"""What became of a mix's rows: read, dropped and mended by reason, trained on; source by source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class SourceReport:
+    """`read` = rows of the source seen, `usable` = read less dropped, `taken` = rows in the training set."""
+
+    read: int = 0
+    usable: int = 0
+    taken: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    mended: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def mend(self, what: str) -> None:
+        self.mended[what] = self.mended.get(what, 0) + 1
+
+
+@dataclass
+class MixReport:
+    """Goes into run.json through `as_dict`; `lines` is what a recipe prints."""
+
+    name: str
+    kind: str
+    seed: int
+    places: list[dict[str, Any]] = field(default_factory=list)
+    selection: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, SourceReport] = field(default_factory=dict)
+
+    def of(self, source: str) -> SourceReport:
+        return self.sources.setdefault(source, SourceReport())
+
+    @property
+    def taken(self) -> int:
+        return sum(s.taken for s in self.sources.values())
+
+    def total(self, what: str) -> Counter[str]:
+        """Counts by reason over all sources: `dropped` or `mended`."""
+        counts: Counter[str] = Counter()
+        for source in self.sources.values():
+            counts.update(getattr(source, what))
+        return counts
+
+    def lines(self) -> list[str]:
+        """One line for the whole, one for each reason of a loss or a mend, with the sources it struck."""
+        read = sum(s.read for s in self.sources.values())
+        used = sum(s.taken > 0 for s in self.sources.values())
+        lines = [f"mix {self.name}: {self.taken:,} rows of {used} sources ({read:,} read)"]
+        for what in ("dropped", "mended"):
+            for reason, count in self.total(what).most_common():
+                struck = [(n, getattr(s, what)[reason]) for n, s in self.sources.items() if reason in getattr(s, what)]
+                struck.sort(key=lambda pair: -pair[1])
+                named = ", ".join(f"{name} {n:,}" for name, n in struck[:3]) + (", ..." if len(struck) > 3 else "")
+                lines.append(f"  {what} {count:,}: {reason} ({named})")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> MixReport:
+        return cls(**{**told, "sources": {name: SourceReport(**s) for name, s in told["sources"].items()}})

@@ -1,0 +1,106 @@
+"""The raw rows of a mix's part, one after another: from the hub at one revision, or from a local JSONL file.
+
+Nothing is held in memory: a hub set streams, a file is read line by line. What cannot be reached or is not as
+expected is one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.mixes.definition import Part
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part's rows, found: a local file, or a hub set at the commit that its revision resolved to."""
+
+    part: Part
+    file: Path | None = None
+    commit: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of it, and what makes a prepared copy stale."""
+        if self.file is not None:
+            stat = self.file.stat()
+            return {"file": str(self.file.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+        return {"hub": self.part.hub, "revision": self.part.revision, "commit": self.commit, "split": self.part.split}
+
+
+def find_rows(part: Part, local_data: str | None) -> Place:
+    """Where the part's rows are. Raises DivwatchError for a missing file or a hub set that cannot be reached."""
+    if part.file is not None:
+        return Place(part, _file(part.file, "give the path of a JSONL file"))
+    if local_data:
+        if not Path(local_data).is_dir():
+            raise DivwatchError(f"local_data {local_data!r} is no folder: give one that holds {part.local}")
+        if part.local is None:
+            raise DivwatchError(f"{part.hub} has no local form: leave local_data out")
+        return Place(part, _file(Path(local_data) / part.local, f"local_data needs {part.local} for {part.hub}"))
+    return Place(part, commit=_resolve(part))
+
+
+def iterate(place: Place) -> Iterator[dict[str, Any]]:
+    if place.file is not None:
+        return _lines(place.file)
+    return _hub_rows(place)
+
+
+def _file(path: Path, mend: str) -> Path:
+    if not path.is_file():
+        raise DivwatchError(f"{path} is not there: {mend}")
+    return path
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
+            if not isinstance(row, dict):
+                raise DivwatchError(f"{path} line {number} is not an object: write a row as {{...}}")
+            yield row
+
+
+def _resolve(part: Part) -> str | None:
+    """The commit behind the revision, so that every pass, rank and later run can read the same rows."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(part.hub or "", revision=part.revision).sha
+    except Exception as error:  # offline, unknown, gated, no such revision: the hub library has an error for each
+        raise _unreachable(part, error) from None
+
+
+def _hub_rows(place: Place) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+
+    part = place.part
+    try:
+        yield from load_dataset(part.hub, revision=place.commit, split=part.split, streaming=True)
+    except DivwatchError:
+        raise
+    except Exception as error:
+        raise _unreachable(part, error) from None
+
+
+def _unreachable(part: Part, error: Exception) -> DivwatchError:
+    at = f" at revision {part.revision}" if part.revision else ""
+    mend = "mend the revision, or " if part.revision else ""
+    mend += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
+    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({brief(error)}): {mend}")
+
+
+def brief(error: Exception) -> str:
+    """An error of another library in one short line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
