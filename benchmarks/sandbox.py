@@ -17,7 +17,6 @@ import time
 
 from divwatch.verify.sandbox import Job, _python, require, run_programs
 
-
 PR_SET_CHILD_SUBREAPER = 36
 
 

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
+import importlib
 import json
 import os
 import resource
 import sys
 import types
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
 
 LONGEST = 4 << 20  # bytes of one message
 ITEMS = 100_000  # taken from an iterator, which may have no end
@@ -33,7 +38,7 @@ def main() -> None:
         Program(channel).serve(job["sources"])
     else:
         verdict = os.fdopen(os.dup(1), "w")
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # tests may print  # noqa: SIM115
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - tests may print
         print(json.dumps({"started": True}), file=verdict, flush=True)
         print(json.dumps(judge(job, channel)), file=verdict, flush=True)
     os._exit(0)
@@ -83,10 +88,10 @@ class Channel:
         return json.loads(line)
 
 
-_SEQUENCES = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter}
+_PLAIN = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
-def pack(value: object, refer, depth: int = 0):
+def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     """`value` as JSON: plain values by kind, whatever else as `refer` of it says."""
     if depth > 200:
         raise ValueError("value too deep")
@@ -106,16 +111,15 @@ def pack(value: object, refer, depth: int = 0):
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[pack(k, refer, depth + 1), pack(v, refer, depth + 1)] for k, v in value.items()]}
-    for name, kind in _SEQUENCES.items():
-        if name != "iterator" and isinstance(value, kind):
+    for name, kind in _PLAIN.items():
+        if isinstance(value, kind):
             return {name: [pack(v, refer, depth + 1) for v in value]}
     if hasattr(value, "__next__") or isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
-        taken = [v for v, _ in zip(value, range(ITEMS), strict=False)]
-        return {"iterator": [pack(v, refer, depth + 1) for v in taken]}
+        return {"iterator": [pack(v, refer, depth + 1) for v in islice(value, ITEMS)]}
     return {"object": refer(value)}
 
 
-def unpack(data, resolve):
+def unpack(data: Any, resolve: Callable[[int], Any]) -> Any:
     """The value that `pack` packed, of Python's own types throughout; an object is what `resolve` makes of it."""
     if not isinstance(data, dict):
         return data
@@ -132,7 +136,8 @@ def unpack(data, resolve):
         return {unpack(k, resolve): unpack(v, resolve) for k, v in inner}
     if kind == "object":
         return resolve(inner)
-    return _SEQUENCES[kind](unpack(v, resolve) for v in inner)
+    values = [unpack(v, resolve) for v in inner]
+    return iter(values) if kind == "iterator" else _PLAIN[kind](values)
 
 
 # the program's side
@@ -143,7 +148,7 @@ class Program:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.objects: list[object] = []
+        self.objects: list[Any] = []
 
     def serve(self, sources: list[str]) -> None:
         self.channel.send({"started": True})
@@ -164,7 +169,7 @@ class Program:
             except (SyntaxError, ValueError):
                 if source is sources[-1]:
                     raise
-        module = types.ModuleType("program")
+        module = types.ModuleType("program")  # not __main__: what runs only as a script does not run
         sys.modules["program"] = module
         self.objects.append(module)
         exec(code, module.__dict__)
@@ -288,26 +293,32 @@ def run_tests(job: dict, program: Remote) -> None:
         code = [compile(test, "<tests>", "exec", dont_inherit=True) for test in job["tests"]]
     except Exception as error:
         raise BrokenTests(f"{type(error).__name__}: {_first_line(error)}") from None
-    names = job["names"] if job["check"] else _wanted(job, space)
-    for name in names:
+    if job["check"]:
+        (name,) = job["names"]
         space[name] = getattr(program, name)
+    else:
+        _bind(job, space, program)
     for part in code:
         exec(part, space)
     if job["check"]:
-        space[job["check"]](space[names[0]])
+        space[job["check"]](space[name])
+
+
+def _bind(job: dict, space: dict, program: Remote) -> None:
+    """The names that the tests need and do not define: a standard module, or what the program has under that name."""
+    for name in _wanted(job, space):
+        if name in sys.stdlib_module_names and name not in job["names"]:
+            space[name] = importlib.import_module(name)
+            continue
+        with contextlib.suppress(AttributeError):  # perhaps a lambda's argument; else the test says so
+            space[name] = getattr(program, name)
 
 
 def _wanted(job: dict, space: dict) -> list[str]:
     """Names that the tests use and only the program can define. Python's own are taken from it where `names` has them:
     a program that defines `set` must not change what the tests mean by it."""
-    used = {n.id for test in job["tests"] for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name)}
-    own = {
-        n.id
-        for test in job["tests"]
-        for n in ast.walk(ast.parse(test))
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
-    free = used - own - set(space)
+    found = [n for test in job["tests"] for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name)]
+    free = {n.id for n in found} - {n.id for n in found if isinstance(n.ctx, ast.Store)} - set(space)
     return sorted(name for name in free if name in job["names"] or not hasattr(builtins, name))
 
 

@@ -56,6 +56,9 @@ class Limits:
         }
 
 
+DEFAULT = Limits()
+
+
 @dataclass(frozen=True)
 class Job:
     """A program and its tests.
@@ -82,7 +85,7 @@ class Verdict(NamedTuple):
 
 
 def run_programs(
-    jobs: Sequence[Job], limits: Limits = Limits(), *, unsafe_code: bool = False, workers: int | None = None
+    jobs: Sequence[Job], limits: Limits = DEFAULT, *, unsafe_code: bool = False, workers: int | None = None
 ) -> list[Verdict]:
     """A verdict a job, in order: as many at once as there are cores, all at the lowest priority.
 
@@ -92,8 +95,7 @@ def run_programs(
     if not jobs:
         return []
     sandboxed = require(unsafe_code)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(workers or cores, len(jobs)), initializer=_lowest_priority) as pool:
+    with ThreadPoolExecutor(min(workers or cores(), len(jobs)), initializer=lowest_priority) as pool:
         return list(pool.map(lambda job: _run(job, limits, sandboxed), jobs))
 
 
@@ -120,10 +122,15 @@ def unavailable() -> str | None:
     if seccomp.program() is None:
         return "no list of system calls for this processor"
     job = Job(sources=["def f(x):\n    return x + 1\n"], tests=["assert f(1) == 2"], names=["f"])
-    return _run(job, Limits(), sandboxed=True).reason or None
+    return _run(job, DEFAULT, sandboxed=True).reason or None
 
 
-def _lowest_priority() -> None:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lowest_priority() -> None:
     """Of this thread alone (on Linux priorities are per thread) and so of the processes that it starts."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):
@@ -146,7 +153,8 @@ def _run(job: Job, limits: Limits, sandboxed: bool) -> Verdict:
             ours,
             subprocess.PIPE,
         )
-        ours.close(), theirs.close()  # each side sees when the other has ended
+        for end in (ours, theirs):  # each side sees when the other has ended
+            end.close()
         return _verdict(tests, deadline, limits)
 
 
@@ -183,7 +191,7 @@ class _Starter:
 
 def _file(content: bytes) -> IO[bytes]:
     """Content to be read from a descriptor: it has no name that a program could open."""
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     file.write(content)
     file.seek(0)
     return file
@@ -272,5 +280,3 @@ def _needed() -> list[str]:
     libraries = executable.parent.parent / "lib"
     places += [str(file) for file in libraries.glob("lib*.so*")]
     return [place for place in dict.fromkeys(places) if os.path.exists(place)]
-
-
