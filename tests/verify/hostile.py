@@ -30,11 +30,11 @@ FAKES = {
         "def f(x):\n    return 0"
     ),
     "success on every descriptor": (
-        "import os\nfor fd in range(64):\n    try:\n        os.write(fd, b'{\"started\": true}\\n"
-        "{\"passed\": true, \"reason\": \"\"}\\n')\n    except OSError:\n        pass\ndef f(x):\n    return 0"
+        'import os\nfor fd in range(64):\n    try:\n        os.write(fd, b\'{"started": true}\\n'
+        '{"passed": true, "reason": ""}\\n\')\n    except OSError:\n        pass\ndef f(x):\n    return 0'
     ),
     "replies before it is asked": (
-        "import os\nfor fd in range(64):\n    try:\n        os.write(fd, b'{\"value\": {\"object\": 0}}\\n' * 9)\n"
+        'import os\nfor fd in range(64):\n    try:\n        os.write(fd, b\'{"value": {"object": 0}}\\n\' * 9)\n'
         "    except OSError:\n        pass\ndef f(x):\n    return 0"
     ),
     "ends loops early": "def f(x):\n    raise StopIteration",

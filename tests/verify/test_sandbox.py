@@ -159,7 +159,11 @@ class TestHostilePrograms:
 
     def test_none_harms_the_others_that_run_beside_it(self):
         good = "def f(x):\n    return x * x"
-        harmful = [hostile.ESCAPES["signal the parent"] + "\nf()", hostile.GREEDY["memory bomb"], hostile.ESCAPES["fork bomb"]]
+        harmful = [
+            hostile.ESCAPES["signal the parent"] + "\nf()",
+            hostile.GREEDY["memory bomb"],
+            hostile.ESCAPES["fork bomb"],
+        ]
         known = f"TESTER = {os.getpid()}\n"
         jobs = [job(known + source) for bad in harmful for source in (good, bad, good)]
         assert [v.passed for v in run_programs(jobs, SHORT, workers=6)] == [True, False, True] * 3

@@ -79,7 +79,17 @@ def test_a_cruxeval_answer_is_a_literal_and_never_run(answer, right):
 
 
 @pytest.mark.parametrize(
-    "text", ["-" * 15000 + "1", "[" * 15000, "(" * 150 + ")" * 150, "9" * 19000, "1+" * 9000 + "1j", "x" * 10**6, "{" * 99]
+    "text",
+    [
+        "-" * 15000 + "1",
+        "[" * 15000,
+        "(" * 150 + ")" * 150,
+        "9" * 19000,
+        "0x" + "f" * 19000,
+        "1+" * 9000 + "1j",
+        "x" * 10**6,
+        "{" * 99,
+    ],
 )
 def test_an_answer_built_to_break_the_parser_is_wrong_and_harmless(text):
     found = []

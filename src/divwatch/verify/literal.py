@@ -27,11 +27,11 @@ def cruxeval(answer: str, reference: Any) -> Judgement:
     said = _said(answer)
     if said is None:
         return Judgement(False, None)
-    return Judgement(bool(said[0] == expected), repr(said[0])[:_LONGEST])
+    return Judgement(bool(said[0] == expected), said[1])
 
 
-def _said(answer: str) -> tuple[Any] | None:
-    """The literal, boxed because None is one; None where there is none."""
+def _said(answer: str) -> tuple[Any, str] | None:
+    """The literal and Python's text of it; None where there is none."""
     for pattern in (_WRAPPED, _FENCED):
         if found := pattern.findall(answer):
             answer = found[-1]
@@ -39,7 +39,8 @@ def _said(answer: str) -> tuple[Any] | None:
     for text in (answer, *_after_assertion(answer)):
         if len(text) <= _LONGEST:
             try:
-                return (ast.literal_eval(text),)
+                value = ast.literal_eval(text)
+                return value, repr(value)
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 continue
     return None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from divwatch.verify.judgement import Judgement
 
 # What is boxed comes first, then what is in LaTeX, then bare numbers. math-verify's own time limit sets signal handlers.
-_LATEX = LatexExtractionConfig(boxed_match_priority=0, normalization_config=NormalizationConfig(units=True))
-_CONFIG = [_LATEX, ExprExtractionConfig()]
+_CONFIG = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
