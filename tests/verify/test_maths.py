@@ -24,7 +24,7 @@ CASES = [
     ("10\\%", [r"\boxed{10\%}"], [r"\boxed{20\%}"]),
     (
         "Adding gives $2x = 6$, so $x = \\boxed{3}$.",
-        ["x = 3, so \\boxed{3}", "First \\boxed{5}. But that forgets the other case, which is met: \\boxed{3}"],
+        ["x = 3, so \\boxed{3}", "I get \\boxed{5}.\n\nBut $2x = 6$.\n\nSo \\boxed{3}."],
         ["\\boxed{6}"],
     ),
 ]

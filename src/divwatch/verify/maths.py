@@ -18,8 +18,9 @@ for _name in ("math_verify.parser", "math_verify.grader"):
 def math(answer: str, reference: Any) -> Judgement:
     """Right when the answer's last boxed, else announced, else last expression equals the reference's.
 
-    The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). The
-    canonical answer is sympy's text of the expression, a decimal as its fraction.
+    The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). Boxes
+    on one line are one answer of several values, as math-verify has it. The canonical answer is sympy's text of the
+    expression, a decimal as its fraction.
 
     >>> math(r"Thus $x = \\boxed{\\frac{1}{2}}$.", "0.5")
     Judgement(correct=True, answer='1/2', reason=None)
