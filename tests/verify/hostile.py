@@ -3,6 +3,7 @@
 Each defines `f`, tested by `assert f(2) == 4` and `assert f(3) == 9`, and is wrong unless what it does is allowed.
 `ESCAPES` return True from `f` where the attempt worked; a sandbox holds when none passes `assert f() is not True`.
 """
+# ruff: noqa: E501 - programs on a line
 
 # name -> source; `f(x)` never returns a square honestly
 FAKES = {

@@ -44,6 +44,8 @@ def humaneval(answers, rows, limits=Limits()):  # noqa: B008 - frozen
         "Here you are:\n```python\ndef doubled(xs):\n    return [x + x for x in xs]\n```\nIt doubles.",
         "```\nreturn [x + x for x in xs]\n```",
         "def doubled(xs):\n    return [half(4 * x) for x in xs]",  # leans on the prompt
+        "import operator\n\ndef twice(x):\n    return 2 * x\n\ndef doubled(xs):\n    return [twice(x) for x in xs]",
+        "def doubled(xs):\n    def twice(x):\n        return 2 * x\n    return [twice(x) for x in xs]",
         "def doubled(xs):\n    return [2 * x for x in xs]\n\nSo that is how it goes.",
         "def doubled(xs):\n    return [2 * x for x in xs]\n\nif __name__ == '__main__':\n    input('?')",
     ],

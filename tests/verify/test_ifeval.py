@@ -32,7 +32,7 @@ CASES = {
     "length_constraints:number_paragraphs": ({"num_paragraphs": 2}, "One.\n***\nTwo.", "One.\n***\nTwo.\n***\nThree."),
     "length_constraints:number_words": ({"num_words": 4, "relation": "at least"}, "Four words it is.", "Only three words."),
     "length_constraints:nth_paragraph_first_word": (
-        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"}, "First this.\n\nThen that.", "First this.\n\nNow that.",
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"}, "This.\n\nThen that.", "This.\n\nNow that.",
     ),
     "detectable_content:number_placeholders": ({"num_placeholders": 2}, "Dear [name], at [address].", "Dear [name]."),
     "detectable_content:postscript": ({"postscript_marker": "P.S."}, "Bye.\nP.S. Call me.", "Bye. Call me."),

@@ -122,20 +122,23 @@ class TestRewardsAsVerifiers:
         release = threading.Event()
 
         def reward(completions, **columns):
-            release.wait(60)
-            return [1.0]
+            if any(c.startswith("hang") for c in completions):
+                release.wait(60)
+            return [1.0] * len(completions)
 
         started = time.monotonic()
-        judged = reward_verifier(reward, seconds=0.2)(["a"], [plain("?")])
+        answers = ["a", "hang", "b", "hang", "c", "hang", "d"]
+        judged = reward_verifier(reward, seconds=0.3)(answers, [plain("?")] * 7)
         release.set()
-        assert judged[0].correct is None
-        assert "timed out" in judged[0].reason
+        assert [j.correct for j in judged] == [True, None, True, None, None, None, None]
+        assert "timed out" in judged[1].reason
+        assert "not tried after 3 calls that hung" in judged[4].reason
         assert time.monotonic() - started < 20
 
     @pytest.mark.parametrize(
         "spec", ["no.such.module:f", "trl.rewards:nothing", "trl.rewards:accuracy_reward>=high", "a:b:c", "math:pi"]
     )
     def test_a_wrong_name_is_one_line(self, spec):
-        with pytest.raises(DivwatchError, match="module:function>=0.5") as error:
+        with pytest.raises(DivwatchError, match=r"module:function>=0\.5") as error:
             get_verifier(spec)
         assert "\n" not in str(error.value)

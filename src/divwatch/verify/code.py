@@ -52,24 +52,24 @@ def humaneval_job(answer: str, row: Any) -> Job:
     """
     prompt, test, name = _fields(row, "prompt", "test", "entry_point")
     sources = _functions(prompt, name, extract_code(answer))
-    return Job(sources, [test], [name], preamble=prompt, check="check")
+    return Job(sources, [test], [name], preamble=prompt.rstrip() + "\n    pass\n", check="check")
 
 
 def _functions(prompt: str, name: str, code: str) -> list[str]:
     """Readings of the answer as a whole program, the likeliest first."""
     # The first line's indentation may have been stripped.
     body = code if code[:1].isspace() else "    " + code
-    cut = prompt + _AFTER_BODY.split(body)[0]
+    cut = _AFTER_BODY.split(body)[0]
     whole = re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
     if whole:
         before = prompt[: prompt.index(f"def {name}")] if f"def {name}" in prompt else ""
-        # A body that rambles on may define the function again; a sentence before the function is no body.
-        rambling = [cut] if re.search(r"\b(?:return|yield)\b", code[: whole.start()]) else []
-        return [before + "\n" + code, *rambling, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
+        # A body that rambles on may define the function again; imports or a sentence before the function are no body.
+        rambling = [prompt + cut] if re.search(r"\b(?:return|yield)\b", cut) else []
+        return [*rambling, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
     indented = textwrap.indent(code, "    ")
     if re.search(r"^(?:return|yield)\b", code.split("\n", 1)[-1], re.MULTILINE) and "\n" in code:
         return [prompt + indented]  # a body written at the margin
-    return [cut, prompt + body, prompt + indented]
+    return [prompt + cut, prompt + body, prompt + indented]
 
 
 def mbpp_job(answer: str, row: Any) -> Job:

@@ -18,6 +18,7 @@ _SPEC = re.compile(r"(?P<module>[\w.]+):(?P<name>[\w.]+)\s*(?:>=\s*(?P<threshold
 THRESHOLD = 0.5
 _BATCH = 32  # answers in one call
 _SECONDS = 120.0  # for one call
+_PATIENCE = 3  # calls that hang before the rest is left
 _GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments"}
 
 Reward = Callable[..., Sequence[float | None]]
@@ -39,11 +40,12 @@ def reward_verifier(spec: str | Reward, seconds: float = _SECONDS) -> Verifier:
 
     def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         judged: list[Judgement] = [unsaid("not reached")] * len(answers)
+        caller = _Caller(function, seconds)
         for conversational in (False, True):
             rows = [i for i, p in enumerate(prompts) if (p.messages is not None) == conversational]
             for start in range(0, len(rows), _BATCH):
                 part = rows[start : start + _BATCH]
-                found = _rewards(function, [answers[i] for i in part], [prompts[i] for i in part], seconds)
+                found = caller.rewards([answers[i] for i in part], [prompts[i] for i in part])
                 for i, reward in zip(part, found, strict=True):
                     judged[i] = reward if isinstance(reward, Judgement) else Judgement(reward >= threshold, None)
         return judged
@@ -68,18 +70,25 @@ def _resolve(spec: str | Reward) -> tuple[Reward, float]:
     return function, threshold
 
 
-def _rewards(
-    function: Reward, answers: Sequence[str], prompts: Sequence[Prompt], seconds: float
-) -> list[float | Judgement]:
-    """A reward an answer, or a judgement where there is none; answer by answer where the batch fails."""
-    result = _within(seconds, lambda: list(function(**_arguments(function, answers, prompts))))
-    if isinstance(result, list) and len(result) == len(answers):
-        return [unsaid("the reward is None") if r is None else float(r) for r in result]
-    if isinstance(result, list):
-        result = ValueError(f"{len(result)} rewards for {len(answers)} answers")
-    if len(answers) == 1 or isinstance(result, TimeoutError):
-        return [unsaid(result)] * len(answers)
-    return [r for a, p in zip(answers, prompts, strict=True) for r in _rewards(function, [a], [p], seconds)]
+class _Caller:
+    """Calls the function on batches, and answer by answer where a batch fails, until it has hung too often."""
+
+    def __init__(self, function: Reward, seconds: float) -> None:
+        self.function, self.seconds, self.hung = function, seconds, 0
+
+    def rewards(self, answers: Sequence[str], prompts: Sequence[Prompt]) -> list[float | Judgement]:
+        """A reward an answer, or a judgement where there is none."""
+        if self.hung >= _PATIENCE:
+            return [unsaid(f"not tried after {self.hung} calls that hung")] * len(answers)
+        result = _within(self.seconds, lambda: list(self.function(**_arguments(self.function, answers, prompts))))
+        if isinstance(result, list) and len(result) == len(answers):
+            return [unsaid("the reward is None") if r is None else float(r) for r in result]
+        if isinstance(result, list):
+            result = ValueError(f"{len(result)} rewards for {len(answers)} answers")
+        self.hung += isinstance(result, TimeoutError)
+        if len(answers) == 1:
+            return [unsaid(result)]
+        return [r for answer, prompt in zip(answers, prompts, strict=True) for r in self.rewards([answer], [prompt])]
 
 
 def _arguments(function: Reward, answers: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, Any]:
