@@ -134,6 +134,11 @@ def test_mutants_fail_exactly_where_running_them_plainly_fails(shared):
             "def f(a, b):\n    return tuple(set(a) & set(b))",
             "set = lambda *a: 1\ndef f(a, b):\n    return ()",
         ),
+        (
+            {"test_list": ["assert copy([1]).copy() == [1, 1]"]},  # named as a module, used as a method
+            "def copy(xs):\n    return xs + xs",
+            "def copy(xs):\n    return xs",
+        ),
     ],
 )
 def test_mbpp_rows_of_every_kind(row, right, wrong):

@@ -7,6 +7,7 @@ a fenced block. An answer to MBPP is the program, alone, in a fenced block, or b
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ def mbpp_job(answer: str, row: Any) -> Job:
     (tests,) = _fields(row, "test_list")
     answer = answer.rsplit("[BEGIN]", 1)[-1].split("[DONE]", 1)[0].strip()
     imports, names = _of_solution(row.get("code") or "")
+    names = names or _called(tests)
     preamble = "\n".join([*(row.get("test_imports") or []), *imports])
     setup = [row["test_setup_code"]] if row.get("test_setup_code") else []
     return Job([extract_code(answer)], [*setup, *tests], names, preamble)
@@ -95,6 +97,12 @@ def _of_solution(code: str) -> tuple[list[str], list[str]]:
     imports = [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
     return imports, names
+
+
+def _called(tests: Sequence[str]) -> list[str]:
+    """The functions that the tests call by name, Python's own aside."""
+    calls = [node.func for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+    return sorted({f.id for f in calls if isinstance(f, ast.Name) and not hasattr(builtins, f.id)})
 
 
 def _fields(row: Any, *names: str) -> list[Any]:

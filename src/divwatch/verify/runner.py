@@ -5,23 +5,24 @@ it: arguments go one way, results come back as plain values that are built anew 
 holds a test or an expected result, no object of its own takes part in a comparison, and it has no way to the verdict,
 which the tests' process writes to its own standard output.
 
-Only the standard library: this file is run by path, without the package. The job is JSON on standard input.
+Only the standard library, and of it what starts fast: this file is run by path, without the package, twice a program.
+The job is JSON on standard input.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
-import contextlib
-import importlib
 import json
 import os
 import resource
 import sys
-import types
-from collections.abc import Callable
 from itertools import islice
-from typing import Any
+
+TYPE_CHECKING = False  # the imports below would double the start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import Any
 
 LONGEST = 4 << 20  # bytes of one message
 ITEMS = 100_000  # taken from an iterator, which may have no end
@@ -169,7 +170,7 @@ class Program:
             except (SyntaxError, ValueError):
                 if source is sources[-1]:
                     raise
-        module = types.ModuleType("program")  # not __main__: what runs only as a script does not run
+        module = type(sys)("program")  # not __main__: what runs only as a script does not run
         sys.modules["program"] = module
         self.objects.append(module)
         exec(code, module.__dict__)
@@ -297,29 +298,30 @@ def run_tests(job: dict, program: Remote) -> None:
         (name,) = job["names"]
         space[name] = getattr(program, name)
     else:
-        _bind(job, space, program)
+        for name in {name for part in code for name in _names(part)} - set(space):
+            _bind(name, job["names"], space, program)
     for part in code:
         exec(part, space)
     if job["check"]:
         space[job["check"]](space[name])
 
 
-def _bind(job: dict, space: dict, program: Remote) -> None:
-    """The names that the tests need and do not define: a standard module, or what the program has under that name."""
-    for name in _wanted(job, space):
-        if name in sys.stdlib_module_names and name not in job["names"]:
-            space[name] = importlib.import_module(name)
-            continue
-        with contextlib.suppress(AttributeError):  # perhaps a lambda's argument; else the test says so
+def _names(code: CodeType) -> set[str]:
+    """The names that the code uses, in its functions too; attributes among them, which do no harm."""
+    return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, type(code))))
+
+
+def _bind(name: str, defined: list[str], space: dict, program: Remote) -> None:
+    """Gives the tests a name that they use: what the program has under it, but never one of Python's own or a standard
+    module, unless the data set's solution defines it too. A program that defines `set` must not change what the tests
+    mean by it."""
+    if name in sys.stdlib_module_names and name not in defined:
+        space[name] = __import__(name)
+    elif name in defined or not hasattr(builtins, name):
+        try:  # noqa: SIM105 - contextlib is slow to start
             space[name] = getattr(program, name)
-
-
-def _wanted(job: dict, space: dict) -> list[str]:
-    """Names that the tests use and only the program can define. Python's own are taken from it where `names` has them:
-    a program that defines `set` must not change what the tests mean by it."""
-    found = [n for test in job["tests"] for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name)]
-    free = {n.id for n in found} - {n.id for n in found if isinstance(n.ctx, ast.Store)} - set(space)
-    return sorted(name for name in free if name in job["names"] or not hasattr(builtins, name))
+        except AttributeError:
+            pass  # an attribute, or the tests' own; else they say so
 
 
 if __name__ == "__main__":

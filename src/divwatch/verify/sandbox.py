@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import py_compile
 import select
 import shutil
 import socket
@@ -31,7 +32,7 @@ from divwatch.errors import DivwatchError
 from divwatch.verify import seccomp
 
 _RUNNER = Path(__file__).with_name("runner.py")
-_INSIDE = "/runner.py"
+_INSIDE = "/runner.pyc"
 _GRACE = 0.1  # seconds
 _LONGEST_VERDICT = 1 << 14  # bytes
 
@@ -169,9 +170,10 @@ class _Starter:
         command = [*_python(), _INSIDE if self.sandboxed else str(_RUNNER), role, str(channel.fileno())]
         fds = [channel.fileno()]
         if self.sandboxed:
-            rules = self.stack.enter_context(_file(seccomp.program() or b""))
-            command = [*_bubblewrap(self.limits.file_bytes), "--seccomp", str(rules.fileno()), *command]
-            fds.append(rules.fileno())
+            code, rules = (self.stack.enter_context(_file(c)) for c in (_compiled(), seccomp.program() or b""))
+            fds += [code.fileno(), rules.fileno()]
+            given_by_fd = ["--ro-bind-data", str(fds[1]), _INSIDE, "--remount-ro", "/", "--seccomp", str(fds[2])]
+            command = [*_bubblewrap(self.limits.file_bytes), *given_by_fd, *command]
             folder = "/"
         else:
             folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="divwatch-"))
@@ -257,6 +259,14 @@ def _python() -> tuple[str, ...]:
 
 
 @cache
+def _compiled() -> bytes:
+    """runner.py compiled: twice a program, compiling it would take as long as bubblewrap does."""
+    with tempfile.TemporaryDirectory(prefix="divwatch-") as folder:
+        made = py_compile.compile(str(_RUNNER), os.path.join(folder, "runner.pyc"), doraise=True)
+        return Path(made or "").read_bytes()
+
+
+@cache
 def _bubblewrap(scratch_bytes: int) -> tuple[str, ...]:
     path = shutil.which("bwrap")
     assert path is not None
@@ -265,8 +275,7 @@ def _bubblewrap(scratch_bytes: int) -> tuple[str, ...]:
     made += ["--size", str(scratch_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for place in _needed():
         made += ["--ro-bind", place, place]
-    made += ["--ro-bind", str(_RUNNER), _INSIDE]
-    made += ["--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom", "--remount-ro", "/"]
+    made += ["--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"]
     return tuple(made)
 
 
