@@ -8,7 +8,7 @@ import pytest
 
 from divwatch.verify.sandbox import unavailable
 
-# Where bubblewrap is part of the set-up (scripts/setup.sh, .ci/run), a missing sandbox fails instead of skipping.
+# Where bubblewrap is part of the set-up (.ci/run), a missing sandbox fails instead of skipping.
 _MUST_RUN = os.environ.get("DIVWATCH_REQUIRE_SANDBOX") == "1"
 
 

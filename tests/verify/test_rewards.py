@@ -1,6 +1,5 @@
 """Verifiers as TRL reward functions and TRL reward functions as verifiers, with the functions that TRL ships."""
 
-import inspect
 import threading
 import time
 
@@ -53,18 +52,24 @@ class TestVerifiersAsRewards:
     def test_what_cannot_be_said_is_none_as_trl_has_it(self):
         assert as_reward("cruxeval")(completions=["1", "2"], reference=["1", "f("]) == [1.0, None]
 
-    def test_grpo_takes_one(self):
-        """The trainer's own call, arguments and all."""
+    def test_grpo_trains_and_logs_by_one(self, tmp_path):
+        """The real trainer, with its own call of the reward, on the shipped base."""
+        from datasets import Dataset
+        from training import common, load_model, load_tokenizer
         from trl import GRPOConfig, GRPOTrainer
 
-        assert "reward_funcs" in inspect.signature(GRPOTrainer.__init__).parameters
-        assert GRPOConfig
-        reward = as_reward("exact")
-        values = reward(
-            prompts=[[{"role": "user", "content": "?"}]], completions=[said("Yes.")], completion_ids=[[1]],
-            reference=["yes"], trainer_state=None, log_extra=None, log_metric=None, environments=None,
-        )  # fmt: skip
-        assert values == [1.0]
+        rows = [{"prompt": [{"role": "user", "content": f"{n} as a sum"}], "answer": str(n)} for n in range(8)]
+        trainer = GRPOTrainer(
+            model=load_model(),
+            args=GRPOConfig(**common(tmp_path, 1, num_generations=4, max_completion_length=8)),
+            train_dataset=Dataset.from_list(rows),
+            reward_funcs=[as_reward("gsm8k", "answer")],
+            processing_class=load_tokenizer(),
+        )
+        trainer.train()
+        logged = [line["rewards/gsm8k/mean"] for line in trainer.state.log_history if "rewards/gsm8k/mean" in line]
+        assert len(logged) == 1
+        assert 0 <= logged[0] <= 1
 
 
 class TestRewardsAsVerifiers:
