@@ -60,7 +60,7 @@ def test_a_hanging_answer_is_ended_and_the_others_are_judged():
     prompts = [Prompt("a", "math", "?", reference="3")] * len(answers)
     found = []
     thread = threading.Thread(
-        target=lambda: found.extend(apart("divwatch.verify.maths", "math", seconds=3)(answers, prompts))
+        target=lambda: found.extend(apart("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
     )
     thread.start()
     thread.join()
