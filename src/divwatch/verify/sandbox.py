@@ -33,6 +33,7 @@ from divwatch.verify import seccomp
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _INSIDE = "/runner.pyc"
+_STDLIB = ("stdlib", "platstdlib")
 _GRACE = 0.1  # seconds
 _LONGEST_VERDICT = 1 << 14  # bytes
 
@@ -282,10 +283,8 @@ def _bubblewrap(scratch_bytes: int) -> tuple[str, ...]:
 def _needed() -> list[str]:
     """The files that the interpreter needs: itself, its standard library, shared libraries. No /etc but the index of
     libraries, no /proc, no home."""
-    executable = Path(_python()[0])
-    places = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", str(executable)]
     base = dict.fromkeys(("base", "platbase", "installed_base", "installed_platbase"), sys.base_prefix)
-    places += [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
-    libraries = executable.parent.parent / "lib"
-    places += [str(file) for file in libraries.glob("lib*.so*")]
-    return [place for place in dict.fromkeys(places) if os.path.exists(place)]
+    places = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", _python()[0]]
+    places += [os.path.join(sys.base_prefix, "lib"), *(sysconfig.get_path(name, vars=base) for name in _STDLIB)]
+    places = [place for place in dict.fromkeys(places) if os.path.exists(place)]
+    return [place for place in places if not any(place.startswith(f"{other}/") for other in places)]
