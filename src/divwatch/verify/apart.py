@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,8 +54,14 @@ def apart(module: str, function: str, seconds: float = SECONDS) -> Verifier:
 
         count = max(1, min(cores(), -(-n // _ENOUGH)))
         with ThreadPoolExecutor(count, initializer=lowest_priority) as pool:
-            for done in [pool.submit(work) for _ in range(count)]:
-                done.result()
+            working = [pool.submit(work) for _ in range(count)]
+            try:
+                for done in working:
+                    done.result()
+            except BaseException:
+                with lock:
+                    deque(left, maxlen=0)  # an interrupt: no other answer is begun
+                raise
         return judged
 
     return verifier

@@ -49,7 +49,10 @@ def _limit(limits: dict) -> None:
     """Before anything of the job is read as code. Hard limits: the process cannot raise them again."""
     os.nice(19 - os.nice(0))
     for name, value in limits.items():
-        resource.setrlimit(getattr(resource, name), (value, value))
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
 
 
 # messages
