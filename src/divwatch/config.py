@@ -85,6 +85,9 @@ class WatchConfig:
     baseline: Optional[str] = _setting(
         None, "Output directory of the parent run. Default: found from the directory the model was loaded from."
     )
+    unsafe_code: bool = _setting(
+        False, "Run code that the model wrote without a sandbox, where none can be had (verifiers humaneval and mbpp)."
+    )
     min_usable: float = _setting(0.5, "Share of finished, readable outputs below which a look is not comparable.")
     seed: int = _setting(0, "Seed of the choice of prompts and of all sampling.")
 

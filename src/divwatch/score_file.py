@@ -23,8 +23,10 @@ from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_mean
 from divwatch.errors import DivwatchError
 from divwatch.metrics import embedding, lexical, nli, paper
 from divwatch.metrics.encoder import DEFAULT_ENCODER, first_line, load_encoder
-from divwatch.records import PromptSamples, PromptScores
+from divwatch.records import Prompt, PromptSamples, PromptScores
 from divwatch.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts, summarise
+from divwatch.verify import ask
+from divwatch.verify.judgement import Judgement, Verifier
 from divwatch.verify.thinking import final_answer
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
@@ -45,6 +47,7 @@ def score_file(
     nli_model: str | None = None,
     nli_sentences: int = nli.SENTENCES,
     verifier: str | None = None,
+    unsafe_code: bool = False,
     json_out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -59,7 +62,7 @@ def score_file(
     models; then nothing was written.
     """
     path, out = Path(path), None if json_out is None else _writable(Path(json_out))
-    rules = _rules(preset, metrics, vocab_size, nli_model, nli_sentences, verifier, seed)
+    rules = _rules(preset, metrics, vocab_size, nli_model, nli_sentences, verifier, unsafe_code, seed)
     with _bars(progress) as bar:
         file = _check_file(path, rules, bar("checking", path.stat().st_size if path.is_file() else None))
         models = _load_models(rules, encoder, encoder_max_tokens, nli_model)
@@ -87,7 +90,7 @@ class _Rules:
     vocab_size: int
     nli_sentences: int
     verifier: str | None
-    verify: Any
+    verify: Verifier | None
     seed: int
 
     @property
@@ -102,6 +105,7 @@ def _rules(
     nli_model: str | None,
     nli_sentences: int,
     verifier: str | None,
+    unsafe_code: bool,
     seed: int,
 ) -> _Rules:
     if preset not in DEFAULT_METRICS:
@@ -120,7 +124,7 @@ def _rules(
     if verifier is not None:
         from divwatch.verify import get_verifier
 
-        verify = get_verifier(verifier)
+        verify = get_verifier(verifier, unsafe_code=unsafe_code)
     return _Rules(preset, names, vocab_size, nli_sentences, verifier, verify, seed)
 
 
@@ -149,6 +153,7 @@ class _Row:
     id: str
     task: str
     outputs: list[str]
+    prompt: str
     reference: Any
     has_reference: bool
     is_correct: list[bool] | None
@@ -198,6 +203,7 @@ def _row(line: bytes, where: str) -> _Row:
         str(name),
         "" if task is None else str(task),
         outputs,
+        str(row.get("prompt") or ""),
         row.get("reference"),
         "reference" in row,
         None if flags is None else [bool(flag) for flag in flags],
@@ -232,31 +238,45 @@ def _check_file(path: Path, rules: _Rules, advance: Advance) -> _File:
     return _File(len(seen), k, len(tasks))
 
 
-def _judge(row: _Row, rules: _Rules) -> PromptSamples:
-    """The samples of a line: the paper keeps every output, else one without an answer after its thought is unusable."""
-    if rules.paper:
-        texts, usable = [paper.strip_cot(text) for text in row.outputs], [True] * len(row.outputs)
-    else:
-        found = [final_answer(text) for text in row.outputs]
-        usable = [bool(text) for text in found]
-        texts = [text or raw for text, raw in zip(found, row.outputs, strict=True)]
+def _judge(rows: Sequence[_Row], rules: _Rules) -> list[PromptSamples]:
+    """The samples of some lines; the verifier sees them together, each text of a line once."""
+    read = [_texts(row, rules) for row in rows]
     if rules.verify is None:
-        answers = [text if fit else None for text, fit in zip(texts, usable, strict=True)]
-        correct = None if row.is_correct is None else [c and u for c, u in zip(row.is_correct, usable, strict=True)]
-        return PromptSamples(row.id, row.task, texts, usable, correct, answers)
-    try:
-        judged = {text: rules.verify(text, row.reference) for text in dict.fromkeys(texts)}
-    except DivwatchError:
-        raise
-    except Exception as error:
-        raise DivwatchError(
-            f"{row.where}: verifier {rules.verifier!r} failed ({first_line(error)}): check the reference"
-        ) from error
-    pairs = list(zip(texts, usable, strict=True))
-    correct = [fit and bool(judged[text].correct) for text, fit in pairs]
-    return PromptSamples(
-        row.id, row.task, texts, usable, correct, [judged[text].answer if fit else None for text, fit in pairs]
-    )
+        return [_unverified(row, texts, usable) for row, (texts, usable) in zip(rows, read, strict=True)]
+    asked = [(i, text) for i, (texts, _) in enumerate(read) for text in dict.fromkeys(texts)]
+    prompts = [Prompt(row.id, row.task, row.prompt, reference=row.reference) for row in rows]
+    judged = ask(rules.verify, [text for _, text in asked], [prompts[i] for i, _ in asked])
+    found = dict(zip(asked, judged, strict=True))
+    samples = []
+    for i, (row, (texts, usable)) in enumerate(zip(rows, read, strict=True)):
+        of_row = [found[i, text] for text in texts]
+        _refuse_all_unsaid(row, of_row, rules)
+        correct = [fit and bool(j.correct) for j, fit in zip(of_row, usable, strict=True)]
+        answers = [j.answer if fit else None for j, fit in zip(of_row, usable, strict=True)]
+        samples.append(PromptSamples(row.id, row.task, texts, usable, correct, answers))
+    return samples
+
+
+def _texts(row: _Row, rules: _Rules) -> tuple[list[str], list[bool]]:
+    """Answers and whether they are usable: the paper keeps every output, else one without an answer after its thought
+    is not."""
+    if rules.paper:
+        return [paper.strip_cot(text) for text in row.outputs], [True] * len(row.outputs)
+    found = [final_answer(text) for text in row.outputs]
+    return [text or raw for text, raw in zip(found, row.outputs, strict=True)], [bool(text) for text in found]
+
+
+def _unverified(row: _Row, texts: list[str], usable: list[bool]) -> PromptSamples:
+    answers = [text if fit else None for text, fit in zip(texts, usable, strict=True)]
+    correct = None if row.is_correct is None else [c and u for c, u in zip(row.is_correct, usable, strict=True)]
+    return PromptSamples(row.id, row.task, texts, usable, correct, answers)
+
+
+def _refuse_all_unsaid(row: _Row, judged: Sequence[Judgement], rules: _Rules) -> None:
+    """Where a verifier can say nothing of a line, the line is at fault; unless its answers took too long."""
+    reason = judged[0].reason or ""
+    if all(j.correct is None for j in judged) and not reason.startswith("timed out"):
+        raise DivwatchError(f"{row.where}: verifier {rules.verifier!r} failed ({reason}): check the reference")
 
 
 # scoring
@@ -289,7 +309,7 @@ def _score(path: Path, file: _File, rules: _Rules, models: _Models, advance: Adv
     rng = paper.sentence_rng() if rules.paper else None
     chosen = _choose(file.n, rules.seed)
     rows = _rows(path)
-    while chunk := [_judge(row, rules) for row in islice(rows, CHUNK)]:
+    while chunk := _judge(list(islice(rows, CHUNK)), rules):
         scores = _score_chunk(chunk, rules, models, rng)
         for position, sample in enumerate(chunk, len(scored.ids)):
             if sample.correct is not None:

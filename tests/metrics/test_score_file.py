@@ -9,7 +9,7 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.score_file import score_file, show
-from divwatch.verify.judgement import Judgement
+from divwatch.verify.judgement import Judgement, each
 
 ROW = {"id": "a", "prompt": "1 + 1", "outputs": ["It is 2.", "2", "It is 3."]}
 
@@ -88,7 +88,7 @@ def test_a_verifier_judges_and_its_answers_are_compared(tmp_path, monkeypatch):
         answer = "".join(c for c in text if c.isdigit()) or None
         return Judgement(answer == str(reference), answer)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name: verify)
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
     file = _write(tmp_path / "f.jsonl", [ROW | {"reference": 2, "is_correct": [False] * 3}])
     result = _score(file, metrics=["distinct_answers"], verifier="digits")
     assert result["is_correct"] == {"a": [True, True, False]}
@@ -196,7 +196,7 @@ def test_a_verifier_needs_references_and_a_failing_one_names_the_line(tmp_path, 
     def verify(text, reference):
         return Judgement(text == reference["answer"], text)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name: verify)
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
     with pytest.raises(DivwatchError, match='line 1 has no "reference": verifier'):
         _score(_write(tmp_path / "f.jsonl", [ROW]), verifier="odd")
     with pytest.raises(DivwatchError, match="line 1: verifier 'odd' failed"):

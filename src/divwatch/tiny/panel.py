@@ -29,8 +29,8 @@ def panel() -> list[Prompt]:
 def verify(answer: str, reference: dict[str, Any] | str) -> Judgement:
     """Is `answer` right for the prompt that `reference` (or its JSON) describes?
 
-    >>> verify("5 and 9.", {"task": "pair", "content": [14]})
-    Judgement(correct=True, answer='5+9')
+    >>> verify("5 and 9.", {"task": "pair", "content": [14]})[:2]
+    (True, '5+9')
     """
     known = json.loads(reference) if isinstance(reference, str) else reference
     return TASKS[known["task"]].judge(answer, tuple(known["content"]))

@@ -38,7 +38,7 @@ def gsm8k(answer: str, reference: Any) -> Judgement:
     The reference is GSM8K's own answer field or the bare number.
 
     >>> gsm8k("5 bags of 3 make 15. The answer is $15.00.", "... #### 15")
-    Judgement(correct=True, answer='15')
+    Judgement(correct=True, answer='15', reason=None)
     """
     said, expected = final_number(answer), final_number(str(reference))
     return Judgement(said is not None and said == expected, said)

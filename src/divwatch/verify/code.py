@@ -1,0 +1,112 @@
+"""HumanEval and MBPP: the program in an answer, run against the data set's tests in the sandbox.
+
+An answer to HumanEval goes on after the prompt's signature (`    return x + 1`) or gives the function whole, alone or in
+a fenced block. An answer to MBPP is the program, alone, in a fenced block, or between [BEGIN] and [DONE].
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.metrics.code import extract_code
+from divwatch.records import Prompt
+from divwatch.verify.judgement import Judgement, Verifier, unsaid
+from divwatch.verify.sandbox import DEFAULT, Job, Limits, require, run_programs
+
+# A line at the margin ends a function's body, but for closing brackets; Chen et al. (2021, arXiv 2107.03374, section
+# 3.1) stop at the commonest of them.
+_AFTER_BODY = re.compile(r"\n(?=[^\s)\]}])")
+
+
+def code_verifier(make_job: Callable[[str, Any], Job], limits: Limits = DEFAULT, *, unsafe_code: bool) -> Verifier:
+    """A verifier by tests: `humaneval_job` or `mbpp_job` says what is run. DivwatchError where no sandbox is to be had."""
+    require(unsafe_code)
+
+    def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        judged: list[Judgement | None] = [None] * len(answers)
+        jobs: dict[int, Job] = {}
+        for i, (answer, prompt) in enumerate(zip(answers, prompts, strict=True)):
+            try:
+                jobs[i] = make_job(answer, prompt.reference)
+            except Exception as error:
+                judged[i] = unsaid(error)
+        verdicts = run_programs(list(jobs.values()), limits, unsafe_code=unsafe_code)
+        for i, verdict in zip(jobs, verdicts, strict=True):
+            judged[i] = unsaid(verdict.reason) if verdict.passed is None else Judgement(verdict.passed, None)
+        return [j for j in judged if j is not None]
+
+    return verifier
+
+
+def humaneval_job(answer: str, row: Any) -> Job:
+    """A row of HumanEval: `prompt`, `test` (defines `check`), `entry_point`.
+
+    >>> row = {"prompt": "def f(x):\\n", "test": "def check(f):\\n    assert f(1) == 2", "entry_point": "f"}
+    >>> humaneval_job("return x + 1", row).sources[0]
+    'def f(x):\\n    return x + 1'
+    """
+    prompt, test, name = _fields(row, "prompt", "test", "entry_point")
+    sources = _functions(prompt, name, extract_code(answer))
+    return Job(sources, [test], [name], preamble=prompt.rstrip() + "\n    pass\n", check="check")
+
+
+def _functions(prompt: str, name: str, code: str) -> list[str]:
+    """Readings of the answer as a whole program, the likeliest first."""
+    # The first line's indentation may have been stripped.
+    body = code if code[:1].isspace() else "    " + code
+    cut = _AFTER_BODY.split(body)[0]
+    whole = re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
+    if whole:
+        before = prompt[: prompt.index(f"def {name}")] if f"def {name}" in prompt else ""
+        # A body that rambles on may define the function again; imports or a sentence before the function are no body.
+        rambling = [prompt + cut] if re.search(r"\b(?:return|yield)\b", cut) else []
+        return [*rambling, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
+    indented = textwrap.indent(code, "    ")
+    if re.search(r"^(?:return|yield)\b", code.split("\n", 1)[-1], re.MULTILINE) and "\n" in code:
+        return [prompt + indented]  # a body written at the margin
+    return [prompt + cut, prompt + body, prompt + indented]
+
+
+def mbpp_job(answer: str, row: Any) -> Job:
+    """A row of MBPP, full or sanitized: `test_list`, and where there are `test_setup_code`, `test_imports`, `code`.
+
+    >>> mbpp_job("[BEGIN]\\ndef f(x): return x\\n[DONE]", {"test_list": ["assert f(1) == 1"]}).sources
+    ['def f(x): return x']
+    """
+    (tests,) = _fields(row, "test_list")
+    answer = answer.rsplit("[BEGIN]", 1)[-1].split("[DONE]", 1)[0].strip()
+    imports, names = _of_solution(row.get("code") or "")
+    names = names or _called(tests)
+    preamble = "\n".join([*(row.get("test_imports") or []), *imports])
+    setup = [row["test_setup_code"]] if row.get("test_setup_code") else []
+    return Job([extract_code(answer)], [*setup, *tests], names, preamble)
+
+
+def _of_solution(code: str) -> tuple[list[str], list[str]]:
+    """The imports of the data set's own solution, on which its tests may lean, and the names that it defines."""
+    try:
+        body = ast.parse(code).body
+    except SyntaxError:
+        return [], []
+    imports = [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    return imports, names
+
+
+def _called(tests: Sequence[str]) -> list[str]:
+    """The functions that the tests call by name, Python's own aside."""
+    calls = [node.func for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+    return sorted({f.id for f in calls if isinstance(f, ast.Name) and not hasattr(builtins, f.id)})
+
+
+def _fields(row: Any, *names: str) -> list[Any]:
+    missing = [name for name in names if not isinstance(row, dict) or not row.get(name)]
+    if missing:
+        raise DivwatchError(f"the reference has no {', '.join(missing)}: give the data set's row")
+    return [row[name] for name in names]

@@ -1,0 +1,80 @@
+"""IFEval: does an answer keep all of its prompt's instructions? The 25 instructions are those of if-verifiable.
+
+Run in a process of its own (`apart.py`): the library draws what an instruction leaves open from Python's global random
+state, and language detection draws too. Both are seeded here, so that the same answer is always judged alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from typing import Any
+
+import langdetect
+import nltk
+from if_verifiable.common import get_loose_transformations
+from if_verifiable.ifeval import INSTRUCTION_DICT, instructions_util
+
+from divwatch.verify.judgement import Judgement
+
+langdetect.DetectorFactory.seed = 0
+
+
+@functools.cache
+def _sentences(language: str = "english") -> Any:
+    """NLTK's own sentence splitter with the English parameters of nltk_data's punkt_tab, out of a package: no download."""
+    from punkt import load_model
+
+    model, tokenizer = load_model(language), nltk.tokenize.punkt.PunktSentenceTokenizer()
+    for name in ("abbrev_types", "collocations", "sent_starters"):
+        setattr(tokenizer._params, name, set(getattr(model, name)))
+    tokenizer._params.ortho_context.update(model.ortho_context)
+    return tokenizer
+
+
+# Where the library asks for sentences: by itself, and through nltk.word_tokenize.
+instructions_util._get_sentence_tokenizer = _sentences
+nltk.tokenize._get_punkt_tokenizer = _sentences
+
+
+def ifeval(answer: str, reference: Any) -> Judgement:
+    """Strict: the answer as it is keeps every instruction.
+
+    The reference is the data set's row: `instruction_id_list`, `kwargs` (a dict an instruction; None values are absent),
+    and `prompt`.
+
+    >>> row = {"prompt": "", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    >>> ifeval("No, never.", row).correct, ifeval("Never.", row).correct
+    (False, True)
+    """
+    return Judgement(all(_kept([answer], reference)), None)
+
+
+def ifeval_loose(answer: str, reference: Any) -> Judgement:
+    """Loose: each instruction is kept by the answer, or by it without its first line, last line or asterisks."""
+    return Judgement(all(_kept(get_loose_transformations(answer), reference)), None)
+
+
+def _kept(variants: list[str], row: Any) -> list[bool]:
+    """Of each instruction whether any of the variants keeps it."""
+    return [
+        any(bool(text.strip()) and bool(checker.check_following(text)) for text in variants)
+        for checker in _checkers(row)
+    ]
+
+
+def _checkers(row: Any) -> list[Any]:
+    random.seed(0)
+    found = []
+    for name, arguments in zip(row["instruction_id_list"], row["kwargs"], strict=True):
+        if name not in INSTRUCTION_DICT:
+            raise ValueError(f"unknown instruction {name!r}")
+        given = {key: value for key, value in (arguments or {}).items() if value is not None}
+        checker = INSTRUCTION_DICT[name](name)
+        checker.build_description(**given)
+        if "prompt" in (checker.get_instruction_args() or {}):
+            checker.build_description(prompt=row["prompt"])
+        if name == "keywords:letter_frequency" and given.get("letter"):
+            checker._letter = given["letter"].lower()  # the library puts a random letter in the place of '#' or '!'
+        found.append(checker)
+    return found

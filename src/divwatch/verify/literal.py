@@ -1,0 +1,53 @@
+"""CRUXEval: the value that a function returns, given as a Python literal. Nothing of the answer is run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from divwatch.verify.judgement import Judgement
+
+_LONGEST = 20_000  # characters: beyond, the parser's memory is not worth an answer
+_WRAPPED = re.compile(r"\[ANSWER\](.*?)(?:\[/ANSWER\]|\Z)", re.DOTALL)
+_FENCED = re.compile(r"```(?:python)?\s*\n?(.*?)```", re.DOTALL)
+
+
+def cruxeval(answer: str, reference: Any) -> Judgement:
+    """Right when the answer's literal equals the reference's, as `==` has it: 1 == 1.0, sets in any order.
+
+    The answer: between [ANSWER] tags, in a fenced block, or all of it; after `==` where it repeats the assertion. The
+    reference: the literal's text, or the data set's row (its `output`). The canonical answer is the literal as Python
+    writes it.
+
+    >>> cruxeval("[ANSWER]assert f(2) == {'b': 1, 'a': (2,)}[/ANSWER]", "{'a': (2,), 'b': 1}").correct
+    True
+    """
+    expected = ast.literal_eval(reference["output"] if isinstance(reference, dict) else str(reference))
+    said = _said(answer)
+    if said is None:
+        return Judgement(False, None)
+    return Judgement(bool(said[0] == expected), said[1])
+
+
+def _said(answer: str) -> tuple[Any, str] | None:
+    """The literal and Python's text of it; None where there is none."""
+    for pattern in (_WRAPPED, _FENCED):
+        if found := pattern.findall(answer):
+            answer = found[-1]
+    answer = answer.strip().strip("`").strip()
+    for text in (answer, *_after_assertion(answer)):
+        if len(text) <= _LONGEST:
+            try:
+                value = ast.literal_eval(text)
+                return value, repr(value)
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                continue
+    return None
+
+
+def _after_assertion(answer: str) -> list[str]:
+    """What follows each `==` of an answer that starts as `assert f(...) ==` or `f(...) ==`, first to last."""
+    if not re.match(r"(?:assert\s+)?f\(", answer):
+        return []
+    return [answer[at.end() :].strip() for at in re.finditer("==", answer)]

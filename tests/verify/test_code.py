@@ -1,0 +1,156 @@
+"""HumanEval and MBPP: right programs pass however they are written down, wrong ones fail, nothing is judged by guess."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from verify.mutants import mutants
+
+from divwatch.errors import DivwatchError
+from divwatch.records import Prompt
+from divwatch.verify import get_verifier
+from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
+from divwatch.verify.sandbox import Limits
+
+pytestmark = pytest.mark.usefixtures("sandbox")
+
+ROW = {
+    "prompt": (
+        "import math\n\ndef half(n):\n    return n // 2\n\ndef doubled(xs):\n"
+        '    """Twice each of xs.\n    >>> doubled([1])\n    [2]\n    """\n'
+    ),
+    "test": "def check(candidate):\n    assert candidate([1, 2]) == [2, 4]\n    assert half(4) == 2\n",
+    "entry_point": "doubled",
+}
+
+
+def humaneval(answers, rows, limits=Limits()):  # noqa: B008 - frozen
+    prompts = [Prompt(str(i), "humaneval", row["prompt"], reference=row) for i, row in enumerate(rows)]
+    return code_verifier(humaneval_job, limits, unsafe_code=False)(answers, prompts)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "    return [2 * x for x in xs]\n",
+        "return [2 * x for x in xs]",
+        "    found = []\n    for x in xs:\n        found.append(2 * x)\n    return found",
+        "found = []\n    for x in xs:\n        found.append(2 * x)\n    return found",  # stripped
+        "found = []\nfor x in xs:\n    found.append(2 * x)\nreturn found",  # at the margin
+        "    return [2 * x for x in xs]\n\n# tests\nprint(doubled([1])\n",  # rambles on
+        "    return [\n        2 * x for x in xs\n]\n\ndef doubled(xs):\n    return None\n",
+        "Here you are:\n```python\ndef doubled(xs):\n    return [x + x for x in xs]\n```\nIt doubles.",
+        "```\nreturn [x + x for x in xs]\n```",
+        "def doubled(xs):\n    return [half(4 * x) for x in xs]",  # leans on the prompt
+        "import operator\n\ndef twice(x):\n    return 2 * x\n\ndef doubled(xs):\n    return [twice(x) for x in xs]",
+        "def doubled(xs):\n    def twice(x):\n        return 2 * x\n    return [twice(x) for x in xs]",
+        "def doubled(xs):\n    return [2 * x for x in xs]\n\nSo that is how it goes.",
+        "def doubled(xs):\n    return [2 * x for x in xs]\n\nif __name__ == '__main__':\n    input('?')",
+    ],
+)
+def test_a_right_program_passes_however_it_is_written_down(answer):
+    assert humaneval([answer], [ROW])[0].correct is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "    return xs",
+        "",
+        "I cannot.",
+        "```python\n```",
+        "    return [2 * x for x in xs",
+        "def other(xs):\n    return [2, 4]",
+    ],
+)
+def test_a_wrong_or_broken_program_fails(answer):
+    assert humaneval([answer], [ROW])[0].correct is False
+
+
+def test_all_canonical_solutions_pass(shared):
+    rows = shared("tasks/humaneval.jsonl")
+    assert len(rows) == 164
+    judged = humaneval([row["canonical_solution"] for row in rows], rows)
+    assert [row["task_id"] for row, j in zip(rows, judged, strict=True) if not j.correct] == []
+
+
+def test_solutions_to_another_problem_fail(shared):
+    rows = shared("tasks/humaneval.jsonl")[::4]
+    judged = humaneval([row["canonical_solution"] for row in rows[1:] + rows[:1]], rows)
+    assert [j.correct for j in judged] == [False] * len(rows)
+
+
+@pytest.mark.slow
+def test_mutants_fail_exactly_where_running_them_plainly_fails(shared):
+    cases = [
+        (row, mutant)
+        for row in shared("tasks/humaneval.jsonl")
+        for mutant in mutants(row["prompt"], row["canonical_solution"])
+    ]
+    asked = [{"program": m, "test": row["test"], "entry_point": row["entry_point"]} for row, m in cases]
+    script = Path(__file__).with_name("mutants.py")
+    done = subprocess.run([sys.executable, script], input=json.dumps(asked), capture_output=True, text=True, check=True)
+    plain = json.loads(done.stdout)
+    judged = humaneval([m for _, m in cases], [row for row, _ in cases], Limits(cpu_seconds=3))
+    print(f"\n{len(cases)} mutants, {plain.count(False)} fail plainly")
+    different = [
+        (row["task_id"], p, j, m) for (row, m), p, j in zip(cases, plain, judged, strict=True) if j.correct is not p
+    ]
+    assert different == []
+    assert plain.count(False) > 0.8 * len(plain)  # the rest change nothing that the tests see
+
+
+@pytest.mark.parametrize(
+    ("row", "right", "wrong"),
+    [
+        (
+            {"code": "def sum(a, b):\n    return a + b", "test_list": ["assert sum(1, 2) == 3"], "test_setup_code": ""},
+            "def sum(a, b):\n    return a + b",
+            "def sum(a, b):\n    return a * b",
+        ),
+        (
+            {
+                "code": "class Node:\n    pass\ndef value(node):\n    pass",
+                "test_setup_code": "root = Node(3)\nroot.next = Node(4)",
+                "test_list": ["assert value(root) == 7"],
+            },
+            "class Node:\n    def __init__(self, v):\n        self.v, self.next = v, None\n"
+            "def value(n):\n    return n.v + (value(n.next) if n.next else 0)",
+            "class Node:\n    def __init__(self, v):\n        self.v, self.next = v, None\ndef value(n):\n    return n.v",
+        ),
+        (
+            {
+                "code": "def f(x):\n    return x",
+                "test_imports": ["import math"],
+                "test_list": ["assert math.isclose(f(1), 1)"],
+            },
+            "def f(x):\n    return x + 1e-12",
+            "import math\nmath.isclose = lambda *a: True\ndef f(x):\n    return 2",
+        ),
+        (
+            {"test_list": ["assert set(f((3, 4), (4, 5))) == set((4,))", "assert f((1,), (2,)) == ()"]},
+            "def f(a, b):\n    return tuple(set(a) & set(b))",
+            "set = lambda *a: 1\ndef f(a, b):\n    return ()",
+        ),
+        (
+            {"test_list": ["assert copy([1]).copy() == [1, 1]"]},  # named as a module, used as a method
+            "def copy(xs):\n    return xs + xs",
+            "def copy(xs):\n    return xs",
+        ),
+    ],
+)
+def test_mbpp_rows_of_every_kind(row, right, wrong):
+    prompts = [Prompt("a", "mbpp", "?", reference=row)] * 4
+    answers = [right, f"[BEGIN]\n{right}\n[DONE]\nNext", f"Sure.\n```python\n{right}\n```", wrong]
+    assert [j.correct for j in get_verifier("mbpp")(answers, prompts)] == [True, True, True, False]
+
+
+def test_a_reference_without_its_tests_says_nothing_of_the_answer():
+    judged = get_verifier("mbpp")(["x = 1"], [Prompt("a", "mbpp", "?", reference={"text": "?"})])
+    assert judged[0].correct is None
+    assert "test_list" in judged[0].reason
+    with pytest.raises(DivwatchError, match="entry_point"):
+        humaneval_job("", {"prompt": "x", "test": "y"})
+    assert mbpp_job("x", {"test_list": ["assert x"]}).tests == ["assert x"]

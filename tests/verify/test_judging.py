@@ -1,0 +1,170 @@
+"""From completions to judged samples: usable, correct, canonical answers; and a verifier that fails never loses a look."""
+
+import json
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from divwatch.errors import DivwatchError
+from divwatch.records import Completion, Prompt
+from divwatch.score_file import score_file
+from divwatch.verify import NAMES, check_verifiers, get_verifier, judge, judge_samples, sandbox
+from divwatch.verify.judgement import Judgement, each
+
+
+def said(prompt, texts, finished=True):
+    return [Completion(prompt.id, prompt.task, i, text, finished, 5) for i, text in enumerate(texts)]
+
+
+def odd(answer, reference):
+    if answer == "break":
+        raise KeyError("no such thing\nand more")
+    return Judgement(answer == reference, answer)
+
+
+def reward_that_breaks(completions, **columns):
+    return [1.0 / (c != "break") for c in completions]
+
+
+def test_answers_are_stripped_of_reasoning_and_judged_once_each():
+    prompt = Prompt("a", "t", "?", reference="5", verifier="gsm8k")
+    texts = ["<think>6</think>It is 5.", "It is 6.", "<think>It is 5", "", "It is 5."]
+    (samples,) = judge_samples([prompt], said(prompt, texts))
+    assert samples.outputs == ["It is 5.", "It is 6.", "", "", "It is 5."]
+    assert samples.usable == [True, True, False, False, True]
+    assert samples.correct == [True, False, False, False, True]
+    assert samples.answers == ["5", "6", None, None, "5"]
+
+
+def test_several_verifiers_in_one_panel_and_prompts_without_any():
+    prompts = [
+        Prompt("a", "t", "?", reference="yes", verifier="exact"),
+        Prompt("b", "u", "?"),
+        Prompt("c", "t", "?", reference="[1]", verifier="cruxeval"),
+        Prompt("d", "t", "?", reference="no", verifier="exact"),
+    ]
+    completions = [c for p in prompts for c in said(p, ["Yes.", "[1]"])]
+    random.Random(0).shuffle(completions)
+    samples = judge_samples(prompts, completions)
+    assert [s.id for s in samples] == list("abcd")
+    assert [s.correct for s in samples] == [[True, False], None, [False, True], [False, False]]
+    assert samples[1].answers is None
+
+
+def test_what_cannot_be_judged_is_counted_and_costs_nothing_else(caplog):
+    prompts = [
+        Prompt("a", "t", "?", verifier=f"{__name__}:reward_that_breaks"),
+        Prompt("b", "t", "?", verifier="exact"),
+    ]
+    completions = said(prompts[0], ["fine", "break", "break"]) + said(prompts[1], ["None", "x", "y"])
+    samples, reasons = judge(prompts, completions)
+    assert samples[0].correct == [True, False, False]
+    assert samples[0].usable == [True, True, True]
+    assert samples[1].correct == [True, False, False]
+    assert reasons == {"ZeroDivisionError: float division by zero": 2}
+    with caplog.at_level(logging.WARNING, "divwatch"):
+        judge_samples(prompts, completions)
+    assert "2 of 6 answers could not be judged: ZeroDivisionError: float division by zero (2)" in caplog.text
+
+
+def test_a_prompt_of_which_nothing_can_be_said_is_missing_not_wrong():
+    prompt = Prompt("a", "t", "?", reference="f(", verifier="cruxeval")
+    samples, reasons = judge([prompt], said(prompt, ["1", "2"]))
+    assert samples[0].correct is None
+    assert reasons.total() == 2
+
+
+def test_an_unusable_answer_is_wrong_and_never_shown_to_the_verifier():
+    prompt = Prompt("a", "t", "?", reference="5", verifier="gsm8k")
+    (samples,) = judge_samples([prompt], said(prompt, ["5", "5"], finished=False))
+    assert (samples.usable, samples.correct, samples.answers) == ([False, False], [False, False], None)
+
+
+def test_each_judges_on_after_an_error():
+    judged = each(odd)(["x", "break", "y"], [Prompt("a", "t", "?", reference="x")] * 3)
+    assert [j.correct for j in judged] == [True, None, False]
+    assert judged[1].reason == "KeyError: 'no such thing\\nand more'"
+
+
+def test_every_name_has_a_verifier_or_says_what_it_lacks(monkeypatch):
+    monkeypatch.delenv("DIVWATCH_JUDGE_URL", raising=False)
+    monkeypatch.setattr(sandbox, "unavailable", lambda: "bubblewrap is not installed")
+    for name in NAMES:
+        if name in ("humaneval", "mbpp"):
+            with pytest.raises(DivwatchError, match="watch_unsafe_code"):
+                get_verifier(name)
+            assert callable(get_verifier(name, unsafe_code=True))
+        elif name == "judge":
+            with pytest.raises(DivwatchError, match="DIVWATCH_JUDGE_URL"):
+                get_verifier(name)
+        else:
+            assert get_verifier(name)([], []) == []
+    with pytest.raises(DivwatchError, match="unknown verifier 'gsm': choose from cruxeval, exact") as error:
+        check_verifiers([Prompt("a", "t", "?", verifier="gsm")])
+    assert "\n" not in str(error.value)
+
+
+def test_judgement_works_in_a_background_thread_and_leaves_signals_and_random_state():
+    prompts = [
+        Prompt("a", "t", "?", reference="1/2", verifier="math"),
+        Prompt(
+            "b", "t", "?", reference={"correct_answers": ["yes"], "incorrect_answers": ["no"]}, verifier="truthfulqa"
+        ),
+    ]
+    completions = [c for p in prompts for c in said(p, [r"\boxed{0.5}", "yes"])]
+    state, found = random.getstate(), []
+    thread = threading.Thread(target=lambda: found.extend(judge_samples(prompts, completions)))
+    thread.start()
+    thread.join()
+    assert [s.correct for s in found] == [[True, False], [False, True]]
+    assert random.getstate() == state
+
+
+def test_the_judging_processes_end_with_the_process_that_started_them(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from divwatch.verify import apart\n"
+        "worker = apart._Worker('divwatch.verify.maths', 'math')\n"
+        "assert worker._begin() is None\n"
+        "print(worker.process.pid, flush=True)\n"
+        "worker.judge(r'\\boxed{9^{9^{9^{9}}}}', '3', 100)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 10
+    while _lives(pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_a_file_of_programs_is_scored(tmp_path):
+    row = {"prompt": "def f(x):\n", "entry_point": "f", "test": "def check(f):\n    assert f(2) == 4\n"}
+    file = tmp_path / "f.jsonl"
+    outputs = ["    return x * x", "    return x + 1", "    return x ** 2"]
+    file.write_text(json.dumps({"id": "a", "prompt": row["prompt"], "outputs": outputs, "reference": row}) + "\n")
+    result = score_file(file, metrics=["ead"], verifier="humaneval", progress=False)
+    assert result["is_correct"] == {"a": [True, False, True]}
+    assert result["quality"]["accuracy_at_1"] == pytest.approx(2 / 3)
+
+
+def test_a_file_in_which_nothing_can_be_judged_names_the_line(tmp_path):
+    file = tmp_path / "f.jsonl"
+    file.write_text(json.dumps({"id": "a", "prompt": "?", "outputs": ["1", "2"], "reference": "f("}) + "\n")
+    with pytest.raises(DivwatchError, match=r"line 1: verifier 'cruxeval' failed .*check the reference"):
+        score_file(file, metrics=["ead"], verifier="cruxeval", progress=False)

@@ -1,0 +1,106 @@
+"""Short answers: GSM8K's final number in every phrasing, CRUXEval's literal, exact text."""
+
+import ast
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from divwatch.verify.literal import cruxeval
+from divwatch.verify.text import exact, final_number, gsm8k
+
+
+def _decorated(number):
+    """The number as a careful writer has it: thousands separated, currency before, cents after, a unit behind."""
+    whole = f"{int(number):,}"
+    return [whole, f"${whole}", f"${whole}.00", f"{whole} dollars", f"{whole}.0"]
+
+
+PHRASINGS = (
+    "First 3 then 4.\n#### {}",
+    r"We get 12 + 1, so \boxed{{{}}}",
+    "There were 12. The answer is {}.",
+    "12 of 24 are gone\nA: {}",
+    "From 99 we take some and so she has {} in the end.",
+)
+
+
+@pytest.mark.parametrize("phrasing", PHRASINGS)
+def test_every_gsm8k_reference_is_right_against_itself_and_wrong_when_perturbed(shared, phrasing):
+    for row in shared("tasks/gsm8k_test.jsonl"):
+        number = row["answer"].rsplit("#### ", 1)[1].replace(",", "")
+        for text in _decorated(number):
+            assert gsm8k(phrasing.format(text), row["answer"]) == (True, number, None)
+        for wrong in (int(number) + 1, -int(number) - 1, int(number) * 10 + 7):
+            assert gsm8k(phrasing.format(f"{wrong:,}"), row["answer"]).correct is False
+        assert gsm8k(phrasing.format(f"{number}.5"), row["answer"]).correct is False
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from(PHRASINGS))
+def test_a_number_survives_its_phrasing(number, phrasing):
+    said = f"{number:,}"
+    assert final_number(phrasing.format(said)) == str(number)
+    assert gsm8k(phrasing.format(said), str(number)).correct
+
+
+@given(st.text())
+def test_no_text_breaks_the_text_verifiers(text):
+    for judged in (gsm8k(text, "5"), exact(text, "5"), cruxeval(text, "5")):
+        assert judged.correct in (True, False)
+
+
+def test_cruxeval_agrees_with_every_published_label(shared):
+    """codellama-7b's samples and the pass labels of the paper behind CRUXEval, which ran them."""
+    rows = shared("generations/cruxeval_codellama.jsonl")
+    labels = [label for row in rows for label in row["is_correct"]]
+    judged = [cruxeval(output, row["reference"]).correct for row in rows for output in row["outputs"]]
+    assert len(labels) == 8000
+    assert judged == labels
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("{1: 'a', 2: [None]}", True),
+        ("[ANSWER] {2: [None], 1: 'a'} [/ANSWER]", True),
+        ("[THOUGHT]it is [1][/THOUGHT][ANSWER]assert f(3) == {1: 'a', 2: [None]}[/ANSWER]", True),
+        ("```python\n{1: 'a', 2: [None]}\n```", True),
+        ("f('==') == {1: 'a', 2: [None]}", True),
+        ("{1: 'a', 2: [None], 3: 0}", False),
+        ("dict([(1, 'a'), (2, [None])])", False),  # a call is not run
+        ("__import__('os').system('true')", False),
+        ("", False),
+    ],
+)
+def test_a_cruxeval_answer_is_a_literal_and_never_run(answer, right):
+    assert cruxeval(answer, "{1: 'a', 2: [None]}").correct is right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-" * 15000 + "1",
+        "[" * 15000,
+        "(" * 150 + ")" * 150,
+        "9" * 19000,
+        "0x" + "f" * 19000,
+        "1+" * 9000 + "1j",
+        "x" * 10**6,
+        "{" * 99,
+    ],
+)
+def test_an_answer_built_to_break_the_parser_is_wrong_and_harmless(text):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(cruxeval(text, "[1]").correct))  # its stack is small
+    thread.start()
+    thread.join()
+    assert found == [False]
+    assert sys.getrecursionlimit() < 10**5
+
+
+def test_the_canonical_answer_is_the_literal_as_python_writes_it():
+    assert cruxeval("{ 'b' : 1 }", "{'b': 1}").answer == "{'b': 1}"
+    assert cruxeval("None", "None") == (True, "None", None)
+    assert ast.literal_eval(cruxeval("('a','b')", "1").answer) == ("a", "b")
