@@ -19,7 +19,7 @@ def main() -> None:
     watch_config = WatchConfig.from_arguments(watching)
     training.model_init_kwargs = recipe.prepare(training, model, watch_config, stage="sft")
     tokenizer = recipe.load_tokenizer(mixing, training, model)
-    dataset, _report = recipe.load_data(mixing, training, "sft", tokenizer)
+    dataset, report = recipe.load_data(mixing, training, "sft", tokenizer)
     trainer = SFTTrainer(
         model=model.model_name_or_path,
         args=training,
@@ -27,7 +27,7 @@ def main() -> None:
         processing_class=tokenizer,
         peft_config=recipe.peft_config(model),
     )
-    trainer.add_callback(DiversityCallback(trainer, watch_config, mix=mixing.mix))
+    trainer.add_callback(DiversityCallback(trainer, watch_config, mix=report.as_dict()))
     recipe.train(trainer)
 
 

@@ -37,7 +37,7 @@ def test_the_bare_command_runs_the_embedded_stage_and_the_next_stage_finds_it(tm
     )
     assert dpo.returncode == 0, dpo.stderr[-2000:]
     info = RunDirectory.of(tmp_path / "dpo").info()
-    assert (info["lineage"], info["stage"], info["mix"]) == ("mine", "dpo", "tiny/instruct_dpo")
+    assert (info["lineage"], info["stage"], info["mix"]["name"]) == ("mine", "dpo", "tiny/instruct_dpo")
     assert Path(info["parent"]) == tmp_path / "sft" / "divwatch"
 
 

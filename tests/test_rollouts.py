@@ -39,7 +39,8 @@ def test_alike_groups_have_none_and_one_member_says_nothing():
 
 def test_a_failing_measure_never_fails_the_reward(capsys):
     class Trainer:
-        reward_funcs = [right_answer]
+        def __init__(self):
+            self.reward_funcs = [right_answer]
 
     trainer = Trainer()
 

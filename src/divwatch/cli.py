@@ -72,8 +72,10 @@ def score(
     nli_model: Annotated[Optional[str], typer.Option(help="NLI classifier: hub name or directory.")] = None,
     nli_sentences: Annotated[int, typer.Option(help="Aligned sentences a pair for NLI, 0 = all.")] = 3,
     verifier: Annotated[
-        Optional[str], typer.Option(help="Judge outputs against the reference: gsm8k, exact, ...")
+        Optional[str],
+        typer.Option(help="Judge outputs against the reference: gsm8k, math, humaneval, ... (docs/verifiers.md)"),
     ] = None,
+    unsafe_code: Annotated[bool, typer.Option(help="Run outputs that are programs without a sandbox.")] = False,
     json_out: Annotated[Optional[Path], typer.Option("--json", help="Write the full result to this file.")] = None,
 ) -> None:
     """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals.
@@ -93,6 +95,7 @@ def score(
         nli_model=nli_model,
         nli_sentences=nli_sentences,
         verifier=verifier,
+        unsafe_code=unsafe_code,
         json_out=json_out,
     )
     show(result)

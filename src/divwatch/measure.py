@@ -18,6 +18,7 @@ from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
 from divwatch.scorer import Models, load_models
 from divwatch.store import RunDirectory
+from divwatch.verify import check_verifiers
 
 # Settings that make two looks comparable; a difference in any is refused.
 _MUST_MATCH = (
@@ -64,6 +65,7 @@ def measure(
         raise DivwatchError(
             f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"
         )
+    check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
     runs: list[RunDirectory] = []

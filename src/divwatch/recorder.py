@@ -20,6 +20,7 @@ from divwatch.scorer import assess_looks, stored_looks
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import say
 from divwatch.tracking import WandbLog, log_to_trainer
+from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -69,6 +70,7 @@ class Recorder:
         self.max_looks = max_looks
         resumed = self.store.exists and state.global_step > 0
         self.prompts = self._choose(parent)
+        check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
             self._refuse_another_panel()
             self.store.forget_after(state.global_step)

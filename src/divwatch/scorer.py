@@ -6,6 +6,7 @@ What comes out is plain data that can cross a process border: numbers, texts, li
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,7 +60,7 @@ class Scorer:
         """
         started = time.monotonic()
         completions = self.store.read_completions(step)
-        samples, scores = self._judge_and_score(step, completions)
+        samples, scores, unjudged = self._judge_and_score(step, completions)
         finished = float(np.mean([c.finished for c in completions]))
         usable = float(np.mean([s.usable for s in samples]))
         comparable = usable >= self.config.min_usable
@@ -76,6 +77,7 @@ class Scorer:
             "usable_share": usable,
             "finished_share": finished,
             "closed_share": float(np.mean([c.thought_closed for c in completions])),
+            "unjudged": dict(unjudged.most_common(5)),
             "tasks": tasks,
             "verdict": {"kind": verdict.kind, "sentence": verdict.sentence},
         }
@@ -89,11 +91,11 @@ class Scorer:
 
     def _judge_and_score(
         self, step: int, completions: Sequence[Completion]
-    ) -> tuple[list[PromptSamples], PromptScores]:
+    ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
         from divwatch.scoring import score_prompts
-        from divwatch.verify import judge_samples
+        from divwatch.verify import judge
 
-        samples = judge_samples(self.prompts, completions)
+        samples, unjudged = judge(self.prompts, completions, unsafe_code=self.config.unsafe_code)
         finished = np.reshape([c.finished for c in completions], (len(samples), -1)).tolist()
         embeddings = self.store.take_embeddings(step)
         if embeddings is not None:
@@ -102,7 +104,7 @@ class Scorer:
         scores = score_prompts(samples, self.config.metrics, encoder, nli, seed=self.config.seed, finished=finished)
         self.store.write_judged(step, completions, samples)
         self.store.write_scores(step, scores)
-        return samples, scores
+        return samples, scores, unjudged
 
     def assessment(self) -> Assessment:
         """What the looks scored so far show. Raises DivwatchError before the first."""

@@ -65,7 +65,7 @@ def check_run(path, model, out):
     assert done.returncode == 0, done.stderr[-3000:]
     record = RunDirectory.of(out)
     assert [look["step"] for look in record.looks()] == [0, 1, 2]
-    assert record.info()["mix"] == read(path)["mix"]
+    assert record.info()["mix"]["name"] == read(path)["mix"]
     assert f"mix {read(path)['mix']}: " in done.stdout
     return done
 

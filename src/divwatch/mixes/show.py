@@ -52,7 +52,7 @@ def _tiny(short: str) -> dict[str, Any]:
     total = sum(s.rows for s in sources)
     return {
         "name": f"tiny/{short}",
-        "kind": "sft" if all(s.rejected is None for s in sources) else "preference",
+        "kind": _tiny_kind(sources),
         "title": "embedded world",
         "rows": total,
         "tokens": None,
@@ -60,6 +60,12 @@ def _tiny(short: str) -> dict[str, Any]:
         "parts": [{"from": "made by divwatch.tiny", "revision": None}],
         "sources": [{"name": s.name, "rows": s.rows, "share": _share(s.rows, total), "note": ""} for s in sources],
     }
+
+
+def _tiny_kind(sources: list[Any]) -> str:
+    if all(s.author is None for s in sources):
+        return "rl"
+    return "sft" if all(s.rejected is None for s in sources) else "preference"
 
 
 def _share(rows: int | None, total: int | None) -> float | None:

@@ -17,6 +17,10 @@ class _Roomy:
 
     keys: Any
     values: Any
+    _all_keys: Any
+    _all_values: Any
+    _start: int
+    _end: int
 
     def append(self, keys: Any, values: Any, kept: int | None) -> tuple[Any, Any]:
         """Writes new states behind the last `kept` ones (None: all) and returns both together."""
@@ -82,16 +86,20 @@ class RoomyWindowLayer(_Roomy, DynamicSlidingWindowLayer):
         return self.append(key_states, value_states, self.sliding_window - 1)
 
 
+ROOMY: dict[type, type] = {DynamicLayer: RoomyLayer, DynamicSlidingWindowLayer: RoomyWindowLayer}
+
+
 def select_rows(cache: Any, rows: Any) -> None:
     """Keeps `rows` [n] of a filled DynamicCache, a row as often as it is named, and gives its plain layers room.
 
     Layers of another kind (a hybrid's, say) go on as transformers has them.
     """
     for i, layer in enumerate(cache.layers):
-        roomy = {DynamicLayer: RoomyLayer, DynamicSlidingWindowLayer: RoomyWindowLayer}.get(type(layer))
+        roomy = ROOMY.get(type(layer))
         if roomy is None or layer.keys is None or layer.keys.dim() != 4:
             layer.batch_select_indices(rows)
             continue
-        cache.layers[i] = roomy.__new__(roomy)
-        cache.layers[i].__dict__.update(layer.__dict__)
-        cache.layers[i].adopt(rows)
+        made: Any = object.__new__(roomy)
+        made.__dict__.update(layer.__dict__)
+        made.adopt(rows)
+        cache.layers[i] = made

@@ -100,4 +100,5 @@ def _questions(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
         item = random_item(rng, verifiable)
         # As text: the contents of different tasks have different types, a column has one.
         reference = json.dumps({"task": item.task, "content": item.content})
-        yield {"prompt": [{"role": "user", "content": item.text}], "reference": reference, "source": source.name}
+        prompt = [{"role": "user", "content": item.text}]
+        yield {"prompt": prompt, "verifier": "tiny", "reference": reference, "source": source.name}

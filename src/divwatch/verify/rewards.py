@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -164,6 +165,44 @@ def as_reward(
 
     reward.__name__ = re.sub(r"\W+", "_", name)  # the name under which TRL logs it
     return reward
+
+
+def verified(dataset: Any, *, unsafe_code: bool = False) -> Callable[..., list[float | None]]:
+    """A TRL reward function over rows that each name their `verifier`, with its `reference` as JSON beside it.
+
+    Every verifier that the rows name is looked up here, before training. A row without one is not scored: None.
+    Raises DivwatchError where the columns are missing, a verifier is unknown or not configured, or no row names one.
+    """
+    from divwatch.verify import get_verifier
+
+    missing = [name for name in ("verifier", "reference") if name not in dataset.column_names]
+    if missing:
+        raise DivwatchError(
+            f"the RL rows have no column {', '.join(missing)} (there are {', '.join(dataset.column_names)}): give each row "
+            "a verifier's name and its reference, or a reward function of your own"
+        )
+    names = sorted({name for name in dataset.unique("verifier") if name})
+    if not names:
+        raise DivwatchError("no RL row names a verifier: nothing could be rewarded")
+    rewards = {name: as_reward(get_verifier(name, unsafe_code=unsafe_code)) for name in names}
+
+    def right_answer(
+        completions: Sequence[Any],
+        prompts: Sequence[Any],
+        verifier: Sequence[str | None],
+        reference: Sequence[str],
+        **_: Any,
+    ) -> list[float | None]:
+        values: list[float | None] = [None] * len(completions)
+        for name in names:
+            at = [i for i, asked in enumerate(verifier) if asked == name]
+            columns = {"reference": [json.loads(reference[i]) for i in at]}
+            given = rewards[name]([completions[i] for i in at], [prompts[i] for i in at], **columns)
+            for i, value in zip(at, given, strict=True):
+                values[i] = value
+        return values
+
+    return right_answer
 
 
 def _rows(
