@@ -19,7 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
@@ -33,7 +33,15 @@ WAITING = 8
 # Seconds in which a look must be scored, the start of the process and the loading of its models included.
 LIMIT = 1800.0
 
-Scored = dict[str, Any]  # {step, result} or {step, error}
+Scored = dict[str, Any]  # {path, step, result} or {path, step, error}; path: the run directory
+
+
+class Job(NamedTuple):
+    """A look that was handed over and is not scored yet."""
+
+    path: str
+    step: int
+    seconds: float
 
 
 class Inline:
@@ -42,19 +50,19 @@ class Inline:
     full = False
 
     def __init__(self, config: WatchConfig) -> None:
-        self._config, self._models = config, load_models(config)
-        self._scorer: Scorer | None = None
+        self._models = load_models(config)
+        self._scorers: dict[str, Scorer] = {}
         self._scored: list[Scored] = []
 
-    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
-        self._scorer = Scorer(store, prompts, self._config, max_looks, self._models)
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
+        self._scorers[str(store.path)] = Scorer(store, prompts, config, max_looks, self._models)
 
-    def submit(self, step: int, seconds: float) -> None:
-        assert self._scorer is not None
+    def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
+        done = {"path": str(store.path), "step": step}
         try:
-            self._scored.append({"step": step, "result": self._scorer.score(step, seconds)})
+            self._scored.append(done | {"result": self._scorers[str(store.path)].score(step, seconds)})
         except Exception as error:
-            self._scored.append({"step": step, "error": reason_of(error), "raised": error})
+            self._scored.append(done | {"error": reason_of(error), "raised": error})
 
     def poll(self) -> list[Scored]:
         done, self._scored = self._scored, []
@@ -78,15 +86,16 @@ class Background:
 
     def __init__(self, config: WatchConfig) -> None:
         self._told = [json.dumps(config.as_dict())]
-        self._waiting: deque[tuple[int, float]] = deque()
+        self._waiting: deque[Job] = deque()
         self._deaths = 0  # on the look at the head
         self._since = 0.0  # when the look at the head was begun
         self._start()
         self._wait_ready()
 
-    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
-        """Names the run whose looks will be handed over."""
-        told = {"path": str(store.path), "prompts": [asdict(p) for p in prompts], "max_looks": max_looks}
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
+        """Names a run directory whose looks will be handed over."""
+        told: dict[str, Any] = {"path": str(store.path), "prompts": [asdict(p) for p in prompts]}
+        told |= {"config": config.as_dict(), "max_looks": max_looks}
         self._told.append(json.dumps(told, default=str))
         self._tell(self._told[-1])
 
@@ -109,8 +118,8 @@ class Background:
         self._since = time.monotonic()
         for line in self._told:
             self._tell(line)
-        for step, seconds in self._waiting:
-            self._tell(json.dumps({"step": step, "seconds": seconds}))
+        for job in self._waiting:
+            self._tell(json.dumps(job._asdict()))
 
     def _wait_ready(self) -> None:
         try:
@@ -122,13 +131,13 @@ class Background:
             self.close()
             raise DivwatchError(message["refused"])
 
-    def submit(self, step: int, seconds: float) -> None:
+    def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
         """Hands a look over."""
         if not self._waiting:
             self._since, self._deaths = time.monotonic(), 0
-        self._waiting.append((step, seconds))
+        self._waiting.append(Job(str(store.path), step, seconds))
         if self._process.poll() is None:
-            self._tell(json.dumps({"step": step, "seconds": seconds}))
+            self._tell(json.dumps(self._waiting[-1]._asdict()))
         else:
             self._start()
 
@@ -159,9 +168,9 @@ class Background:
 
     def abandon(self) -> list[Scored]:
         """Gives up what is not scored; its completions stay in the run directory and are scored on resume."""
-        left = [step for step, _ in self._waiting]
+        left = list(self._waiting)
         self._waiting.clear()
-        return [{"step": step, "error": "training ended before it was scored"} for step in left]
+        return [{"path": j.path, "step": j.step, "error": "training ended before it was scored"} for j in left]
 
     def close(self) -> None:
         _end(self._process)
@@ -171,7 +180,7 @@ class Background:
         if line is None:
             return self._ended()
         message = json.loads(line)
-        if "step" not in message or not self._waiting or message["step"] != self._waiting[0][0]:
+        if not self._waiting or (message.get("path"), message.get("step")) != self._waiting[0][:2]:
             return []
         self._next()
         return [message]
@@ -186,9 +195,9 @@ class Background:
         return done
 
     def _give_up(self, why: str) -> list[Scored]:
-        step = self._waiting[0][0]
+        job = self._waiting[0]
         self._next()
-        return [{"step": step, "error": why}]
+        return [{"path": job.path, "step": job.step, "error": why}]
 
     def _next(self) -> None:
         self._waiting.popleft()

@@ -6,6 +6,7 @@ sample (all ranks) -> store -> [verify -> score -> assess, in the background] ->
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
+from divwatch.panel.form import at_full_length
 from divwatch.ranks import LookFailed, Ranks
 from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
@@ -83,6 +85,7 @@ class DiversityCallback(TrainerCallback):
         self._pace.begin()
         if state.global_step not in self._taken:
             self._look(control)
+            self._full_look()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps or (
@@ -96,6 +99,8 @@ class DiversityCallback(TrainerCallback):
         # With load_best_model_at_end the weights are by now another step's.
         if state.global_step not in self._taken and not args.load_best_model_at_end:
             self._look(control)
+        if not args.load_best_model_at_end:
+            self._full_look()
         if self.recorder is not None:
             self.recorder.finish()
 
@@ -129,7 +134,7 @@ class DiversityCallback(TrainerCallback):
         """A look that fails is recorded with its reason; training goes on."""
         step, started = self.trainer.state.global_step, time.monotonic()
         self._taken.add(step)
-        completions, failure = self._sample(step)
+        completions, failure = self._sample(self.prompts, self.config)
         sampled = time.monotonic() - started
         if self.recorder is not None:
             if failure is None:
@@ -145,11 +150,26 @@ class DiversityCallback(TrainerCallback):
         if failure is not None and self.config.on_error == "raise":
             raise LookFailed(failure)
 
-    def _sample(self, step: int) -> tuple[list[Completion], str | None]:
-        total = len(self.prompts) * self.config.samples // self.ranks.world
+    def _full_look(self) -> None:
+        """The rare look at full length, beside the others: it raises no alarm and decides nothing."""
+        if self.config.full_tokens is None:
+            return
+        step, started = self.trainer.state.global_step, time.monotonic()
+        completions, failure = self._sample(at_full_length(self.prompts), self.config.at_full_length())
+        seconds = time.monotonic() - started
+        self._pace.spent(seconds)
+        if self.recorder is not None:
+            if failure is None:
+                failure = self.recorder.keep(step, completions, seconds, self._sampler.embeddings, full=True)
+            if failure is not None:
+                self.recorder.failed(step, failure, seconds, full=True)
+
+    def _sample(self, prompts: Sequence[Prompt], config: WatchConfig) -> tuple[list[Completion], str | None]:
+        step = self.trainer.state.global_step
+        total = len(prompts) * config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                return self._sampler.sample(self.prompts, step, bar.update), None
+                return self._sampler.sample(prompts, config, step, bar.update), None
         except LookEnds as error:
             say(f"divwatch: {error}; the run ends, start it again with resume_from_checkpoint")
             raise

@@ -12,14 +12,14 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run
 from divwatch.panel import choose, fingerprint
-from divwatch.panel.form import fixed_form, in_forms, within_context
+from divwatch.panel.form import at_full_length, fixed_form, in_forms, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.ranks import reason_of
 from divwatch.records import Completion, Prompt
 from divwatch.scorer import assess_looks, stored_looks
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import say
-from divwatch.tracking import WandbLog, log_to_trainer
+from divwatch.tracking import LOGGED_GROUPS, WandbLog, log_to_trainer
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Recorder:
         dataset = trainer.train_dataset if config.held_out != "off" else None
         self._check = HeldOutCheck(candidates, dataset, trainer.processing_class)
         self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
+        self.full = RunDirectory(self.store.path / "full")  # the rare looks at full length
         self.max_looks = 1
         self._scorer = (Background if config.background else Inline)(config)
         self._wandb = WandbLog()
@@ -76,12 +77,14 @@ class Recorder:
             self.store.forget_after(state.global_step)
             self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         else:
-            self.store.create(self._describe_run(state, parent))
+            self.store.create(self._describe_run(state, parent, self.prompts, self.config))
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
-        self._scorer.open(self.store, self.prompts, max_looks)
+        self._scorer.open(self.store, self.prompts, self.config, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
-            self._scorer.submit(step, 0.0)
+            self._scorer.submit(self.store, step, 0.0)
+        if self.config.full_tokens is not None:
+            self._open_full(state, parent, resumed)
         return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
 
     def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
@@ -127,7 +130,15 @@ class Recorder:
             )
         return parent
 
-    def _describe_run(self, state: Any, parent: RunDirectory | None) -> dict[str, Any]:
+    def _open_full(self, state: Any, parent: RunDirectory | None, resumed: bool) -> None:
+        prompts, config = at_full_length(self.prompts), self.config.at_full_length()
+        if not (resumed and self.full.exists):
+            self.full.create(self._describe_run(state, parent, prompts, config))
+        self._scorer.open(self.full, prompts, config, 2)
+
+    def _describe_run(
+        self, state: Any, parent: RunDirectory | None, prompts: Sequence[Prompt], config: WatchConfig
+    ) -> dict[str, Any]:
         arguments = self.trainer.args
         return describe_run(
             stage=self.config.stage or _stage(self.trainer),
@@ -135,9 +146,9 @@ class Recorder:
             model=str(_model_path(self.trainer)),
             output_dir=arguments.output_dir,
             parent=parent,
-            config=self.config,
+            config=config,
             panel_name=self.panel_name,
-            prompts=self.prompts,
+            prompts=prompts,
             max_steps=state.max_steps,
             mix=self.mix,
             form=self.form,
@@ -150,21 +161,24 @@ class Recorder:
 
     # a look
 
-    def keep(self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any) -> str | None:
+    def keep(
+        self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any, full: bool = False
+    ) -> str | None:
         """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
+        store = self.full if full else self.store
         try:
             if embeddings is not None:
-                self.store.write_embeddings(step, *embeddings)
-            self.store.write_completions(step, completions)
+                store.write_embeddings(step, *embeddings)
+            store.write_completions(step, completions)
             self._take(self._scorer.wait(room=True) if self._scorer.full else [])
-            self._scorer.submit(step, seconds)
+            self._scorer.submit(store, step, seconds)
         except Exception as error:
             return reason_of(error)
         return None
 
-    def failed(self, step: int, reason: str, seconds: float) -> None:
+    def failed(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
         say(f"divwatch: the look at step {step} failed and training goes on: {reason}")
-        self._write_failure(step, reason, {"total": round(seconds, 3)})
+        self._write_failure(self.full if full else self.store, step, reason, {"total": round(seconds, 3)})
 
     def blocked(self, step: int, seconds: float, overhead: float) -> None:
         """What a look cost the training."""
@@ -186,15 +200,16 @@ class Recorder:
 
     def _take(self, scored: Sequence[Scored]) -> None:
         for one in scored:
-            step = one["step"]
+            step, store = one["step"], self.full if one["path"] == str(self.full.path) else self.store
             if "error" in one:
                 if self.config.on_error == "raise":
                     raise one.get("raised") or RuntimeError(one["error"])
                 say(f"divwatch: the look at step {step} is stored but could not be scored: {one['error']}")
-                self._write_failure(step, one["error"], {})
+                self._write_failure(store, step, one["error"], {})
                 continue
             try:
-                self._log(step, one["result"])
+                log = self._log_full if store is self.full else self._log
+                log(step, one["result"])
             except Exception as error:  # the scores themselves are safely stored
                 if self.config.on_error == "raise":
                     raise
@@ -216,6 +231,14 @@ class Recorder:
         log_to_trainer(self.trainer, step, scalars)
         self._wandb.log(step, self._offset + step, scalars, result["rows"])
 
+    def _log_full(self, step: int, result: dict[str, Any]) -> None:
+        """A look at full length: its own record, its levels under `full/`, no alarm."""
+        self.full.append_look(result["line"])
+        say(f"at full length: {result['text']}")
+        levels = {f"full/{name}": v for name, v in result["scalars"].items() if name.split("/")[0] in LOGGED_GROUPS}
+        log_to_trainer(self.trainer, step, levels)
+        self._wandb.log(step, self._offset + step, levels, [])
+
     def _alert(self, event: dict[str, Any]) -> None:
         """An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown."""
         say("divwatch: " + event["message"])
@@ -225,12 +248,14 @@ class Recorder:
         if self.config.on_collapse in ("save", "stop"):
             self._wish = self.config.on_collapse
 
-    def _write_failure(self, step: int, reason: str, seconds: dict[str, float], status: str = "failed") -> None:
+    def _write_failure(
+        self, store: RunDirectory, step: int, reason: str, seconds: dict[str, float], status: str = "failed"
+    ) -> None:
         look = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": seconds}
         try:
-            self.store.append_look(look)
+            store.append_look(look)
         except OSError as unwritable:
-            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
+            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {store.path}")
 
     def wait_for_wish(self) -> str | None:
         """What an alarm at this look asks for (save, stop, or nothing), once its scores are there."""
@@ -253,7 +278,8 @@ class Recorder:
         self._take(self._scorer.wait(FINISH_LIMIT))
         for late in self._scorer.abandon():
             say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
-            self._write_failure(late["step"], late["error"], {}, status="unscored")
+            store = self.full if late["path"] == str(self.full.path) else self.store
+            self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
         assessment = self.assessment()
         if assessment is None:

@@ -41,6 +41,12 @@ def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
     return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking") for p in prompts]
 
 
+def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts once each, as trained and without a limit of their own."""
+    once = [p for p in prompts if not p.id.endswith("/thinking")]
+    return [replace(p, thinking="as-trained", max_new_tokens=None) for p in once]
+
+
 def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", form: str = "chat") -> str:
     """The text to tokenise for `prompt` in `form` ('chat' or 'plain').
 
