@@ -12,7 +12,11 @@ import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store import RunDirectory
 
-KINDS = {"sft": sft_trainer, "dpo": dpo_trainer}
+KINDS = {
+    "sft": sft_trainer,
+    "dpo": dpo_trainer,
+    "bf16": lambda out: sft_trainer(out, bf16=True, gradient_checkpointing=True),
+}
 
 
 class NaiveCallback(TrainerCallback):

@@ -12,9 +12,9 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
+from divwatch.verify.thinking import CLOSE, OPEN
 
 FORMS = ("auto", "chat", "plain")
-OPEN, CLOSE = "<think>", "</think>"
 
 
 def fixed_form(form: str, tokenizer: Any) -> str:
