@@ -19,7 +19,16 @@ from divwatch.records import Completion, Prompt
 from divwatch.scorer import assess_looks, stored_looks
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import say
-from divwatch.tracking import WandbLog, log_to_trainer
+from divwatch.tracking import (
+    WandbLog,
+    assessment_scalars,
+    log_to_trainer,
+    look_scalars,
+    remember,
+    reports,
+    start_wandb_run,
+    wandb_run,
+)
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -71,18 +80,38 @@ class Recorder:
         resumed = self.store.exists and state.global_step > 0
         self.prompts = self._choose(parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
+        settings = self.config.as_dict()
         if resumed:
             self._refuse_another_panel()
-            self.store.forget_after(state.global_step)
-            self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+            self._resume(state)
         else:
-            self.store.create(self._describe_run(state, parent))
+            self.store.create(self._describe_run(state, parent, self._wandb.open(wandb_run(self.trainer), settings)))
+        if not reports(self.trainer):
+            say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
         self._scorer.open(self.store, self.prompts, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
             self._scorer.submit(step, 0.0)
         return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
+
+    def _resume(self, state: Any) -> None:
+        """Goes on with a record at the checkpoint's step; what the log history had not received yet is put into it."""
+        info = self.store.info()
+        sent = {look["step"] for look in self.store.looks() if look["status"] in ("ok", "not_comparable")}
+        before = info.get("wandb")
+        tracked = self._wandb.open(wandb_run(self.trainer), self.config.as_dict(), before, sent)
+        if tracked and before != tracked:
+            self.store.write_info(info | {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]})
+        self.store.forget_after(state.global_step)
+        self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+        logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
+        looks = stored_looks(self.store)
+        for line in self.store.looks():
+            if line["step"] in looks and line["step"] not in logged:
+                known = {step: look for step, look in looks.items() if step <= line["step"]}
+                assessment = assess_looks(known, self.config, self.max_looks)
+                remember(state, line["step"], look_scalars(line["tasks"]) | assessment_scalars(assessment))
 
     def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
         """What is watched: held-out prompts that fit the model's context, of the parent run's where there is one."""
@@ -127,11 +156,25 @@ class Recorder:
             )
         return parent
 
-    def _describe_run(self, state: Any, parent: RunDirectory | None) -> dict[str, Any]:
+    def start_tracking(self) -> None:
+        """Opens the W&B run in the lineage's group, just before the trainer's own callback would open one without."""
+        try:
+            start_wandb_run(self.trainer, self._lineage(self._find_parent()), self._stage)
+        except Exception as error:  # what is wrong with it the trainer's callback will say
+            say(f"divwatch: no W&B run could be opened in the lineage's group: {reason_of(error)}")
+
+    def _lineage(self, parent: RunDirectory | None) -> str:
+        return self.config.lineage or (parent.info()["lineage"] if parent else Path(self.trainer.args.output_dir).name)
+
+    @property
+    def _stage(self) -> str:
+        return self.config.stage or _stage(self.trainer)
+
+    def _describe_run(self, state: Any, parent: RunDirectory | None, tracked: Any) -> dict[str, Any]:
         arguments = self.trainer.args
         return describe_run(
-            stage=self.config.stage or _stage(self.trainer),
-            lineage=self.config.lineage or (parent.info()["lineage"] if parent else Path(arguments.output_dir).name),
+            stage=self._stage,
+            lineage=self._lineage(parent),
             model=str(_model_path(self.trainer)),
             output_dir=arguments.output_dir,
             parent=parent,
@@ -145,7 +188,7 @@ class Recorder:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
-            wandb=self._wandb.configure(self.config.as_dict()),
+            wandb=tracked,
         )
 
     # a look
@@ -257,15 +300,13 @@ class Recorder:
         self._scorer.close()
         assessment = self.assessment()
         if assessment is None:
+            self._wandb.close()
             return
-        from divwatch.tracking import assessment_scalars
-
         verdict = assessment.verdict
         summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
-        try:
-            self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
-        except Exception as error:
-            say(f"divwatch: the summary could not be logged to W&B: {reason_of(error)}")
+        self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
+        self._wandb.keep(self.store.path)
+        self._wandb.close()
         say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
 
 
