@@ -102,7 +102,8 @@ class Recorder:
         before = info.get("wandb")
         tracked = self._wandb.open(wandb_run(self.trainer), self.config.as_dict(), before, sent)
         if tracked and before != tracked:
-            self.store.write_info(info | {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]})
+            info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
+        self.store.write_info(info | {"ended": None})
         self.store.forget_after(state.global_step)
         self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
@@ -298,6 +299,7 @@ class Recorder:
             say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
             self._write_failure(late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
+        self._note_end()
         assessment = self.assessment()
         if assessment is None:
             self._wandb.close()
@@ -308,6 +310,13 @@ class Recorder:
         self._wandb.keep(self.store.path)
         self._wandb.close()
         say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+    def _note_end(self) -> None:
+        """So that who follows the run knows that it will look no more, wherever it ended."""
+        try:
+            self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        except (OSError, DivwatchError) as error:
+            say(f"divwatch: the end of the run could not be noted: {reason_of(error)}")
 
 
 def _model_path(trainer: Any) -> str | None:

@@ -117,10 +117,21 @@ def _onset(rows: list[dict[str, Any]]) -> str:
     return f"step {first['step']} [{first['lo']:.0f}, {first['hi']:.0f}]"
 
 
+def print_report_json(page: Path) -> None:
+    """Where the report is, and its tables of stages and onsets."""
+    import json
+
+    import pandas as pd
+
+    found: dict[str, Any] = {"page": str(page), "tables": str(page.with_suffix(""))}
+    for name in ("stages", "onsets"):
+        found[name] = json.loads(pd.read_csv(page.with_suffix("") / f"{name}.csv").to_json(orient="records"))
+    print(json.dumps(found, indent=1))
+
+
 def print_records(page: Path, folders: Sequence[Path]) -> None:
     """Where the report and the W&B records are, and the command that opens each."""
-    from divwatch.report.read import find_runs
-    from divwatch.store import RunDirectory
+    from divwatch.store import RunDirectory, find_runs
 
     print(f"report: {page}\n  open it: xdg-open {page}")
     for path in find_runs([Path(f) for f in folders]):

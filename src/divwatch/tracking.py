@@ -95,7 +95,7 @@ def reports(trainer: Any) -> bool:
     return any(isinstance(callback, _reporters()) for callback in trainer.callback_handler.callbacks)
 
 
-def _reporters() -> tuple[type, ...]:
+def _reporters() -> tuple[Any, ...]:
     """The classes of all reporting callbacks that transformers knows, whether named in report_to or added by hand."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 

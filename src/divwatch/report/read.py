@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from divwatch.errors import DivwatchError
+from divwatch.store import find_runs
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
 MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
@@ -54,23 +55,6 @@ class Run:
 
     def completion_steps(self) -> list[int]:
         return sorted(_step_of(path) for path in (self.directory / "completions").glob("step-*.parquet"))
-
-
-def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Run directories under `paths`: each an output_dir, its divwatch/ folder, or a folder that holds several runs.
-
-    Raises DivwatchError with the path that does not exist or holds no run.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        path = Path(path)
-        if not path.exists():
-            raise DivwatchError(f"no such directory: {path} (give an output_dir that divwatch has watched)")
-        here = [path] if (path / "run.json").is_file() else sorted(p.parent for p in _walk(path))
-        if not here:
-            raise DivwatchError(f"no run in {path}: no divwatch/run.json below it (train with divwatch attached first)")
-        found.update(dict.fromkeys(p.resolve() for p in here))
-    return list(found)
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
@@ -177,15 +161,6 @@ def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             f"{path.name}: {bad} line{'s' * (bad > 1)} could not be read and {'were' if bad > 1 else 'was'} left out"
         )
     return records
-
-
-def _walk(root: Path) -> Iterable[Path]:
-    # Checkpoints hold thousands of files and never a run of their own.
-    for folder, folders, files in os.walk(root):
-        if "run.json" in files and Path(folder).name == "divwatch":
-            yield Path(folder) / "run.json"
-            folders.clear()
-        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
 
 
 def _absolute(path: str) -> str:
