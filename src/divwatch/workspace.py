@@ -113,13 +113,13 @@ def setup(
     Example: divwatch wandb setup --project divwatch --run runs/demo/think-sft
     """
     tasks, metric = _watched(run) if run else ([], "sbert")
-    project = project or os.getenv("WANDB_PROJECT", "divwatch")
+    where = project or os.getenv("WANDB_PROJECT") or "divwatch"
     if as_json:
-        view = workspace(entity or "entity", project, tasks, metric)
+        view = workspace(entity or "entity", where, tasks, metric)
         spec = view._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        print(json.dumps({"name": NAME, "project": project, "spec": spec}, indent=1))
+        print(json.dumps({"name": NAME, "project": where, "spec": spec}, indent=1))
         return
-    print(f"workspace {NAME!r}: {_send(entity, project, tasks, metric)}")
+    print(f"workspace {NAME!r}: {_send(entity, where, tasks, metric)}")
 
 
 def _watched(run: Path) -> tuple[list[str], str]:
@@ -137,8 +137,7 @@ def _send(entity: str | None, project: str, tasks: list[str], metric: str) -> st
     import wandb
 
     try:
-        entity = entity or wandb.Api(timeout=20).default_entity
-        view = workspace(entity, project, tasks, metric)
+        view = workspace(entity or str(wandb.Api(timeout=20).default_entity), project, tasks, metric)
         view.save()
         return view.url
     except DivwatchError:

@@ -19,6 +19,9 @@ from divwatch.errors import DivwatchError
 from divwatch.store import find_runs
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
+# Shares of the completions of a look, in [0, 1], and what was not judged: reason -> answers.
+LOOK_COLUMNS += ["usable_share", "finished_share", "closed_share", "unjudged"]
+MEASURED = ("ok", "not_comparable")  # the statuses of looks that have scores
 MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
 
 
@@ -89,7 +92,7 @@ def load_run(directory: Path) -> Run:
     by_step = {int(r["step"]): r for r in records if isinstance(r.get("step"), int | float)}
     records = [by_step[step] for step in sorted(by_step)]
     events = read_jsonl(directory / "events.jsonl", notes)
-    ok = [int(r["step"]) for r in records if r.get("status", "ok") != "failed"]
+    ok = [int(r["step"]) for r in records if r.get("status", "ok") in MEASURED]
     looks, scores = _looks(records), _scores(directory, ok, notes)
     return Run(directory, meta, _max_steps(meta, looks), looks, _means(records), scores, events, notes)
 
@@ -184,6 +187,8 @@ def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
                 "sample_seconds": _number(seconds.get("sample")),
                 "score_seconds": _number(seconds.get("score")),
                 "total_seconds": _number(seconds.get("total")),
+                **{name: _number(r.get(name)) for name in ("usable_share", "finished_share", "closed_share")},
+                "unjudged": r.get("unjudged") if isinstance(r.get("unjudged"), dict) else {},
             }
         )
     return pd.DataFrame(rows, columns=LOOK_COLUMNS)
