@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
 FINISH_LIMIT = 600.0
+FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (docs/panel.md)
 
 
 class Recorder:
@@ -137,7 +138,12 @@ class Recorder:
             kept, left_out = within_context(tokenizer, kept, context, new, config.thinking, self.form)
             if left_out is not None:
                 say(f"divwatch: {left_out}")
-        return in_forms(choose(kept, config.prompts, config.seed), config.thinking)
+        chosen = choose(kept, config.prompts, config.seed)
+        if len(chosen) < FEW_PROMPTS:
+            say(
+                f"divwatch: {len(chosen)} prompts tell little, their intervals are wide: {FEW_PROMPTS} or more are better"
+            )
+        return in_forms(chosen, config.thinking)
 
     def _refuse_another_panel(self) -> None:
         known = self.store.info()["panel"]["fingerprint"]

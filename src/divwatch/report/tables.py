@@ -221,7 +221,9 @@ def outputs(report: Report) -> Table | None:
         shares = [Cell(percent(look[k], signed=False)) for k in ("finished_share", "usable_share", "closed_share")]
         reasons = narrative.unjudged([look["unjudged"]])
         told = Cell(str(sum(n for _, n in reasons)), "; ".join(f"{reason} ({n})" for reason, n in reasons[:3]))
-        rows.append(Row([Cell(look["lineage"]), Cell(stage_name(look["where"])), Cell(str(look["step"])), *shares, told]))
+        rows.append(
+            Row([Cell(look["lineage"]), Cell(stage_name(look["where"])), Cell(str(look["step"])), *shares, told])
+        )
     caption = (
         "Which completions count. Usable: finished, not empty, the thought closed; the others are left out of every "
         "metric. A thought is closed by force where watch_think_tokens is set. Answers that were not judged count as "
@@ -244,7 +246,9 @@ def held_out(report: Report) -> Table | None:
         what = {"report": "kept"}.get(str((meta.get("settings") or {}).get("held_out")), "dropped")
         count = len(found.get("contaminated") or {})
         told = f"{count} {what}" if count else "none"
-        rows.append(Row([Cell(name), Cell(f"{found.get('rows', 0):,}"), Cell(str(asked)), Cell(told), Cell(", ".join(hits))]))
+        rows.append(
+            Row([Cell(name), Cell(f"{found.get('rows', 0):,}"), Cell(str(asked)), Cell(told), Cell(", ".join(hits))])
+        )
     caption = (
         "Held out: prompts that share 13 running words with the training data of their stage. Twice as many prompts are "
         "searched for as are watched, so that those dropped are replaced"
@@ -307,7 +311,7 @@ def _place(row: dict[Any, Any]) -> tuple[Any, Any, Any]:
 
 
 def _ends(report: Report) -> list[dict[Any, Any]]:
-    """The first look of each lineage and the last of each stage; those without scores are left out. `where`: base or the stage."""
+    """The first look of each lineage and the last of each stage, among those with scores. `where`: base or the stage."""
     out: list[dict[Any, Any]] = []
     worked = report.looks[report.looks["status"].isin(MEASURED)]
     for _, looks in worked.groupby("lineage", sort=False):
