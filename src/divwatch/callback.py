@@ -64,6 +64,7 @@ class DiversityCallback(TrainerCallback):
         watch_rollouts(trainer, self.config, self._sampler.encoder)
         self._taken: set[int] = set()
         self._pace = Pace(self.config.max_overhead)
+        trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
 
     @property
     def assessment(self) -> Assessment | None:
@@ -95,7 +96,8 @@ class DiversityCallback(TrainerCallback):
         elif self.recorder is not None:
             self.recorder.report()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def finish(self, args: Any, state: Any, control: Any) -> None:
+        """The last look, if training ended where none was due, and the scores under way."""
         # With load_best_model_at_end the weights are by now another step's.
         if state.global_step not in self._taken and not args.load_best_model_at_end:
             self._look(control)
@@ -184,6 +186,25 @@ class DiversityCallback(TrainerCallback):
 
     def _on_main(self, what: Any) -> Any:
         return what(self.recorder) if self.recorder is not None else None
+
+
+class _AheadOfTrackers(TrainerCallback):
+    """Stands before the trackers' callbacks, which open their runs as training begins and close them as it ends."""
+
+    def __init__(self, watching: DiversityCallback) -> None:
+        self._watching = watching
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._attached and self._watching.recorder is not None:
+            self._watching.recorder.start_tracking()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._attached:
+            self._watching.finish(args, state, control)
+
+    @property
+    def _attached(self) -> bool:
+        return self._watching in self._watching.trainer.callback_handler.callbacks
 
 
 class Pace:

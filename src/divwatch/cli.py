@@ -1,6 +1,6 @@
 """The `divwatch` command: thin, and heavy imports wait until a command needs them.
 
-Exit status: 0 done, 2 wrong input (one line says what and how to mend it).
+Exit status: 0 done, 2 wrong input (one line says what and how to mend it), 130 interrupted, 1 a defect of divwatch's own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import typer
 from divwatch.errors import DivwatchError
 from divwatch.mixes.command import app as mix_app
 from divwatch.panel.command import panel_app
+from divwatch.workspace import wandb_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
+app.add_typer(wandb_app, name="wandb")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _version(asked: bool) -> None:
@@ -43,18 +47,40 @@ def report(
     out: Annotated[
         Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the report of one or more runs: an HTML page, PNG figures and CSV tables, and a table of stages here.
 
     Example: divwatch report runs/demo
     """
     from divwatch.report import write_report
-    from divwatch.terminal import print_records, print_reference, print_stages
+    from divwatch.terminal import print_records, print_reference, print_report_json, print_stages
 
     page = write_report(runs, out)
+    if as_json:
+        print_report_json(page)
+        return
     print_stages(page)
     print_reference(page)
     print_records(page, runs)
+
+
+@app.command()
+def top(
+    runs: Annotated[list[Path], typer.Argument(help="Output directories of watched runs, or a folder of them.")],
+    every: Annotated[float, typer.Option(help="Seconds between looks at the directories.")] = 2.0,
+    once: Annotated[bool, typer.Option(help="Show what is there now, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a line each time something changed.")] = False,
+) -> None:
+    """Follow runs while they train: where they are, diversity and its change, what falls and since when.
+
+    Reads their directories and asks nothing of the training; ends when all runs have ended, or with Ctrl-C.
+
+    Example: divwatch top runs/demo
+    """
+    from divwatch.top import follow
+
+    follow(runs, every, once, as_json)
 
 
 @app.command()
@@ -118,6 +144,7 @@ def measure(
     lineage: Annotated[Optional[str], typer.Option(help="Name of the lineage.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of prompts and sampling.")] = None,
     device: Annotated[Optional[str], typer.Option(help="Where to sample. Default: cuda if there is one.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look at checkpoints that were never watched in training; each becomes a stage that `report` reads.
 
@@ -135,7 +162,13 @@ def measure(
     given = {name: value for name, value in options.items() if value is not None}
     run = RunDirectory.of(like) if like else None
     config = settings_like(run, given) if run else WatchConfig.from_settings(**given)
-    for measured in run_measure(models, out, config, run, device):
+    done = run_measure(models, out, config, run, device)
+    if as_json:
+        import json
+
+        print(json.dumps({"runs": [str(measured.path) for measured in done]}))
+        return
+    for measured in done:
         print(f"measured: {measured.path}")
     print(f"now: divwatch report {out}")
 
@@ -152,7 +185,7 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = 256,
     step_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an optimizer step, all devices.")] = 1_048_576,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What looks will cost: seconds, memory and share of the training time, before the run (docs/cost.md).
 
@@ -184,17 +217,18 @@ def plan(
 def main() -> None:
     """The entry point. A user's mistake is one line."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except DivwatchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # a usage error of the option parser
             raise
         print(f"error: {error.format_message()}: see divwatch --help", file=sys.stderr)
         sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)  # typer's: 130 after Ctrl-C
 
 
 if __name__ == "__main__":

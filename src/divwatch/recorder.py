@@ -19,7 +19,17 @@ from divwatch.records import Completion, Prompt
 from divwatch.scorer import assess_looks, stored_looks
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import say
-from divwatch.tracking import LOGGED_GROUPS, WandbLog, log_to_trainer
+from divwatch.tracking import (
+    LOGGED_GROUPS,
+    WandbLog,
+    assessment_scalars,
+    log_to_trainer,
+    look_scalars,
+    remember,
+    reports,
+    start_wandb_run,
+    wandb_run,
+)
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
 # Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
 FINISH_LIMIT = 600.0
+FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (docs/panel.md)
 
 
 class Recorder:
@@ -72,12 +83,15 @@ class Recorder:
         resumed = self.store.exists and state.global_step > 0
         self.prompts = self._choose(parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
+        settings = self.config.as_dict()
         if resumed:
             self._refuse_another_panel()
-            self.store.forget_after(state.global_step)
-            self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+            self._resume(state)
         else:
-            self.store.create(self._describe_run(state, parent, self.prompts, self.config))
+            tracked = self._wandb.open(wandb_run(self.trainer), settings)
+            self.store.create(self._describe_run(state, parent, self.prompts, self.config, tracked))
+        if not reports(self.trainer):
+            say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
         self._scorer.open(self.store, self.prompts, self.config, max_looks)
         unscored = self.store.unscored()
@@ -86,6 +100,25 @@ class Recorder:
         if self.config.full_tokens is not None:
             self._open_full(state, parent, resumed)
         return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
+
+    def _resume(self, state: Any) -> None:
+        """Goes on with a record at the checkpoint's step; what the log history had not received yet is put into it."""
+        info = self.store.info()
+        sent = {look["step"] for look in self.store.looks() if look["status"] in ("ok", "not_comparable")}
+        before = info.get("wandb")
+        tracked = self._wandb.open(wandb_run(self.trainer), self.config.as_dict(), before, sent)
+        if tracked and before != tracked:
+            info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
+        self.store.write_info(info | {"ended": None})
+        self.store.forget_after(state.global_step)
+        self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+        logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
+        looks = stored_looks(self.store)
+        for line in self.store.looks():
+            if line["step"] in looks and line["step"] not in logged:
+                known = {step: look for step, look in looks.items() if step <= line["step"]}
+                assessment = assess_looks(known, self.config, self.max_looks)
+                remember(state, line["step"], look_scalars(line["tasks"]) | assessment_scalars(assessment))
 
     def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
         """What is watched: held-out prompts that fit the model's context, of the parent run's where there is one."""
@@ -110,7 +143,12 @@ class Recorder:
             kept, left_out = within_context(tokenizer, kept, context, new, config.thinking, self.form)
             if left_out is not None:
                 say(f"divwatch: {left_out}")
-        return in_forms(choose(kept, config.prompts, config.seed), config.thinking)
+        chosen = choose(kept, config.prompts, config.seed)
+        if len(chosen) < FEW_PROMPTS:
+            say(
+                f"divwatch: {len(chosen)} prompts tell little, their intervals are wide: {FEW_PROMPTS} or more are better"
+            )
+        return in_forms(chosen, config.thinking)
 
     def _refuse_another_panel(self) -> None:
         known = self.store.info()["panel"]["fingerprint"]
@@ -133,16 +171,30 @@ class Recorder:
     def _open_full(self, state: Any, parent: RunDirectory | None, resumed: bool) -> None:
         prompts, config = at_full_length(self.prompts), self.config.at_full_length()
         if not (resumed and self.full.exists):
-            self.full.create(self._describe_run(state, parent, prompts, config))
+            self.full.create(self._describe_run(state, parent, prompts, config, None))
         self._scorer.open(self.full, prompts, config, 2)
 
+    def start_tracking(self) -> None:
+        """Opens the W&B run in the lineage's group, just before the trainer's own callback would open one without."""
+        try:
+            start_wandb_run(self.trainer, self._lineage(self._find_parent()), self._stage)
+        except Exception as error:  # what is wrong with it the trainer's callback will say
+            say(f"divwatch: no W&B run could be opened in the lineage's group: {reason_of(error)}")
+
+    def _lineage(self, parent: RunDirectory | None) -> str:
+        return self.config.lineage or (parent.info()["lineage"] if parent else Path(self.trainer.args.output_dir).name)
+
+    @property
+    def _stage(self) -> str:
+        return self.config.stage or _stage(self.trainer)
+
     def _describe_run(
-        self, state: Any, parent: RunDirectory | None, prompts: Sequence[Prompt], config: WatchConfig
+        self, state: Any, parent: RunDirectory | None, prompts: Sequence[Prompt], config: WatchConfig, tracked: Any
     ) -> dict[str, Any]:
         arguments = self.trainer.args
         return describe_run(
-            stage=self.config.stage or _stage(self.trainer),
-            lineage=self.config.lineage or (parent.info()["lineage"] if parent else Path(arguments.output_dir).name),
+            stage=self._stage,
+            lineage=self._lineage(parent),
             model=str(_model_path(self.trainer)),
             output_dir=arguments.output_dir,
             parent=parent,
@@ -156,7 +208,7 @@ class Recorder:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
-            wandb=self._wandb.configure(self.config.as_dict()),
+            wandb=tracked,
         )
 
     # a look
@@ -281,18 +333,24 @@ class Recorder:
             store = self.full if late["path"] == str(self.full.path) else self.store
             self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
+        self._note_end()
         assessment = self.assessment()
         if assessment is None:
+            self._wandb.close()
             return
-        from divwatch.tracking import assessment_scalars
-
         verdict = assessment.verdict
         summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
-        try:
-            self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
-        except Exception as error:
-            say(f"divwatch: the summary could not be logged to W&B: {reason_of(error)}")
+        self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
+        self._wandb.keep(self.store.path)
+        self._wandb.close()
         say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+    def _note_end(self) -> None:
+        """So that who follows the run knows that it will look no more, wherever it ended."""
+        try:
+            self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        except (OSError, DivwatchError) as error:
+            say(f"divwatch: the end of the run could not be noted: {reason_of(error)}")
 
 
 def _model_path(trainer: Any) -> str | None:
