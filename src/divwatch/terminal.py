@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 def say(text: str) -> None:
-    """A line that does not tear the trainer's progress bar."""
+    """A line that does not tear the trainer's progress bar. Where nothing can be written, nothing is."""
     from tqdm import tqdm
 
-    tqdm.write(text)
+    with suppress(OSError, ValueError):  # a closed or full standard output
+        tqdm.write(text)
 
 
 @contextmanager
