@@ -1,7 +1,7 @@
 """Scores are computed while training goes on, in a process of its own: it shares no random state, thread setting or
 interpreter lock with the training, and a verifier that hangs or dies takes nothing along.
 
-Looks are handed over by step; what they hold lies in the run directory. At most WAITING of them are under way.
+Looks are handed over by step; what they hold lies in the run directory, so that a backlog takes no memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from divwatch.records import Prompt
 from divwatch.scorer import Scorer, load_models
 from divwatch.store import RunDirectory
 
-# Looks handed over and not scored. Their completions are on disk, so this bounds a backlog, not memory.
-WAITING = 8
 # Seconds in which a look must be scored, the start of the process and the loading of its models included.
 LIMIT = 1800.0
 
@@ -39,7 +37,7 @@ Scored = dict[str, Any]  # {step, result} or {step, error}
 class Inline:
     """The same interface without a process: a look is scored when it is handed over."""
 
-    full = False
+    busy = False
 
     def __init__(self, config: WatchConfig) -> None:
         self._config, self._models = config, load_models(config)
@@ -60,7 +58,7 @@ class Inline:
         done, self._scored = self._scored, []
         return done
 
-    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
+    def wait(self, limit: float = LIMIT) -> list[Scored]:
         return self.poll()
 
     def abandon(self) -> list[Scored]:
@@ -133,8 +131,8 @@ class Background:
             self._start()
 
     @property
-    def full(self) -> bool:
-        return len(self._waiting) >= WAITING
+    def busy(self) -> bool:
+        return bool(self._waiting)
 
     def poll(self) -> list[Scored]:
         """What has been scored since the last call; returns at once."""
@@ -147,10 +145,10 @@ class Background:
             self._start()
         return done
 
-    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
-        """Waits until all that was handed over is scored (`room`: until one more may be), at most `limit` seconds."""
+    def wait(self, limit: float = LIMIT) -> list[Scored]:
+        """Waits until all that was handed over is scored, at most `limit` seconds."""
         done, until = self.poll(), time.monotonic() + limit
-        while (self.full if room else self._waiting) and time.monotonic() < until:
+        while self._waiting and time.monotonic() < until:
             try:
                 done += self._heard(self._lines.get(timeout=0.5))
             except queue.Empty:
@@ -170,7 +168,10 @@ class Background:
         """A line of the process; None: it has ended."""
         if line is None:
             return self._ended()
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return []  # it died while it spoke
         if "step" not in message or not self._waiting or message["step"] != self._waiting[0][0]:
             return []
         self._next()

@@ -6,6 +6,7 @@ sample (all ranks) -> store -> [verify -> score -> assess, in the background] ->
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -13,7 +14,7 @@ from transformers import TrainerCallback
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
-from divwatch.ranks import LookFailed, Ranks
+from divwatch.ranks import LookFailed, Ranks, reason_of
 from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
 from divwatch.rollouts import watch_rollouts
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds after which rank 0 gives the waiting ranks a sign of life: far below any collective's time limit.
 HEARTBEAT = 20.0
+# Seconds that the end of training waits for scores; what is late is scored when the run is resumed.
+FINISH_LIMIT = 600.0
 
 
 def watch(trainer: Any, **settings: Any) -> DiversityCallback:
@@ -72,8 +75,7 @@ class DiversityCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._every = self.config.steps_between_looks(state.max_steps)
-        while not self.ranks.from_main(self._on_main(lambda recorder: recorder.panel_checked(HEARTBEAT))):
-            pass  # a long check must not look like a dead rank to those that wait
+        self._all_wait(lambda recorder: recorder.panel_checked(HEARTBEAT))
         opened = self.ranks.from_main(
             self._on_main(lambda recorder: recorder.open(state, 2 + (state.max_steps - 1) // self._every))
         )
@@ -89,15 +91,16 @@ class DiversityCallback(TrainerCallback):
             state.global_step % self._every == 0 and self._may_look(state.global_step)
         ):
             self._look(control)
-        elif self.recorder is not None:
-            self.recorder.report()
+        else:
+            self._on_main(lambda recorder: recorder.report())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # With load_best_model_at_end the weights are by now another step's.
         if state.global_step not in self._taken and not args.load_best_model_at_end:
             self._look(control)
-        if self.recorder is not None:
-            self.recorder.finish()
+        until = time.monotonic() + FINISH_LIMIT
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT) or time.monotonic() > until)
+        self._on_main(lambda recorder: recorder.finish())
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -111,6 +114,7 @@ class DiversityCallback(TrainerCallback):
             return
         if state.global_step not in self._taken:
             self._look(control)
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
         scalars = self.ranks.from_main(self._on_main(lambda recorder: recorder.scalars_at(state.global_step)))
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
@@ -131,17 +135,16 @@ class DiversityCallback(TrainerCallback):
         self._taken.add(step)
         completions, failure = self._sample(step)
         sampled = time.monotonic() - started
-        if self.recorder is not None:
-            if failure is None:
-                failure = self.recorder.keep(step, completions, sampled, self._sampler.embeddings)
-            if failure is not None:
-                self.recorder.failed(step, failure, sampled)
+        if failure is None:
+            failure = self._on_main(lambda r: r.keep(step, completions, sampled, self._sampler.embeddings))
+        if failure is not None:
+            self._on_main(lambda recorder: recorder.failed(step, failure, sampled))
         if self.config.on_collapse in ("save", "stop"):
             self._act(control)
         self._pace.spent(time.monotonic() - started)
-        if self.recorder is not None:
-            self.recorder.blocked(step, time.monotonic() - started, self._pace.overhead)
-            self.recorder.report()
+        blocked, overhead = time.monotonic() - started, self._pace.overhead
+        self._on_main(lambda recorder: recorder.blocked(step, blocked, overhead))
+        self._on_main(lambda recorder: recorder.report())
         if failure is not None and self.config.on_error == "raise":
             raise LookFailed(failure)
 
@@ -158,12 +161,29 @@ class DiversityCallback(TrainerCallback):
 
     def _act(self, control: Any) -> None:
         """Saves or stops at an alarm, all ranks alike: this look's scores are waited for."""
-        wish = self.ranks.from_main(self._on_main(lambda recorder: recorder.wait_for_wish()))
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
+        wish = self.ranks.from_main(self._on_main(lambda recorder: recorder.take_wish()))
         control.should_save = control.should_save or bool(wish)
         control.should_training_stop = control.should_training_stop or wish == "stop"
 
-    def _on_main(self, what: Any) -> Any:
-        return what(self.recorder) if self.recorder is not None else None
+    # rank 0
+
+    def _on_main(self, what: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
+        """What rank 0 does. It may fail, but neither ends the training nor leaves the other ranks waiting."""
+        if self.recorder is None:
+            return otherwise
+        try:
+            return what(self.recorder)
+        except Exception as error:
+            if self.config.on_error == "raise":
+                raise
+            say(f"divwatch: {reason_of(error)}; training goes on")
+            return otherwise
+
+    def _all_wait(self, done: Callable[[Recorder], bool]) -> None:
+        """Until `done` on rank 0, which takes HEARTBEAT at most: a long wait must not look like a dead rank to the others."""
+        while not self.ranks.from_main(self._on_main(done, True)):
+            pass
 
 
 class Pace:

@@ -25,9 +25,6 @@ from divwatch.verify import check_verifiers
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-# Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
-FINISH_LIMIT = 600.0
-
 
 class Recorder:
     """What becomes of the looks of one run. Lives on rank 0."""
@@ -64,6 +61,10 @@ class Recorder:
             return self._open(state, max_looks)
         except DivwatchError as error:
             return str(error)
+        except Exception as error:  # the other ranks wait for an answer
+            return (
+                f"{self.store.path} cannot be written or gone on with ({reason_of(error)}): choose another output_dir"
+            )
 
     def _open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]]:
         parent = self._find_parent()
@@ -72,11 +73,13 @@ class Recorder:
         self.prompts = self._choose(parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
+            self.store.claim()
             self._refuse_another_panel()
-            self.store.forget_after(state.global_step)
+            self.store.resume_at(state.global_step)
             self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         else:
             self.store.create(self._describe_run(state, parent))
+        self._info = self.store.info()
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
         self._scorer.open(self.store, self.prompts, max_looks)
         unscored = self.store.unscored()
@@ -153,10 +156,11 @@ class Recorder:
     def keep(self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any) -> str | None:
         """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
         try:
+            if not self.store.exists:  # somebody has removed it
+                self.store.create(self._info)
             if embeddings is not None:
                 self.store.write_embeddings(step, *embeddings)
             self.store.write_completions(step, completions)
-            self._take(self._scorer.wait(room=True) if self._scorer.full else [])
             self._scorer.submit(step, seconds)
         except Exception as error:
             return reason_of(error)
@@ -232,15 +236,18 @@ class Recorder:
         except OSError as unwritable:
             say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
 
-    def wait_for_wish(self) -> str | None:
-        """What an alarm at this look asks for (save, stop, or nothing), once its scores are there."""
-        self._take(self._scorer.wait())
+    def caught_up(self, seconds: float) -> bool:
+        """Waits at most so long for the scores under way; whether all are there."""
+        self._take(self._scorer.wait(seconds))
+        return not self._scorer.busy
+
+    def take_wish(self) -> str | None:
+        """What an alarm asks for: save, stop, or nothing."""
         wish, self._wish = self._wish, None
         return wish
 
     def scalars_at(self, step: int) -> dict[str, float] | None:
-        """The logged values of the look at `step`, waited for; None where it failed or was not comparable."""
-        self._take(self._scorer.wait())
+        """The logged values of the look at `step`; None where it failed or was not comparable."""
         at, scalars = self._scalars
         return dict(scalars) if at == step else None
 
@@ -249,12 +256,12 @@ class Recorder:
         return assess_looks(looks, self.config, self.max_looks) if looks else None
 
     def finish(self) -> None:
-        """Waits for the scores under way, within bounds, and says what the run showed."""
-        self._take(self._scorer.wait(FINISH_LIMIT))
+        """Gives up the scores still under way, and says what the run showed."""
         for late in self._scorer.abandon():
             say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
             self._write_failure(late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
+        self.store.let_go()
         assessment = self.assessment()
         if assessment is None:
             return
