@@ -10,6 +10,13 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
+from faults.recording import (  # noqa: F401 -- hooks and a fixture
+    pytest_addoption,
+    pytest_runtest_logreport,
+    pytest_runtest_setup,
+    pytest_sessionfinish,
+    saw,
+)
 
 ROOT = Path(__file__).parent.parent
 

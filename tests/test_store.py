@@ -71,7 +71,7 @@ def test_looks_after_the_checkpoint_are_forgotten_on_resume(tmp_path):
     for step in (0, 10, 20):
         run.append_look(look(step))
         run.append_event({"step": step})
-    run.forget_after(10)
+    run.resume_at(10)
     assert [line["step"] for line in run.looks()] == [line["step"] for line in run.events()] == [0, 10]
 
 

@@ -28,7 +28,7 @@ from divwatch.records import Prompt
 from divwatch.scorer import Scorer, load_models
 from divwatch.store import RunDirectory
 
-# Looks handed over and not scored. Their completions are on disk, so this bounds a backlog, not memory.
+# Looks handed over and not scored, above which looks that are due are put off.
 WAITING = 8
 # Seconds in which a look must be scored, the start of the process and the loading of its models included.
 LIMIT = 1800.0
@@ -47,7 +47,7 @@ class Job(NamedTuple):
 class Inline:
     """The same interface without a process: a look is scored when it is handed over."""
 
-    full = False
+    busy = behind = False
 
     def __init__(self, config: WatchConfig) -> None:
         self._models = load_models(config)
@@ -68,7 +68,7 @@ class Inline:
         done, self._scored = self._scored, []
         return done
 
-    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
+    def wait(self, limit: float = LIMIT) -> list[Scored]:
         return self.poll()
 
     def abandon(self) -> list[Scored]:
@@ -112,9 +112,11 @@ class Background:
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for the training run, which then closes this one
         )
-        weakref.finalize(self, _end, self._process)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._told_next: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_write, args=(self._process.stdin, self._told_next), daemon=True).start()
         threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()
+        weakref.finalize(self, _end, self._process, self._told_next)
         self._since = time.monotonic()
         for line in self._told:
             self._tell(line)
@@ -142,7 +144,12 @@ class Background:
             self._start()
 
     @property
-    def full(self) -> bool:
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so many looks wait that no other should be taken."""
         return len(self._waiting) >= WAITING
 
     def poll(self) -> list[Scored]:
@@ -156,10 +163,10 @@ class Background:
             self._start()
         return done
 
-    def wait(self, limit: float = LIMIT, room: bool = False) -> list[Scored]:
-        """Waits until all that was handed over is scored (`room`: until one more may be), at most `limit` seconds."""
+    def wait(self, limit: float = LIMIT) -> list[Scored]:
+        """Waits until all that was handed over is scored, at most `limit` seconds."""
         done, until = self.poll(), time.monotonic() + limit
-        while (self.full if room else self._waiting) and time.monotonic() < until:
+        while self._waiting and time.monotonic() < until:
             try:
                 done += self._heard(self._lines.get(timeout=0.5))
             except queue.Empty:
@@ -173,13 +180,16 @@ class Background:
         return [{"path": j.path, "step": j.step, "error": "training ended before it was scored"} for j in left]
 
     def close(self) -> None:
-        _end(self._process)
+        _end(self._process, self._told_next)
 
     def _heard(self, line: str | None) -> list[Scored]:
         """A line of the process; None: it has ended."""
         if line is None:
             return self._ended()
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return []  # it died while it spoke
         if not self._waiting or (message.get("path"), message.get("step")) != self._waiting[0][:2]:
             return []
         self._next()
@@ -204,17 +214,21 @@ class Background:
         self._since, self._deaths = time.monotonic(), 0
 
     def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # it has ended: noticed by the reader, and told again to the next one
+        """Handed to a thread that writes: a pipe that the process does not read holds nothing up."""
+        self._told_next.put(line)
 
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _write(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
+    """Until it is told to stop or the process has ended, which the reader notices."""
+    with contextlib.suppress(BrokenPipeError, ValueError, OSError):
+        while (line := lines.get()) is not None:
+            stream.write(line + "\n")
+            stream.flush()
 
 
 def _read(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
@@ -223,7 +237,8 @@ def _read(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
     lines.put(None)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], told_next: queue.SimpleQueue[str | None]) -> None:
+    told_next.put(None)
     if process.poll() is None:
         process.kill()
     process.wait()

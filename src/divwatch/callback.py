@@ -6,7 +6,7 @@ sample (all ranks) -> store -> [verify -> score -> assess, in the background] ->
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -15,7 +15,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
 from divwatch.panel.form import at_full_length
-from divwatch.ranks import LookFailed, Ranks
+from divwatch.ranks import LookFailed, Ranks, reason_of
 from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
 from divwatch.rollouts import watch_rollouts
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Seconds after which rank 0 gives the waiting ranks a sign of life: far below any collective's time limit.
 HEARTBEAT = 20.0
+# Seconds that the end of training waits for scores; what is late is scored when the run is resumed.
+FINISH_LIMIT = 600.0
 
 
 def watch(trainer: Any, **settings: Any) -> DiversityCallback:
@@ -75,8 +77,7 @@ class DiversityCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._every = self.config.steps_between_looks(state.max_steps)
-        while not self.ranks.from_main(self._on_main(lambda recorder: recorder.panel_checked(HEARTBEAT))):
-            pass  # a long check must not look like a dead rank to those that wait
+        self._all_wait(lambda recorder: recorder.panel_checked(HEARTBEAT))
         opened = self.ranks.from_main(
             self._on_main(lambda recorder: recorder.open(state, 2 + (state.max_steps - 1) // self._every))
         )
@@ -93,8 +94,8 @@ class DiversityCallback(TrainerCallback):
             state.global_step % self._every == 0 and self._may_look(state.global_step)
         ):
             self._look(control)
-        elif self.recorder is not None:
-            self.recorder.report()
+        else:
+            self._on_main(lambda recorder: recorder.report())
 
     def finish(self, args: Any, state: Any, control: Any) -> None:
         """The last look, if training ended where none was due, and the scores under way."""
@@ -103,8 +104,9 @@ class DiversityCallback(TrainerCallback):
             self._look(control)
         if not args.load_best_model_at_end:
             self._full_look()
-        if self.recorder is not None:
-            self.recorder.finish()
+        until = time.monotonic() + FINISH_LIMIT
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT) or time.monotonic() > until)
+        self._on_main(lambda recorder: recorder.finish())
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -118,17 +120,16 @@ class DiversityCallback(TrainerCallback):
             return
         if state.global_step not in self._taken:
             self._look(control)
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
         scalars = self.ranks.from_main(self._on_main(lambda recorder: recorder.scalars_at(state.global_step)))
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
     def _may_look(self, step: int) -> bool:
-        """Rank 0's clock decides for all, at steps where a look is due and nowhere else."""
-        if self._pace.limit == 0:
-            return True
-        may = self.ranks.from_main(self._pace.allows_another())
-        if not may and self.recorder is not None:
-            self.recorder.say_put_off(step)
-        return may
+        """Rank 0 decides for all, at steps where a look is due and nowhere else."""
+        reason = self.ranks.from_main(self._on_main(lambda recorder: recorder.reason_to_wait(self._pace)))
+        if reason is not None:
+            self._on_main(lambda recorder: recorder.say_put_off(step, reason))
+        return reason is None
 
     # a look
 
@@ -138,17 +139,16 @@ class DiversityCallback(TrainerCallback):
         self._taken.add(step)
         completions, failure = self._sample(self.prompts, self.config)
         sampled = time.monotonic() - started
-        if self.recorder is not None:
-            if failure is None:
-                failure = self.recorder.keep(step, completions, sampled, self._sampler.embeddings)
-            if failure is not None:
-                self.recorder.failed(step, failure, sampled)
+        if failure is None:
+            failure = self._on_main(lambda r: r.keep(step, completions, sampled, self._sampler.embeddings))
+        if failure is not None:
+            self._on_main(lambda recorder: recorder.failed(step, failure, sampled))
         if self.config.on_collapse in ("save", "stop"):
             self._act(control)
         self._pace.spent(time.monotonic() - started)
-        if self.recorder is not None:
-            self.recorder.blocked(step, time.monotonic() - started, self._pace.overhead)
-            self.recorder.report()
+        blocked, overhead = time.monotonic() - started, self._pace.overhead
+        self._on_main(lambda recorder: recorder.blocked(step, blocked, overhead))
+        self._on_main(lambda recorder: recorder.report())
         if failure is not None and self.config.on_error == "raise":
             raise LookFailed(failure)
 
@@ -160,11 +160,11 @@ class DiversityCallback(TrainerCallback):
         completions, failure = self._sample(at_full_length(self.prompts), self.config.at_full_length())
         seconds = time.monotonic() - started
         self._pace.spent(seconds)
-        if self.recorder is not None:
-            if failure is None:
-                failure = self.recorder.keep(step, completions, seconds, self._sampler.embeddings, full=True)
-            if failure is not None:
-                self.recorder.failed(step, failure, seconds, full=True)
+        if failure is None:
+            embeddings = self._sampler.embeddings
+            failure = self._on_main(lambda r: r.keep(step, completions, seconds, embeddings, full=True))
+        if failure is not None:
+            self._on_main(lambda recorder: recorder.failed(step, failure, seconds, full=True))
 
     def _sample(self, prompts: Sequence[Prompt], config: WatchConfig) -> tuple[list[Completion], str | None]:
         step = self.trainer.state.global_step
@@ -180,12 +180,29 @@ class DiversityCallback(TrainerCallback):
 
     def _act(self, control: Any) -> None:
         """Saves or stops at an alarm, all ranks alike: this look's scores are waited for."""
-        wish = self.ranks.from_main(self._on_main(lambda recorder: recorder.wait_for_wish()))
+        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
+        wish = self.ranks.from_main(self._on_main(lambda recorder: recorder.take_wish()))
         control.should_save = control.should_save or bool(wish)
         control.should_training_stop = control.should_training_stop or wish == "stop"
 
-    def _on_main(self, what: Any) -> Any:
-        return what(self.recorder) if self.recorder is not None else None
+    # rank 0
+
+    def _on_main(self, what: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
+        """What rank 0 does. It may fail, but neither ends the training nor leaves the other ranks waiting."""
+        if self.recorder is None:
+            return otherwise
+        try:
+            return what(self.recorder)
+        except Exception as error:
+            if self.config.on_error == "raise":
+                raise
+            say(f"divwatch: {reason_of(error)}; training goes on")
+            return otherwise
+
+    def _all_wait(self, done: Callable[[Recorder], bool]) -> None:
+        """Until `done` on rank 0, which takes HEARTBEAT at most: a long wait must not look like a dead rank to the others."""
+        while not self.ranks.from_main(self._on_main(done, True)):
+            pass
 
 
 class _AheadOfTrackers(TrainerCallback):

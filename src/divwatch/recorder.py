@@ -35,8 +35,6 @@ from divwatch.verify import check_verifiers
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-# Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
-FINISH_LIMIT = 600.0
 FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (docs/panel.md)
 
 
@@ -62,7 +60,7 @@ class Recorder:
         self._scalars: tuple[int, dict[str, float]] = (-1, {})
         self._wish: str | None = None
         self._offset = 0
-        self._put_off = False
+        self._put_off: set[str] = set()
 
     # the record
 
@@ -76,6 +74,10 @@ class Recorder:
             return self._open(state, max_looks)
         except DivwatchError as error:
             return str(error)
+        except Exception as error:  # the other ranks wait for an answer
+            return (
+                f"{self.store.path} cannot be written or gone on with ({reason_of(error)}): choose another output_dir"
+            )
 
     def _open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]]:
         parent = self._find_parent()
@@ -85,11 +87,13 @@ class Recorder:
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         settings = self.config.as_dict()
         if resumed:
+            self.store.claim()
             self._refuse_another_panel()
             self._resume(state)
         else:
             tracked = self._wandb.open(wandb_run(self.trainer), settings)
             self.store.create(self._describe_run(state, parent, self.prompts, self.config, tracked))
+        self._info = self.store.info()
         if not reports(self.trainer):
             say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
@@ -110,7 +114,7 @@ class Recorder:
         if tracked and before != tracked:
             info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
         self.store.write_info(info | {"ended": None})
-        self.store.forget_after(state.global_step)
+        self.store.resume_at(state.global_step)
         self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
         looks = stored_looks(self.store)
@@ -219,10 +223,11 @@ class Recorder:
         """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
         store = self.full if full else self.store
         try:
+            if not self.store.exists:  # somebody has removed it
+                self.store.create(self._info)
             if embeddings is not None:
                 store.write_embeddings(step, *embeddings)
             store.write_completions(step, completions)
-            self._take(self._scorer.wait(room=True) if self._scorer.full else [])
             self._scorer.submit(store, step, seconds)
         except Exception as error:
             return reason_of(error)
@@ -236,13 +241,19 @@ class Recorder:
         """What a look cost the training."""
         self._costs[step] = (seconds, overhead)
 
-    def say_put_off(self, step: int) -> None:
-        if not self._put_off:
-            self._put_off = True
-            say(
-                f"divwatch: looks hold training up for more than {self.config.max_overhead:.0%} of its time, so that of "
-                f"step {step} is put off and some later ones will be (watch_max_overhead: 0 keeps to watch_every)"
-            )
+    def reason_to_wait(self, pace: Any) -> str | None:
+        """Why the look that is due should not be taken now; None: it may be."""
+        if self._scorer.behind:
+            return "the scoring of earlier looks is behind"
+        if pace.limit > 0 and not pace.allows_another():
+            return f"looks hold training up for more than {pace.limit:.0%} of its time (watch_max_overhead: 0 takes them all)"
+        return None
+
+    def say_put_off(self, step: int, reason: str) -> None:
+        """Once a reason."""
+        if reason not in self._put_off:
+            self._put_off.add(reason)
+            say(f"divwatch: the look at step {step} is put off, and later ones may be: {reason}")
 
     # what a look says
 
@@ -309,15 +320,18 @@ class Recorder:
         except OSError as unwritable:
             say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {store.path}")
 
-    def wait_for_wish(self) -> str | None:
-        """What an alarm at this look asks for (save, stop, or nothing), once its scores are there."""
-        self._take(self._scorer.wait())
+    def caught_up(self, seconds: float) -> bool:
+        """Waits at most so long for the scores under way; whether all are there."""
+        self._take(self._scorer.wait(seconds))
+        return not self._scorer.busy
+
+    def take_wish(self) -> str | None:
+        """What an alarm asks for: save, stop, or nothing."""
         wish, self._wish = self._wish, None
         return wish
 
     def scalars_at(self, step: int) -> dict[str, float] | None:
-        """The logged values of the look at `step`, waited for; None where it failed or was not comparable."""
-        self._take(self._scorer.wait())
+        """The logged values of the look at `step`; None where it failed or was not comparable."""
         at, scalars = self._scalars
         return dict(scalars) if at == step else None
 
@@ -326,14 +340,14 @@ class Recorder:
         return assess_looks(looks, self.config, self.max_looks) if looks else None
 
     def finish(self) -> None:
-        """Waits for the scores under way, within bounds, and says what the run showed."""
-        self._take(self._scorer.wait(FINISH_LIMIT))
+        """Gives up the scores still under way, and says what the run showed."""
         for late in self._scorer.abandon():
             say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
             store = self.full if late["path"] == str(self.full.path) else self.store
             self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
         self._note_end()
+        self.store.let_go()
         assessment = self.assessment()
         if assessment is None:
             self._wandb.close()

@@ -14,7 +14,7 @@ import numpy as np
 
 from divwatch.config import WatchConfig
 from divwatch.records import Completion, Prompt, PromptSamples, PromptScores
-from divwatch.store import RunDirectory
+from divwatch.store import SCORED, RunDirectory
 from divwatch.terminal import event_message, look_line
 from divwatch.tracking import assessment_scalars, look_scalars, table_rows
 
@@ -113,7 +113,7 @@ class Scorer:
 
 def stored_looks(store: RunDirectory) -> dict[int, tuple[PromptScores, bool]]:
     """step -> (scores, comparable) of the looks that were scored."""
-    looks = [look for look in store.looks() if look["status"] in ("ok", "not_comparable")]
+    looks = [look for look in store.looks() if look["status"] in SCORED]
     return {look["step"]: (store.scores(look["step"]), look["status"] == "ok") for look in looks}
 
 

@@ -9,6 +9,8 @@ events.jsonl                      alarms
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -21,6 +23,9 @@ from divwatch.records import Completion, PromptSamples, PromptScores
 
 FORMAT = 1
 NAME = "divwatch"
+SCORED = ("ok", "not_comparable")
+# Bytes of a Parquet file once decoded: far above any look, far below what a hostile file may claim.
+LARGEST = 2 << 30
 
 
 class RunDirectory:
@@ -28,6 +33,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._lock: Any = None
 
     @classmethod
     def of(cls, output_dir: str | Path) -> RunDirectory:
@@ -43,17 +49,42 @@ class RunDirectory:
 
     def create(self, info: dict[str, Any]) -> None:
         """Starts a new record. One that is already there is moved aside, never overwritten."""
-        if self.exists:
-            number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{NAME}-{n}").exists())
-            self.path.rename(self.path.with_name(f"{NAME}-{number}"))
         try:
+            if self.exists:
+                self.claim()
+                number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{NAME}-{n}").exists())
+                self.path.rename(self.path.with_name(f"{NAME}-{number}"))
             for part in ("completions", "scores"):
                 (self.path / part).mkdir(parents=True, exist_ok=True)
+            self.claim()
             self.write_info(info)
         except OSError as error:
             raise DivwatchError(
                 f"cannot write {self.path} ({error.strerror}): choose an output_dir that can be written"
             ) from None
+
+    def claim(self) -> None:
+        """No other process may write here until this one lets go or ends. Raises DivwatchError where another does.
+
+        A file system without locks gives no protection.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return
+        lock = (self.path / ".lock").open("ab")
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise DivwatchError(
+                    f"another run is writing {self.path}: choose another output_dir, or wait until it has ended"
+                ) from None
+        self._lock = lock
+
+    def let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def write_info(self, info: dict[str, Any]) -> None:
         _write_atomically(
@@ -108,24 +139,40 @@ class RunDirectory:
     def append_event(self, event: dict[str, Any]) -> None:
         _append_line(self.path / "events.jsonl", event)
 
-    def forget_after(self, step: int) -> None:
-        """Drops what was seen beyond `step`: training resumes from a checkpoint older than it is."""
-        for name in ("looks.jsonl", "events.jsonl"):
-            lines = [line for line in _read_lines(self.path / name) if line["step"] <= step]
+    def resume_at(self, step: int) -> None:
+        """Makes the record one that goes on from a checkpoint at `step`: what was seen beyond is dropped, and so is what a
+        crash left half written; a look whose scores cannot be read any more counts as unscored."""
+        looks = [self._as_readable(look) for look in self.looks() if look["step"] <= step]
+        events = [event for event in self.events() if event["step"] <= step]
+        for name, lines in (("looks.jsonl", looks), ("events.jsonl", events)):
             _write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
         for part in ("completions", "scores"):
             for beyond in [s for s in self._steps(part) if s > step]:
                 self._file(part, beyond).unlink()
+                self._embeddings(beyond).unlink(missing_ok=True)
+        for torn in self.path.rglob("*.tmp"):
+            torn.unlink()
+
+    def _as_readable(self, look: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if look["status"] in SCORED:
+                self.scores(look["step"])
+        except DivwatchError as error:
+            kept = {key: value for key, value in look.items() if key in ("step", "time", "seconds")}
+            return kept | {"status": "unscored", "reason": str(error)}
+        return look
 
     # reading
 
     def info(self) -> dict[str, Any]:
         try:
-            info = json.loads((self.path / "run.json").read_text())
+            info = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DivwatchError(f"{self.path} is no run directory: give one that holds run.json") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DivwatchError(f"{self.path / 'run.json'} is damaged ({error}): restore or remove it") from None
+        if not isinstance(info, dict):
+            raise DivwatchError(f"{self.path / 'run.json'} is damaged (no object): restore or remove it")
         if info.get("format") != FORMAT:
             raise DivwatchError(f"{self.path} has format {info.get('format')}: this divwatch reads format {FORMAT}")
         return info
@@ -139,17 +186,20 @@ class RunDirectory:
         return _read_lines(self.path / "events.jsonl")
 
     def scores(self, step: int) -> PromptScores:
+        """Raises DivwatchError where they cannot be read."""
         import numpy as np
-        import pyarrow.parquet as pq
 
-        columns = pq.read_table(self._file("scores", step)).to_pydict()
-        ids, tasks = columns.pop("id"), columns.pop("task")
-        return PromptScores(ids, tasks, {key: np.asarray(values, dtype=float) for key, values in columns.items()})
+        path = self._file("scores", step)
+        columns = read_parquet(path).to_pydict()
+        try:
+            ids, tasks = columns.pop("id"), columns.pop("task")
+            return PromptScores(ids, tasks, {key: np.asarray(values, dtype=float) for key, values in columns.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise DivwatchError(f"{path} is damaged ({error}): remove it and resume, and it is made again") from None
 
     def completions(self, step: int) -> list[dict[str, Any]]:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(self._file("completions", step)).to_pylist()
+        """Raises DivwatchError where they cannot be read."""
+        return read_parquet(self._file("completions", step)).to_pylist()
 
     def read_completions(self, step: int) -> list[Completion]:
         """The completions of a look as they were sampled."""
@@ -196,6 +246,30 @@ def lineage_of(run: RunDirectory) -> list[RunDirectory]:
     return chain
 
 
+def read_parquet(path: Path) -> Any:
+    """A pyarrow table. Raises DivwatchError for a file that is missing, damaged, or too large once decoded (a few kB can
+    claim to be a billion rows)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts, size = [], 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for part in file.iter_batches(batch_size=1024):
+                size += part.nbytes
+                if size > LARGEST:
+                    raise DivwatchError(f"{path} holds more than {LARGEST >> 30} GiB: it is no file of divwatch's")
+                parts.append(part)
+            return pa.Table.from_batches(parts, schema=file.schema_arrow)
+    except FileNotFoundError:
+        raise DivwatchError(f"{path} is not there: restore it, or remove the look's line from looks.jsonl") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, DivwatchError):
+            raise
+        reason = (str(error).splitlines() or ["unreadable"])[0][:120]
+        raise DivwatchError(f"{path} is damaged ({reason}): remove it") from None
+
+
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """Run directories under `paths`: each an output_dir, its divwatch/ folder, or a folder that holds several runs.
 
@@ -232,22 +306,45 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            found.append(_object_with_step(line))
+        except (ValueError, RecursionError):
             if number >= len(lines) - 1:
                 break
             raise DivwatchError(f"{path} line {number} is damaged: remove that line") from None
     return found
 
 
+def _object_with_step(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError("no object with a step")
+    return row
+
+
 def _append_line(path: Path, row: dict[str, Any]) -> None:
-    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        kept = path.read_bytes()
-        _write_atomically(path, kept[: kept.rfind(b"\n") + 1])
-    with path.open("ab") as file:
-        file.write(json.dumps(row).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Whole or not at all: a line that an earlier crash tore is cut off, and so is this one where there is no room."""
+    left = memoryview(json.dumps(row).encode() + b"\n")
+    with path.open("a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: Any) -> int:
+    """Bytes up to the end of the last whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            return file.read().rfind(b"\n") + 1
+    return size
 
 
 def _write_parquet(path: Path, columns: dict[str, list]) -> None:
@@ -263,8 +360,13 @@ def _write_parquet(path: Path, columns: dict[str, list]) -> None:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ def say(text: str) -> None:
 
     from tqdm import tqdm
 
-    tqdm.write(_lit(text) if sys.stdout.isatty() else text)
+    with suppress(OSError, ValueError):  # a closed or full standard output: where nothing can be written, nothing is
+        tqdm.write(_lit(text) if sys.stdout.isatty() else text)
 
 
 def _lit(text: str) -> str:

@@ -15,7 +15,7 @@ out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
 if told.get("strategy") == "fsdp2":
     import launched.fsdp2_on_cpu  # noqa: F401
 
-import faults
+import planting
 import torch
 from training import SETTINGS, dpo_trainer, grpo_trainer, lora_trainer, sft_trainer
 from transformers import TrainerCallback
@@ -74,10 +74,10 @@ def run(name, settings):
     if name == "naive":
         trainer.add_callback(NaiveCallback())
     elif settings is not None:
-        faults.plant(settings.pop("fault", None), trainer)
+        planting.plant(settings.pop("fault", None), trainer)
         divwatch.watch(trainer, **SETTINGS | settings)
     trainer.train()
-    faults.remove()
+    planting.remove()
     ranks = Ranks.of(trainer.accelerator)
     found = {"weights": fingerprint(trainer.model), "proof": proof(trainer), "step": trainer.state.global_step}
     everybody = ranks.share(found)

@@ -1,0 +1,123 @@
+"""SIGKILL at random moments, then resume: nothing that was reported done is lost, doubled or torn.
+
+A server process with all libraries loaded forks a training for each trial, so that fifty trials take minutes. Each training
+reports through a pipe which looks it has put on record; it is killed, and the next one resumes from the last checkpoint.
+"""
+
+import json
+import os
+import random
+import select
+import signal
+import time
+
+import pytest
+from faults.conftest import QUICK
+from faults.test_storage import rows
+from training import sft_trainer, weights_hash
+
+import divwatch
+from divwatch.recorder import Recorder
+from divwatch.store import RunDirectory
+
+FAMILY = "Storage"
+STEPS = 6
+
+
+def train(out, background, tell):
+    """In the child: trains on from the last whole checkpoint, tells of every look on record and of the final weights."""
+    trainer = sft_trainer(out, steps=STEPS, save_strategy="steps", save_steps=2)
+    divwatch.watch(trainer, **QUICK | {"background": background})
+    record = Recorder._log
+
+    def told(self, step, result):
+        record(self, step, result)
+        tell({"look": step})
+
+    Recorder._log = told
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    tell({"weights": weights_hash(trainer.model)})
+
+
+def last_checkpoint(out):
+    """The last that is whole: the trainer writes its state last."""
+    whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if path.read_bytes().endswith(b"}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def trial(out, background, kill_after):
+    """Forks a training and kills it so many seconds on (None: never); what it told."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(0)
+            os.close(reader)
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            train(out, background, lambda message: os.write(writer, json.dumps(message).encode() + b"\n"))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    said, until = b"", None if kill_after is None else time.monotonic() + kill_after
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if not select.select([reader], [], [], left)[0]:
+            os.kill(child, signal.SIGKILL)
+            until = None
+            continue
+        part = os.read(reader, 1 << 16)
+        if not part:
+            break
+        said += part
+    os.waitpid(child, 0)
+    os.close(reader)
+    return [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
+
+
+def unharmed(out, reported):
+    """What this training reported done is on record, once, and whole; nothing else claims to be scored."""
+    store = RunDirectory.of(out)
+    if not store.exists:
+        return
+    for look in store.looks():
+        if look["status"] == "ok":
+            assert len(store.completions(look["step"])) == 24
+            assert len(store.scores(look["step"]).ids) == 6
+    lines = [json.loads(line) for line in (store.path / "looks.jsonl").read_bytes().splitlines() if line.endswith(b"}")]
+    done = [line["step"] for line in lines if line["status"] == "ok"]
+    assert reported <= set(done), f"lost: {reported - set(done)}"
+    assert len(done) == len(set(done)), f"doubled: {done}"
+
+
+@pytest.mark.parametrize(
+    ("kills", "background"),
+    [
+        pytest.param(3, False, id="3", marks=pytest.mark.fault("SIGKILL at 3 random moments, each followed by a resume")),
+        pytest.param(30, False, id="30", marks=[pytest.mark.fault("SIGKILL at 30 random moments, scored in place"), pytest.mark.slow, pytest.mark.limit(900)]),
+        pytest.param(30, True, id="30-background", marks=[pytest.mark.fault("SIGKILL at 30 random moments, scored in the background"), pytest.mark.slow, pytest.mark.limit(900)]),
+    ],
+)  # fmt: skip
+def test_killed_at_random_moments_and_resumed(tmp_path, kills, background, undisturbed, saw):
+    """Nothing reported done is lost, doubled or torn; record and weights end as those of an undisturbed run."""
+    whole = tmp_path / "whole"
+    trial(whole, background, None)
+    expected = rows(whole)
+    moments, killed, runs, seconds = random.Random(0), 0, 0, 3.0
+    while killed < kills:
+        out = tmp_path / f"run-{runs}"
+        runs += 1
+        for _ in range(200):
+            told = trial(out, background, moments.uniform(0.05, seconds) if killed < kills else None)
+            if (out / "divwatch" / "looks.jsonl").is_file():
+                unharmed(out, {message["look"] for message in told if "look" in message})
+            done = any("weights" in message for message in told)
+            if done:
+                break
+            killed += 1
+        assert done, "never ended"
+        assert told[-1]["weights"] == undisturbed(sft_trainer, STEPS)
+        assert rows(out) == expected
+        assert not list((out / "divwatch").rglob("*.tmp"))
+    saw(f"{killed} kills in {runs} runs")
