@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from divwatch.ablation.command import ablate
 from divwatch.errors import DivwatchError
 from divwatch.mixes.command import app as mix_app
 from divwatch.panel.command import panel_app
@@ -18,6 +19,7 @@ from divwatch.panel.command import panel_app
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
+app.command()(ablate)
 
 
 def _version(asked: bool) -> None:
