@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from divwatch.ablation.command import ablate
+from divwatch.ablation.command import ablate, compare
 from divwatch.errors import DivwatchError
 from divwatch.mixes.command import app as mix_app
 from divwatch.panel.command import panel_app
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Wa
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
 app.command()(ablate)
+app.command()(compare)
 
 
 def _version(asked: bool) -> None:

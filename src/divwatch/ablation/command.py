@@ -46,7 +46,9 @@ def ablate(
     for outcome in launch_all(read, runs, _progress):
         outcomes.append(outcome)
         if outcome.status != "kept":
-            _progress(f"  {outcome.status} in {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else ""))
+            _progress(
+                f"  {outcome.status} in {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else "")
+            )
     failed = [o for o in outcomes if o.status == "failed"]
     if as_json:
         print(json.dumps([o.as_dict() for o in outcomes], indent=1))
@@ -65,3 +67,52 @@ def _known(what: str, asked: object, known: list) -> None:
 
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="An ablation's folder; or output directories, or folders with one run a seed.")
+    ],
+    against: Annotated[
+        Optional[str], typer.Option(help="The arm that others are held against. Default: full, else the first.")
+    ] = None,
+    metric: Annotated[
+        Optional[str], typer.Option(help="Diversity metric. Default: sbert, where it was measured.")
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder for comparison.csv and comparison.png. Default: the first one given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Differences between runs, paired by prompt, with simultaneous intervals; for an ablation, its sources ranked.
+
+    Example: divwatch compare runs/ablations/tiny_sources
+    """
+    from divwatch.ablation.figure import write_figure
+    from divwatch.ablation.read import read_arms
+    from divwatch.ablation.table import as_dict, rows, show
+    from divwatch.analysis.compare import compare_arms
+
+    arms = read_arms(runs, against, metric)
+    found = compare_arms(arms.values, arms.tasks, arms.items)
+    folder = out or runs[0]
+    _write_csv(folder / "comparison.csv", rows(arms, found))
+    write_figure(arms, found, folder / "comparison.png")
+    if as_json:
+        print(json.dumps(as_dict(arms, found), indent=1))
+        return
+    show(arms, found)
+    print(f"wrote {folder / 'comparison.csv'} and {folder / 'comparison.png'}")
+
+
+def _write_csv(path: Path, table: list[dict]) -> None:
+    import csv
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    except OSError as error:
+        raise DivwatchError(f"cannot write {path} ({error.strerror}): choose another folder with --out") from None
