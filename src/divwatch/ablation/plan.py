@@ -95,7 +95,7 @@ class Plan:
 
 def read_plan(path: Path) -> Plan:
     """The plan in a YAML file. Raises DivwatchError naming the file, the key and the mend."""
-    told = _yaml(path)
+    told = read_yaml(path)
     unknown = sorted(set(told) - set(KEYS))
     if unknown:
         raise DivwatchError(f"{path} has the unknown key {unknown[0]!r}: the keys are {', '.join(KEYS)}")
@@ -105,7 +105,7 @@ def read_plan(path: Path) -> Plan:
     settings, launch = (_mapping(path, told, key) for key in ("settings", "launch"))
     _check_settings(path, settings)
     config = Path(told["config"])
-    base = _yaml(config)
+    base = read_yaml(config)
     return Plan(
         recipe=_recipe(told["recipe"]),
         config=config,
@@ -117,7 +117,7 @@ def read_plan(path: Path) -> Plan:
     )
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
