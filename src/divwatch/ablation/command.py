@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -43,12 +44,15 @@ def ablate(
     check_kept(read, runs)
     write_record(read)
     outcomes = []
-    for outcome in launch_all(read, runs, _progress):
-        outcomes.append(outcome)
-        if outcome.status != "kept":
-            _progress(
-                f"  {outcome.status} in {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else "")
-            )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run under way is ended too
+    try:
+        for outcome in launch_all(read, runs, _progress):
+            outcomes.append(outcome)
+            if outcome.status != "kept":
+                _progress(f"  {outcome}")
+    except KeyboardInterrupt:
+        _progress(f"stopped after {len(outcomes)} of {len(runs)} runs: the same command goes on")
+        raise typer.Exit(130) from None
     failed = [o for o in outcomes if o.status == "failed"]
     if as_json:
         print(json.dumps([o.as_dict() for o in outcomes], indent=1))

@@ -22,7 +22,7 @@ def write_figure(arms: Arms, found: Comparison, path: Path) -> None:
     measures = list(arms.values)
     first = sorted((e for e in found.effects if e.measure == measures[0]), key=lambda e: e.value)
     order = [e.name for e in first]
-    figure = Figure(figsize=(2.9 * len(measures) + 0.8, 0.9 + 0.34 * len(order)), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(measures) + 0.8, 1.0 + 0.36 * len(order)), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(measures), sharey=True))
     for axis, measure in zip(axes, measures, strict=True):
         tasks = [(e.value, order.index(e.name)) for e in found.by_task if e.measure == measure and e.name in order]
@@ -43,9 +43,7 @@ def write_figure(arms: Arms, found: Comparison, path: Path) -> None:
     axes[0].set_yticks(range(len(order)), [inert(name) for name in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
     what = f"{arms.names[0]} - without the source" if arms.sources else f"arm - {arms.names[0]}"
+    size = f"{len(arms.seeds)} {'seed' if len(arms.seeds) == 1 else 'seeds'}, {len(arms.tasks)} prompts"
     marks = "; grey: single tasks" if found.by_task else ""
-    figure.supxlabel(
-        f"{inert(what)}; simultaneous {found.level:.0%} intervals, {len(arms.seeds)} seeds, {len(arms.tasks)} prompts{marks}",
-        fontsize=7.5,
-    )
+    figure.supxlabel(f"{inert(what)}; simultaneous {found.level:.0%} intervals, {size}{marks}", fontsize=7.5)
     figure.savefig(path, dpi=200)

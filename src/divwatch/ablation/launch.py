@@ -6,7 +6,10 @@ well leaves `finished.json` with the settings it had, and everything it printed 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from divwatch.errors import DivwatchError
 RECORD = "ablation.json"
 FINISHED = "finished.json"
 LOG = "log.txt"
+GRACE = 30.0  # seconds in which an interrupted run may close what it holds
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Outcome:
     status: str
     seconds: float = 0.0
     reason: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.status} in {self.seconds:.0f} s" + (f": {self.reason}" if self.reason else "")
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -93,14 +100,26 @@ def _launch(plan: Plan, run: Run, checkpoint: Path | None) -> Outcome:
     run.output_dir.mkdir(parents=True, exist_ok=True)
     more = {"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}
     started = time.monotonic()
-    with (run.output_dir / LOG).open("wb") as log:
-        done = subprocess.run(plan.command(run, **more), stdout=log, stderr=subprocess.STDOUT, check=False)
+    status = _run(plan.command(run, **more), run.output_dir / LOG)
     seconds = time.monotonic() - started
-    if done.returncode:
-        reason = _reason(run.output_dir / LOG, done.returncode)
-        return Outcome(run, "failed", seconds, reason)
+    if status:
+        return Outcome(run, "failed", seconds, _reason(run.output_dir / LOG, status))
     _write(run.output_dir / FINISHED, _told(plan, run))
     return Outcome(run, "done", seconds)
+
+
+def _run(command: list[str], log: Path) -> int:
+    """Exit status of the launch. Where this process is interrupted, all that it launched ends with it."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return process.wait()
+    except BaseException:
+        for how, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, how)
+                process.wait(seconds)
+        raise
 
 
 def _told(plan: Plan, run: Run) -> dict[str, Any]:
@@ -125,6 +144,6 @@ def _reason(log: Path, status: int) -> str:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all: a crash must not leave half a mark."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}")  # several agents of a sweep may write at once
     draft.write_text(json.dumps(content, indent=1, default=str))
     draft.replace(path)
