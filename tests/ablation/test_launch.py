@@ -129,6 +129,7 @@ def test_the_last_checkpoint_goes_by_its_step(tmp_path, folders, last):
     assert (found.name if found else None) == last
 
 
+@pytest.mark.slow
 def test_two_real_arms_are_trained_and_compared(tmp_path):
     plan = {
         "recipe": "sft", "config": "configs/tiny/instruct/sft.yaml", "output_dir": str(tmp_path / "out"),

@@ -10,7 +10,7 @@ from scipy.stats import studentized_range, t
 
 from divwatch.analysis.compare import FEWEST, Item, compare_arms
 
-RUNS = 150
+RUNS = 100
 # A share of 5 % in RUNS runs, three standard errors up.
 AT_MOST = 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
 

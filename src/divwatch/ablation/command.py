@@ -52,7 +52,7 @@ def ablate(
                 _progress(f"  {outcome}")
     except KeyboardInterrupt:
         _progress(f"stopped after {len(outcomes)} of {len(runs)} runs: the same command goes on")
-        raise typer.Exit(130) from None
+        sys.exit(130)
     failed = [o for o in outcomes if o.status == "failed"]
     if as_json:
         print(json.dumps([o.as_dict() for o in outcomes], indent=1))
@@ -61,7 +61,7 @@ def ablate(
         print(f"{len(outcomes)} runs: {len(outcomes) - kept - len(failed)} done, {kept} kept, {len(failed)} failed")
         print(f"now: divwatch compare {read.output_dir}")
     if failed:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _known(what: str, asked: object, known: list) -> None:
