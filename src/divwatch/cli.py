@@ -166,7 +166,7 @@ def plan(
 ) -> None:
     """What looks will cost: seconds, memory and share of the training time, before the run (docs/cost.md).
 
-    Example: divwatch plan configs/olmo3/instruct/sft.yaml, or divwatch plan --model olmo3-7b --gpus 32 --every 100
+    Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32 --every 100
     """
     from divwatch.cost import DEVICES, Look, cost_of, shape_of, this_machine
     from divwatch.cost_of_config import planned
@@ -185,7 +185,8 @@ def plan(
     if as_json:
         import json
 
-        print(json.dumps(cost.as_dict() | {"parameters": shape.parameters, "device": reached.name}, indent=1))
+        told_too = vars(told) | {"parameters": shape.parameters, "device": reached.name}
+        print(json.dumps(cost.as_dict() | told_too, indent=1))
         return
     where = "gathered on every device" if cost.gathered else "as they are"
     print(f"{told.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")

@@ -72,7 +72,7 @@ def run(path, model, out, launcher=(sys.executable,)):
 
 def check_run(path, model, out, launcher=(sys.executable,)):
     done = run(path, model, out, launcher)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:3000] + done.stderr[-3000:]
     record = RunDirectory.of(out)
     assert [look["step"] for look in record.looks()] == [0, 1, 2]
     assert {look["status"] for look in record.looks()} <= {"ok", "not_comparable"}  # random weights never end an answer

@@ -86,6 +86,7 @@ def compare(
     out: Annotated[
         Optional[Path], typer.Option(help="Folder for comparison.csv and comparison.png. Default: the first one given.")
     ] = None,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Show every effect task by task too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Differences between runs, paired by prompt, with simultaneous intervals; for an ablation, its sources ranked.
@@ -105,7 +106,7 @@ def compare(
     if as_json:
         print(json.dumps(as_dict(arms, found), indent=1))
         return
-    show(arms, found)
+    show(arms, found, by_task=tasks or len(arms.items) == 1)
     print(f"wrote {folder / 'comparison.csv'} and {folder / 'comparison.png'}")
 
 

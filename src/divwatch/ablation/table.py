@@ -92,46 +92,74 @@ def title(measure: str) -> str:
     return TITLES.get(group, group) + (f" ({metric})" if measure != QUALITY else "")
 
 
-def show(arms: Arms, found: Comparison) -> None:
-    """The ranking and the notes at a terminal."""
-    from rich.box import SIMPLE
+def show(arms: Arms, found: Comparison, by_task: bool = False) -> None:
+    """The ranking, on demand every effect task by task, and the notes at a terminal."""
     from rich.console import Console
-    from rich.table import Table
 
-    what = "source" if arms.sources else "arm"
-    say = f"effect of a source: {arms.names[0]} - without it" if arms.sources else f"arm - {arms.names[0]}"
     console = Console(highlight=False, markup=False)
     console = Console(highlight=False, markup=False, width=max(console.width, 110))
-    print(
-        f"{len(arms.names)} arms x {len(arms.seeds)} seeds, {len(arms.tasks)} prompts of {len(set(arms.tasks))} tasks; {say}; "
-        f"simultaneous {found.level:.0%} intervals"
+    say = f"effect of a source: {arms.names[0]} - without it" if arms.sources else f"arm - {arms.names[0]}"
+    size = (
+        f"{len(arms.names)} arms x {len(arms.seeds)} seeds, {len(arms.tasks)} prompts of {len(set(arms.tasks))} tasks"
     )
+    print(f"{size}; {say}; simultaneous {found.level:.0%} intervals")
+    what = "source" if arms.sources else "arm"
     for measure in arms.values:
-        table = Table(box=SIMPLE, title=title(measure), title_justify="left")
-        table.add_column(what, no_wrap=True)
-        for head in ("effect", "interval", "of the reference", "p", "rank", "largest on"):
-            table.add_column(head, justify="right", no_wrap=True)
-        for effect in sorted((e for e in found.effects if e.measure == measure), key=lambda e: e.value):
-            table.add_row(*_cells(effect, found))
-        console.print(table)
+        mine = sorted((e for e in found.effects if e.measure == measure), key=lambda e: e.value)
+        extra = [[_rank(e, found), _largest(e, found)] for e in mine]
+        console.print(
+            _table(title(measure), [what, *_HEADS, "rank", "largest on"], mine, [[e.name] for e in mine], extra)
+        )
+        tasks = sorted((e for e in found.by_task if e.measure == measure), key=lambda e: (e.task, e.value))
+        if by_task and tasks:
+            firsts = [[e.task, e.name] for e in tasks]
+            console.print(
+                _table(f"{title(measure)}, by task", ["task", what, *_HEADS], tasks, firsts, [[]] * len(tasks))
+            )
     for line in [*findings(arms, found), *(f"note: {note}" for note in arms.notes), *_caution(found)]:
         console.print(line)
 
 
-def _cells(effect: Effect, found: Comparison) -> list[str]:
-    share, (lo, hi) = per_cent(effect), found.ranks[effect.measure][effect.name]
+_HEADS = ("effect", "interval", "of the reference", "p")
+
+
+def _table(
+    head: str, columns: list[str], effects: list[Effect], firsts: list[list[str]], extra: list[list[str]]
+) -> Any:
+    """`firsts` and `extra`: what stands before and after the numbers of each effect."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, title=head, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < len(firsts[0]) else "right", no_wrap=True)
+    for effect, first, last in zip(effects, firsts, extra, strict=True):
+        table.add_row(*first, *_numbers(effect), *last)
+    return table
+
+
+def _numbers(effect: Effect) -> list[str]:
+    share = per_cent(effect)
     unit = "points" if effect.measure == QUALITY else "%"
-    sure = [e for e in found.by_task if (e.measure, e.name) == (effect.measure, effect.name) and (e.lo > 0 or e.hi < 0)]
-    most = max(sure, key=lambda e: abs(e.value), default=None)
+    sure = effect.p == effect.p  # too few prompts give an effect and no interval
     return [
-        effect.name,
         f"{effect.value:+.4f}",
-        f"[{effect.lo:+.4f}, {effect.hi:+.4f}]",
+        f"[{effect.lo:+.4f}, {effect.hi:+.4f}]" if sure else "",
         "" if share is None else f"{share:+.1f} {unit}",
-        f"{effect.p:.4f}" if effect.p >= 0.001 else "< 0.001",
-        str(lo) if lo == hi else f"{lo} to {hi}",
-        "" if most is None else f"{most.task} {most.value:+.3f}",
+        "" if not sure else "< 0.001" if effect.p < 0.001 else f"{effect.p:.3f}",
     ]
+
+
+def _rank(effect: Effect, found: Comparison) -> str:
+    lo, hi = found.ranks[effect.measure][effect.name]
+    return str(lo) if lo == hi else f"{lo} to {hi}"
+
+
+def _largest(effect: Effect, found: Comparison) -> str:
+    """The task on which the effect is largest, of those on which it is surely there."""
+    mine = [e for e in found.by_task if (e.measure, e.name) == (effect.measure, effect.name)]
+    most = max((e for e in mine if e.lo > 0 or e.hi < 0), key=lambda e: abs(e.value), default=None)
+    return "" if most is None else f"{most.task} {most.value:+.3f}"
 
 
 def _caution(found: Comparison) -> list[str]:
