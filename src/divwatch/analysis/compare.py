@@ -146,10 +146,7 @@ class _Frame:
             for measure in self.values
             for task, parts in ([(ALL, self.names)] if whole else [(n, [n]) for n in self.names])
         ]
-        largest = np.zeros(self.draws)
-        for _, _, column in columns:
-            if column.ratios.size:
-                largest = np.maximum(largest, column.ratios.max(axis=1, initial=0.0))
+        largest = np.max([column.largest for _, _, column in columns], axis=0)
         reach = float(np.quantile(largest, self.level))
         found = []
         for measure, task, column in columns:
@@ -164,7 +161,7 @@ class _Frame:
         return [e for e in found if np.isfinite(e.value)]
 
     def _columns(self, measure: str, contrasts: list[Contrast], parts: list[str]) -> _Columns:
-        """Estimates of one measure over some tasks, and |t| of every draw."""
+        """Estimates of one measure over some tasks, and the largest |t| of every draw."""
         table = self.values[measure]
         moments = [self._moments(table[:, :, self.rows[name]], contrasts, self.weights[name]) for name in parts]
         there = np.array([m.n > 0 for m in moments])  # [parts, contrasts]
@@ -182,11 +179,11 @@ class _Frame:
         usable = there.any(axis=0) & ~(there & ~enough).any(axis=0)
         se = np.where(usable, np.sqrt(variance_of("variance") + run), np.nan)
         error = np.sqrt(variance_of("drawn_variance") + drawn_square)
-        ratios = _ratio(np.abs(mean_of("drawn") + drawn_run), error)[:, usable]
+        largest = _ratio(np.abs(mean_of("drawn") + drawn_run), error)[:, usable].max(axis=1, initial=0.0)
         n = np.sum([m.n for m in moments], axis=0)
         means = [_mean(table[self.reference][:, self.rows[name]]) for name in parts]
         level = float(np.mean([m for m in means if np.isfinite(m)])) if np.isfinite(means).any() else float("nan")
-        return _Columns(value, se, n, ratios, level)
+        return _Columns(value, se, n, largest, level)
 
     def _moments(self, table: Floats, contrasts: list[Contrast], weights: Floats) -> _Moments:
         """Mean and variance of the mean over the prompts of a task, as observed and in every draw."""
@@ -231,12 +228,12 @@ class _Moments:
 
 @dataclass(frozen=True)
 class _Columns:
-    """value, se, n: [contrasts]. ratios: [draws, contrasts that have an interval]. level: mean of the reference arm."""
+    """value, se, n: [contrasts]. largest: [draws] largest |t| of those with an interval. level: mean of the reference arm."""
 
     value: Floats
     se: Floats
     n: NDArray[np.int64]
-    ratios: Floats
+    largest: Floats
     level: float
 
 
