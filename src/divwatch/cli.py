@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from divwatch.ablation.command import ablate, compare
 from divwatch.errors import DivwatchError
 from divwatch.mixes.command import app as mix_app
 from divwatch.panel.command import panel_app
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Wa
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
 app.add_typer(wandb_app, name="wandb")
+app.command()(ablate)
+app.command()(compare)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -175,43 +178,57 @@ def measure(
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Option(help="olmo3-7b, olmo3-32b, a directory, or a hub name: its config is enough.")],
+    config: Annotated[
+        Optional[Path], typer.Argument(help="A recipe's config: the options left out below are taken from it.")
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option(help="olmo3-7b, olmo3-32b, a directory, or a hub name: its config is enough.")
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Devices of the run.")] = 8,
     device: Annotated[str, typer.Option(help="a100, h100, h200, b200, or here: this CPU, measured.")] = "h100",
     strategy: Annotated[str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp2.")] = "zero3",
-    every: Annotated[int, typer.Option(min=1, help="Optimizer steps between looks.")] = 100,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a look.")] = 64,
-    samples: Annotated[int, typer.Option(min=2, help="Completions a prompt.")] = 16,
+    every: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps between looks. Default: 100.")] = None,
+    prompts: Annotated[Optional[int], typer.Option(min=1, help="Prompts of a look. Default: 64.")] = None,
+    samples: Annotated[Optional[int], typer.Option(min=2, help="Completions a prompt. Default: 16.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = 256,
-    step_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an optimizer step, all devices.")] = 1_048_576,
+    new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Tokens of a completion. Default: 256.")] = None,
+    step_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Tokens of an optimizer step, all devices. Default: 1,048,576.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What looks will cost: seconds, memory and share of the training time, before the run (docs/cost.md).
 
-    Example: divwatch plan --model olmo3-7b --gpus 32 --strategy zero3 --every 100
+    Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32 --every 100
     """
     from divwatch.cost import DEVICES, Look, cost_of, shape_of, this_machine
+    from divwatch.cost_of_config import planned
 
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
-    shape = shape_of(model, "float32" if device == "here" else "bfloat16")
+    options = {
+        "model": model, "every": every, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
+        "step_tokens": step_tokens,
+    }  # fmt: skip
+    told = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
+    shape = shape_of(told.model, "float32" if device == "here" else "bfloat16", told.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(prompts, samples, prompt_tokens, new_tokens, every)
-    cost = cost_of(shape, reached, gpus, look, strategy, step_tokens)
+    look = Look(told.prompts, told.samples, prompt_tokens, told.new_tokens, told.every)
+    cost = cost_of(shape, reached, gpus, look, strategy, told.step_tokens)
     if as_json:
         import json
 
-        print(json.dumps(cost.as_dict() | {"parameters": shape.parameters, "device": reached.name}, indent=1))
+        told_too = vars(told) | {"parameters": shape.parameters, "device": reached.name}
+        print(json.dumps(cost.as_dict() | told_too, indent=1))
         return
     where = "gathered on every device" if cost.gathered else "as they are"
-    print(f"{model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
+    print(f"{told.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
     print(f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step")
     print(
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {where}"
     )
-    print(f"overhead  {cost.overhead:.1%} with a look every {every} steps")
+    print(f"overhead  {cost.overhead:.1%} with a look every {told.every} steps of {told.step_tokens:,} tokens")
 
 
 def main() -> None:

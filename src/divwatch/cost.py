@@ -20,13 +20,15 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight."""
+    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight; trained: parameters of the
+    adapter that is trained in place of the model, None: all of the model's."""
 
     parameters: int
     layers: int
     token_bytes: int
     vocabulary: int
     weight_bytes: int = WEIGHT
+    trained: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float
 
 
 def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
-    """Weights, gradients and optimizer state of full fine-tuning in bf16 with fp32 AdamW, on one device."""
+    """Weights, gradients and optimizer state in bf16 with fp32 AdamW, on one device."""
     parts = {
         "ddp": WEIGHT + GRADIENT + OPTIMIZER,
         "zero1": WEIGHT + GRADIENT + OPTIMIZER / devices,
@@ -151,7 +153,10 @@ def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
         "zero3": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
         "fsdp2": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
     }
-    return shape.parameters * parts[strategy]
+    if shape.trained is None:
+        return shape.parameters * parts[strategy]
+    frozen = WEIGHT / devices if strategy in ("zero3", "fsdp2") else WEIGHT
+    return shape.parameters * frozen + shape.trained * parts[strategy]
 
 
 # Olmo 3's published shapes, for when no checkpoint is at hand: config fields of Olmo3Config.
@@ -169,8 +174,11 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-def shape_of(model: str, dtype: str = "bfloat16") -> Shape:
-    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read."""
+def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> Shape:
+    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read.
+
+    lora_r: a LoRA adapter of that rank on all linear layers but the head is trained.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Olmo3Config
 
@@ -188,7 +196,12 @@ def shape_of(model: str, dtype: str = "bfloat16") -> Shape:
     text = config.get_text_config()
     parameters = sum(p.numel() for p in made.parameters())
     weight = next(made.parameters()).element_size()
-    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight)
+    trained = lora_r and lora_r * sum(
+        m.in_features + m.out_features
+        for m in made.modules()
+        if isinstance(m, torch.nn.Linear) and m is not made.get_output_embeddings()
+    )
+    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight, trained)
 
 
 def this_machine() -> Device:
