@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Seconds that the end of training waits for scores; what is late is scored when the run is resumed or reported.
 FINISH_LIMIT = 600.0
-FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (docs/panel.md)
+FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (a rule of thumb)
 
 
 class Recorder:

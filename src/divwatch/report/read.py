@@ -175,7 +175,7 @@ def _step_of(path: Path) -> int:
 
 
 def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for r in records:
         seconds = r.get("seconds") or {}
         rows.append(
