@@ -35,7 +35,7 @@ from divwatch.verify import check_verifiers
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (docs/panel.md)
+FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (a rule of thumb)
 
 
 class Recorder:

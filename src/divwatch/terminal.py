@@ -140,7 +140,7 @@ def _percent(row: dict[str, Any], key: str) -> str:
 def _onset(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "none flagged"
-    first = min(rows, key=lambda row: row["step"])
+    first = min(rows, key=lambda row: row["key"])  # that of correct answers, where there is one, as in the report
     return f"step {first['step']} [{first['lo']:.0f}, {first['hi']:.0f}]"
 
 

@@ -75,7 +75,7 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError:
-        raise DivwatchError("wandb-workspaces is not installed: pip install 'divwatch[workspaces]'") from None
+        raise DivwatchError("wandb-workspaces is not installed: pip install wandb-workspaces") from None
     made = [
         ws.Section(
             name=name,
