@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divwatch.background import Background, Inline, Scored
-from divwatch.config import WatchConfig
+from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run
 from divwatch.panel import choose, fingerprint
@@ -74,8 +74,9 @@ class Recorder:
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
             self.store.claim()
-            self._refuse_another_panel()
+            self._refuse_what_differs()
             self.store.resume_at(state.global_step)
+            self._note_what_changed(state.global_step)
             self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
         else:
             self.store.create(self._describe_run(state, parent))
@@ -112,13 +113,28 @@ class Recorder:
                 say(f"divwatch: {left_out}")
         return in_forms(choose(kept, config.prompts, config.seed), config.thinking)
 
-    def _refuse_another_panel(self) -> None:
-        known = self.store.info()["panel"]["fingerprint"]
-        if fingerprint(self.prompts) != known:
+    def _refuse_what_differs(self) -> None:
+        """A record may only go on with looks that compare with those it holds."""
+        info = self.store.info()
+        changed = _changed(info["settings"], self.config.as_dict())
+        changed.pop("panel", None)  # it may have been moved: its prompts are what counts
+        told = [f"watch_{name} {old!r}, now {new!r}" for name, (old, new) in changed.items() if name in COMPARABLE]
+        other = fingerprint(self.prompts) != info["panel"]["fingerprint"]
+        if told or other:
             raise DivwatchError(
-                f"{self.store.path} was watched with other prompts or in another form: resume with the settings and the "
-                "data that it began with, or train into another output_dir"
+                f"{self.store.path} was watched with {', '.join(told) or 'other prompts or in another form'}: resume with "
+                "the settings and the data that it began with, or train into another output_dir"
             )
+
+    def _note_what_changed(self, step: int) -> None:
+        """Other settings may change from one start to the next; run.json says which did."""
+        info = self.store.info()
+        changed = _changed(
+            info["settings"] | {"processes": info.get("processes")},
+            self.config.as_dict() | {"processes": self.trainer.accelerator.num_processes},
+        )
+        if changed:
+            self.store.write_info(info | {"resumed": [*info.get("resumed", []), {"step": step, "changed": changed}]})
 
     def _find_parent(self) -> RunDirectory | None:
         if self.config.baseline is None:
@@ -274,6 +290,12 @@ class Recorder:
         except Exception as error:
             say(f"divwatch: the summary could not be logged to W&B: {reason_of(error)}")
         say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    """name -> [old, new] of what differs; a setting that the old run did not know counts as its default."""
+    known = WatchConfig().as_dict() | old
+    return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}
 
 
 def _model_path(trainer: Any) -> str | None:
