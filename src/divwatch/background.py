@@ -7,6 +7,7 @@ Looks are handed over by step; what they hold lies in the run directory. At most
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -19,7 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
@@ -89,6 +90,7 @@ class Background:
         self._waiting: deque[Job] = deque()
         self._deaths = 0  # on the look at the head
         self._since = 0.0  # when the look at the head was begun
+        self._process: subprocess.Popen[str] | None = None
         self._start()
         self._wait_ready()
 
@@ -100,24 +102,29 @@ class Background:
         self._tell(self._told[-1])
 
     def _start(self) -> None:
-        """Starts the process; returns at once, while it loads its models."""
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "divwatch.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C is for the training run, which then closes this one
-        )
+        """Starts the process; returns at once, while it loads its models. Where none can be started it is as if it had died."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._told_next: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._since = time.monotonic()
+        try:
+            self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "divwatch.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                encoding="utf-8",
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the training run, which then closes this one
+            )
+        except OSError as error:  # no memory, process or file handle is left
+            self._log = io.BytesIO(reason_of(error).encode())
+            self._lines.put(None)
+            return
+        weakref.finalize(self, _end, self._process, self._told_next)
         threading.Thread(target=_write, args=(self._process.stdin, self._told_next), daemon=True).start()
         threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()
-        weakref.finalize(self, _end, self._process, self._told_next)
-        self._since = time.monotonic()
         for line in self._told:
             self._tell(line)
         for job in self._waiting:
@@ -138,7 +145,7 @@ class Background:
         if not self._waiting:
             self._since, self._deaths = time.monotonic(), 0
         self._waiting.append(Job(str(store.path), step, seconds))
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._tell(json.dumps(self._waiting[-1]._asdict()))
         else:
             self._start()
@@ -180,7 +187,8 @@ class Background:
         return [{"path": j.path, "step": j.step, "error": "training ended before it was scored"} for j in left]
 
     def close(self) -> None:
-        _end(self._process, self._told_next)
+        if self._process is not None:
+            _end(self._process, self._told_next)
 
     def _heard(self, line: str | None) -> list[Scored]:
         """A line of the process; None: it has ended."""
@@ -199,7 +207,8 @@ class Background:
         if not self._waiting:
             return []
         self._deaths += 1
-        why = f"the scoring process ended with status {self._process.wait()} ({self._last_words()})"
+        status = self._process.wait() if self._process is not None else None
+        why = f"the scoring process ended with status {status} ({self._last_words()})"
         done = self._give_up(why) if self._deaths > 1 else []
         self._start()
         return done

@@ -11,6 +11,23 @@ from divwatch.errors import DivwatchError
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
 
+# Settings that make two looks comparable; a difference in any is refused.
+COMPARABLE = (
+    "panel",
+    "prompts",
+    "samples",
+    "temperature",
+    "top_p",
+    "max_new_tokens",
+    "metrics",
+    "encoder",
+    "nli_model",
+    "seed",
+    "form",
+    "thinking",
+    "think_tokens",
+)
+
 
 def _setting(default: Any, help: str) -> Any:
     if isinstance(default, list):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig
+from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run, take_look
 from divwatch.panel import choose, fingerprint, load_panel
@@ -20,28 +20,11 @@ from divwatch.scorer import Models, load_models
 from divwatch.store import RunDirectory
 from divwatch.verify import check_verifiers
 
-# Settings that make two looks comparable; a difference in any is refused.
-_MUST_MATCH = (
-    "panel",
-    "prompts",
-    "samples",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "metrics",
-    "encoder",
-    "nli_model",
-    "seed",
-    "form",
-    "thinking",
-    "think_tokens",
-)
-
 
 def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
     """The settings of a watched run. Raises DivwatchError where `given` asks for another panel or setting."""
     theirs = run.info()["settings"]
-    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in _MUST_MATCH if k in given and given[k] != theirs[k]]
+    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in COMPARABLE if k in given and given[k] != theirs[k]]
     if differ:
         raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
     return WatchConfig.from_settings(**(theirs | given))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divwatch.background import Background, Inline, Scored
-from divwatch.config import WatchConfig
+from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run
 from divwatch.panel import choose, fingerprint
@@ -88,7 +88,8 @@ class Recorder:
         settings = self.config.as_dict()
         if resumed:
             self.store.claim()
-            self._refuse_another_panel()
+            self._refuse_what_differs()
+            self._note_what_changed(state.global_step)
             self._resume(state)
         else:
             tracked = self._wandb.open(wandb_run(self.trainer), settings)
@@ -154,13 +155,28 @@ class Recorder:
             )
         return in_forms(chosen, config.thinking)
 
-    def _refuse_another_panel(self) -> None:
-        known = self.store.info()["panel"]["fingerprint"]
-        if fingerprint(self.prompts) != known:
+    def _refuse_what_differs(self) -> None:
+        """A record may only go on with looks that compare with those it holds."""
+        info = self.store.info()
+        changed = _changed(info["settings"], self.config.as_dict())
+        changed.pop("panel", None)  # it may have been moved: its prompts are what counts
+        told = [f"watch_{name} {old!r}, now {new!r}" for name, (old, new) in changed.items() if name in COMPARABLE]
+        other = fingerprint(self.prompts) != info["panel"]["fingerprint"]
+        if told or other:
             raise DivwatchError(
-                f"{self.store.path} was watched with other prompts or in another form: resume with the settings and the "
-                "data that it began with, or train into another output_dir"
+                f"{self.store.path} was watched with {', '.join(told) or 'other prompts or in another form'}: resume with "
+                "the settings and the data that it began with, or train into another output_dir"
             )
+
+    def _note_what_changed(self, step: int) -> None:
+        """Other settings may change from one start to the next; run.json says which did."""
+        info = self.store.info()
+        changed = _changed(
+            info["settings"] | {"processes": info.get("processes")},
+            self.config.as_dict() | {"processes": self.trainer.accelerator.num_processes},
+        )
+        if changed:
+            self.store.write_info(info | {"resumed": [*info.get("resumed", []), {"step": step, "changed": changed}]})
 
     def _find_parent(self) -> RunDirectory | None:
         if self.config.baseline is None:
@@ -365,6 +381,12 @@ class Recorder:
             self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
         except (OSError, DivwatchError) as error:
             say(f"divwatch: the end of the run could not be noted: {reason_of(error)}")
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    """name -> [old, new] of what differs; a setting that the old run did not know counts as its default."""
+    known = WatchConfig().as_dict() | old
+    return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}
 
 
 def _model_path(trainer: Any) -> str | None:

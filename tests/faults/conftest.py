@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from training import SETTINGS, sft_trainer, weights_hash
+from transformers import TrainerCallback
 
 import divwatch
 from divwatch.store import RunDirectory
@@ -72,6 +73,22 @@ def survive(tmp_path, undisturbed, saw):
         return store
 
     return run
+
+
+class At(TrainerCallback):
+    """Does something once, before the look of a step."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.what()
+
+
+def before_the_look(trainer, step, what):
+    """Callbacks are called in order: this one is put before the monitor's."""
+    trainer.callback_handler.callbacks.insert(0, At(step, what))
 
 
 def statuses(store):

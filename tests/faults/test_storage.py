@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.conftest import QUICK, statuses
+from faults.conftest import QUICK, At, before_the_look, statuses
 from faults.recording import cell
 from training import sft_trainer
 from transformers import TrainerCallback
@@ -20,22 +20,6 @@ from divwatch.errors import DivwatchError
 from divwatch.store import RunDirectory
 
 FAMILY = "Storage"
-
-
-class At(TrainerCallback):
-    """Does something once, before the look of a step."""
-
-    def __init__(self, step, what):
-        self.step, self.what = step, what
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            self.what()
-
-
-def before_the_look(trainer, step, what):
-    """Callbacks are called in order: this one is put before the monitor's."""
-    trainer.callback_handler.callbacks.insert(0, At(step, what))
 
 
 @pytest.fixture

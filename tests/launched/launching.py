@@ -13,9 +13,9 @@ BIN = Path(sys.executable).parent
 LIMIT = 420  # seconds on a busy machine; a hang would last for ever
 
 
-def launch(strategy, out, told, processes=2):
+def launch(strategy, out, told, processes=2, limit=LIMIT):
     """Runs the program; returns {arm: what it left}. Raises AssertionError with the output where it fails or hangs."""
-    done = start(strategy, out, told, processes)
+    done = start(strategy, out, told, processes, limit)
     assert done.returncode == 0, done.stdout[-4000:]
     return {arm: json.loads((out / f"{arm}.json").read_text()) for arm in told["arms"]}
 

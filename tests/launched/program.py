@@ -76,8 +76,16 @@ def run(name, settings):
     elif settings is not None:
         planting.plant(settings.pop("fault", None), trainer)
         divwatch.watch(trainer, **SETTINGS | settings)
+    gauge = None
+    if told.get("gauge"):
+        from faults.test_soak import Gauge
+
+        gauge = Gauge()
+        trainer.add_callback(gauge)
     trainer.train()
     planting.remove()
+    if gauge is not None:
+        (out / f"gauge-{trainer.accelerator.process_index}.json").write_text(json.dumps(gauge.taken))
     ranks = Ranks.of(trainer.accelerator)
     found = {"weights": fingerprint(trainer.model), "proof": proof(trainer), "step": trainer.state.global_step}
     everybody = ranks.share(found)

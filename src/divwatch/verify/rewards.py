@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from divwatch.errors import DivwatchError
@@ -81,9 +82,14 @@ class _Caller:
         """A reward an answer, or a judgement where there is none."""
         if self.hung >= _PATIENCE:
             return [unsaid(f"not tried after {self.hung} calls that hung")] * len(answers)
-        result = _within(self.seconds, lambda: list(self.function(**_arguments(self.function, answers, prompts))))
+        # One more than there should be shows a wrong number; a generator may have no end.
+        most = len(answers) + 1
+        result = _within(
+            self.seconds, lambda: list(islice(self.function(**_arguments(self.function, answers, prompts)), most))
+        )
         if isinstance(result, list) and len(result) == len(answers):
-            return [unsaid("the reward is None") if r is None else float(r) for r in result]
+            # NaN is what TRL makes of None.
+            return [unsaid(f"the reward is {r}") if r is None or float(r) != float(r) else float(r) for r in result]
         if isinstance(result, list):
             result = ValueError(f"{len(result)} rewards for {len(answers)} answers")
         self.hung += isinstance(result, TimeoutError)

@@ -1,0 +1,97 @@
+"""Thousands of looks: memory, file handles, threads and the time of a look stay flat."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults.conftest import QUICK
+from launched.launching import launch
+from training import sft_trainer
+from transformers import TrainerCallback
+
+import divwatch
+from divwatch.store import RunDirectory
+
+FAMILY = "Soak"
+SMALL = QUICK | {"prompts": 2, "samples": 2, "max_new_tokens": 8, "min_usable": 0.0}
+
+
+def usage():
+    """Of this process and its scoring process: resident MB, file handles, threads."""
+    import psutil
+
+    me = psutil.Process()
+    workers = [child for child in me.children() if "divwatch.worker" in child.cmdline()]
+    return {
+        "memory": me.memory_info().rss / 2**20,
+        "handles": me.num_fds(),
+        "threads": me.num_threads(),
+        "worker": sum(worker.memory_info().rss for worker in workers) / 2**20,
+    }
+
+
+class Gauge(TrainerCallback):
+    def __init__(self):
+        self.taken = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % 20 == 0:
+            self.taken.append(usage())
+
+
+def flat(taken, seconds):
+    """Compares the last fifth with the second: growth in MB, handles and threads, and the times of a look."""
+    fifth = len(taken) // 5
+    early, late = taken[fifth : 2 * fifth], taken[-fifth:]
+    growth = {key: np.median([t[key] for t in late]) - np.median([t[key] for t in early]) for key in early[0]}
+    fifth = len(seconds) // 5
+    times = [float(np.median(part)) for part in (seconds[fifth : 2 * fifth], seconds[-fifth:])]
+    told = ", ".join(f"{key} {value:+.1f}" for key, value in growth.items())
+    return growth, times, f"{told} (MB, count); a look {times[0]:.3f} s early, {times[1]:.3f} s late"
+
+
+@pytest.mark.slow
+@pytest.mark.limit(5400)
+@pytest.mark.fault("2,000 looks in one process, scored in the background")
+def test_two_thousand_looks(tmp_path, undisturbed, saw):
+    """Memory, handles, threads and the time of a look are flat, and every look is on record."""
+    steps = int(os.environ.get("DIVWATCH_SOAK", "2000"))
+    trainer = sft_trainer(tmp_path, steps=steps, logging_steps=500)
+    divwatch.watch(trainer, **SMALL | {"background": True})
+    gauge = Gauge()
+    trainer.add_callback(gauge)
+    trainer.train()
+    looks = RunDirectory.of(tmp_path).looks()
+    assert [look["step"] for look in looks] == list(range(steps + 1))
+    growth, times, told = flat(gauge.taken, [look["seconds"]["total"] for look in looks])
+    scored = [look["seconds"]["score"] for look in looks if "score" in look["seconds"]]
+    saw(f"{told}; scoring {np.median(scored[:100]):.3f} s early, {np.median(scored[-100:]):.3f} s late")
+    assert growth["memory"] < 60
+    assert growth["worker"] < 60
+    assert growth["handles"] <= 2
+    assert growth["threads"] <= 1
+    assert times[1] < 1.5 * times[0] + 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.limit(3600)
+@pytest.mark.fault("200 looks under ZeRO-3, two processes")
+def test_two_hundred_looks_under_zero3(tmp_path, saw):
+    """Memory, handles, threads and the time of a look are flat on both ranks, and every look is on record."""
+    settings = {key: SMALL[key] for key in ("metrics", "prompts", "samples", "max_new_tokens", "min_usable")}
+    arms = {"soak": settings | {"every": 1, "background": True}}
+    launch("zero3", tmp_path, {"kind": "sft", "training": {"steps": 200}, "arms": arms, "gauge": True}, limit=3000)
+    looks = RunDirectory.of(tmp_path / "soak").looks()
+    assert [look["step"] for look in looks] == list(range(201))
+    told = []
+    for rank in range(2):
+        taken = json.loads(Path(tmp_path / f"gauge-{rank}.json").read_text())
+        growth, times, said = flat(taken, [look["seconds"]["total"] for look in looks])
+        told.append(f"rank {rank}: {said}")
+        assert growth["memory"] < 60
+        assert growth["handles"] <= 2
+        assert growth["threads"] <= 1
+        assert times[1] < 1.5 * times[0] + 0.05
+    saw("; ".join(told))
