@@ -199,6 +199,7 @@ class WandbLog:
         return self._table
 
     def alert(self, title: str, text: str) -> None:
+        """A message that W&B sends on, by mail or Slack, as its user has set there."""
         self._do("alert", lambda: self._run.alert(title=title[:64], text=text, level="WARN"))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
@@ -237,6 +238,7 @@ class Outbox:
         self._said: set[str] = set()
 
     def put(self, what: str, job: Callable[[], Any]) -> None:
+        """Hands a job over; `what` names it where it fails."""
         if len(self._left) >= self._pending:
             self._say_once(f"{self._where} has fallen behind: what follows is in the run directory alone")
             return

@@ -29,6 +29,8 @@ COLUMNS = [
 
 
 class Plot(NamedTuple):
+    """A line plot: its logged names over an axis; bounds of y, None where free."""
+
     title: str
     names: tuple[str, ...]
     axis: str = AXIS
