@@ -16,6 +16,7 @@ SURE, UNSURE, TASK = "#d55e00", "#0072b2", "#999999"
 def write_figure(arms: Arms, found: Comparison, path: Path) -> None:
     """Rows in the order of the first measure's effects, lowest on top. Orange: the interval has no 0."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from divwatch.report.text import inert
 
@@ -37,6 +38,7 @@ def write_figure(arms: Arms, found: Comparison, path: Path) -> None:
         axis.set_title(title(measure), fontsize=8.5, loc="left", fontweight="bold")
         axis.set_xlabel("share of right answers" if measure == QUALITY else "difference", fontsize=8)
         axis.tick_params(labelsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="#dddddd", linewidth=0.5)
         axis.set_axisbelow(True)
