@@ -24,8 +24,8 @@ from divwatch.records import Completion, PromptSamples, PromptScores
 FORMAT = 1
 NAME = "divwatch"
 SCORED = ("ok", "not_comparable")
-# Bytes of a Parquet file once decoded: far above any look, far below what a hostile file may claim.
-LARGEST = 2 << 30
+# Rows of a Parquet file, and bytes once decoded: far above any look, far below what a hostile file may claim.
+MOST_ROWS, LARGEST = 10_000_000, 2 << 30
 
 
 class RunDirectory:
@@ -212,7 +212,7 @@ class RunDirectory:
         return [step for step in self._steps("completions") if step not in known]
 
     def _steps(self, part: str) -> list[int]:
-        return sorted(int(path.stem.removeprefix("step-")) for path in (self.path / part).glob("step-*.parquet"))
+        return steps_of(self.path / part)
 
     def _embeddings(self, step: int) -> Path:
         return self.path / "scores" / f"embeddings-{step:08d}.npz"
@@ -246,6 +246,12 @@ def lineage_of(run: RunDirectory) -> list[RunDirectory]:
     return chain
 
 
+def steps_of(folder: Path) -> list[int]:
+    """Steps that have a file in `completions` or `scores`."""
+    names = [path.stem.removeprefix("step-") for path in folder.glob("step-*.parquet")]
+    return sorted(int(name) for name in names if name.isdecimal() and len(name) <= 12)
+
+
 def read_parquet(path: Path) -> Any:
     """A pyarrow table. Raises DivwatchError for a file that is missing, damaged, or too large once decoded (a few kB can
     claim to be a billion rows)."""
@@ -255,6 +261,8 @@ def read_parquet(path: Path) -> Any:
     parts, size = [], 0
     try:
         with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise DivwatchError(f"{path} has more than {MOST_ROWS:,} rows: it is no file of divwatch's")
             for part in file.iter_batches(batch_size=1024):
                 size += part.nbytes
                 if size > LARGEST:

@@ -97,8 +97,8 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
 
 
-def find(name: str) -> Mix:
-    """The mix of that name or in that YAML file. Raises DivwatchError, naming the shipped ones."""
+def find(name: str, inside: tuple[Path, ...] = ()) -> Mix:
+    """The mix of that name or in that YAML file, of which `inside` are made. Raises DivwatchError, naming the shipped ones."""
     path = Path(name) if name.endswith(SUFFIXES) else shipped_folder() / f"{name}.yaml"
     if not path.is_file():
         if name.endswith(SUFFIXES):
@@ -106,16 +106,18 @@ def find(name: str) -> Mix:
         raise DivwatchError(
             f"unknown mix {name!r}: choose from {', '.join(shipped())} or tiny/..., or give a YAML or JSONL file"
         )
-    return read(path)
+    return read(path, inside)
 
 
-def read(path: Path) -> Mix:
+def read(path: Path, inside: tuple[Path, ...] = ()) -> Mix:
     """A mix from YAML. Raises DivwatchError naming the file and the key."""
     import yaml
 
+    if path.resolve() in inside:
+        raise DivwatchError(f"{path} is a part of itself: mend 'mix' in its parts")
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DivwatchError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from None
     if not isinstance(told, dict) or not isinstance(told.get("parts"), list) or not told["parts"]:
         raise DivwatchError(f"{path} has no 'parts': list at least one with hub, file or mix")
@@ -127,7 +129,7 @@ def read(path: Path) -> Mix:
     for part in told["parts"]:
         _known(path, part, "mix hub revision split local file source columns pattern keep fill")
         if "mix" in part:
-            other = find(part["mix"])
+            other = find(part["mix"], (*inside, path.resolve()))
             if other.kind != told["kind"]:
                 raise DivwatchError(f"{path} is of kind {told['kind']}, its part {other.name!r} of kind {other.kind}")
             parts += other.parts

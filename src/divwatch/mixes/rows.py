@@ -58,13 +58,13 @@ def _file(path: Path, mend: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
             if not isinstance(row, dict):
                 raise DivwatchError(f"{path} line {number} is not an object: write a row as {{...}}")

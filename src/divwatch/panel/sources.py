@@ -32,7 +32,7 @@ def from_file(path: Path) -> list[Prompt]:
 def _from_line(line: str, where: str, index: int, task: str) -> Prompt:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DivwatchError(f"{where} is not JSON ({error}): mend or remove it") from None
     if not isinstance(row, dict):
         raise DivwatchError(f'{where} is not an object: write {{"prompt": ...}}')

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from divwatch.errors import DivwatchError
-from divwatch.store import find_runs
+from divwatch.store import find_runs, read_parquet, steps_of
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
 # Shares of the completions of a look, in [0, 1], and what was not judged: reason -> answers.
@@ -57,7 +57,7 @@ class Run:
         return pd.DataFrame() if frame is None else frame
 
     def completion_steps(self) -> list[int]:
-        return sorted(_step_of(path) for path in (self.directory / "completions").glob("step-*.parquet"))
+        return steps_of(self.directory / "completions")
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
@@ -81,7 +81,7 @@ def load_run(directory: Path) -> Run:
         meta = json.loads((directory / "run.json").read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DivwatchError(
             f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)"
@@ -89,7 +89,7 @@ def load_run(directory: Path) -> Run:
     notes: list[str] = []
     records = read_jsonl(directory / "looks.jsonl", notes)
     # A look that was repeated (a resumed run) counts once: the last line for a step is the one that stands.
-    by_step = {int(r["step"]): r for r in records if isinstance(r.get("step"), int | float)}
+    by_step = {int(r["step"]): r for r in records if _is_step(r.get("step"))}
     records = [by_step[step] for step in sorted(by_step)]
     events = read_jsonl(directory / "events.jsonl", notes)
     ok = [int(r["step"]) for r in records if r.get("status", "ok") in MEASURED]
@@ -153,7 +153,7 @@ def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
             records.append(record)
@@ -170,14 +170,14 @@ def _absolute(path: str) -> str:
     return path if os.path.isabs(path) else os.path.join(os.sep, path)
 
 
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 10**12
 
 
 def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for r in records:
-        seconds = r.get("seconds") or {}
+        seconds = r["seconds"] if isinstance(r.get("seconds"), dict) else {}
         rows.append(
             {
                 "step": int(r["step"]),
@@ -197,8 +197,9 @@ def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
 def _means(records: list[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for r in records:
-        for task, values in (r.get("tasks") or {}).items():
-            for key, v in (values or {}).items():
+        tasks = r["tasks"] if isinstance(r.get("tasks"), dict) else {}
+        for task, values in tasks.items():
+            for key, v in values.items() if isinstance(values, dict) else ():
                 if isinstance(v, dict):
                     n = _number(v.get("n"))
                     row = [int(r["step"]), str(task), str(key), *(_number(v.get(f)) for f in ("mean", "lo", "hi")), n]
@@ -220,12 +221,10 @@ def _scores(directory: Path, steps: list[int], notes: list[str]) -> pd.DataFrame
 
 
 def _read_parquet(path: Path, notes: list[str]) -> pd.DataFrame | None:
-    import pyarrow.parquet as pq
-
     try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
-        notes.append(f"{path.parent.name}/{path.name}: cannot be read ({str(error).splitlines()[0][:120]})")
+        return read_parquet(path).to_pandas()
+    except DivwatchError as error:
+        notes.append(f"{path.parent.name}/{path.name}: cannot be read ({error})")
         return None
 
 
