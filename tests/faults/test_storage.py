@@ -198,11 +198,23 @@ def test_a_look_that_is_lost(tmp_path, names, background, survive):
         cell("run.json of a newer format on resume", "run.json", b'{"format": 99}', "format 99", slow=True),
         cell("run.json that is a list on resume", "run.json", b"[]", "is damaged", slow=True),
         cell("run.json of the right format without a panel", "run.json", b'{"format": 1}', "'panel'", slow=True),
-        cell("looks.jsonl damaged in the middle on resume", "looks.jsonl", b'{"step": 0\n{}\n{"step": 2}\n', "line 1", slow=True),
-        cell("looks.jsonl with a line that is no look", "looks.jsonl", b'{"step": 0}\n42\n{"step": 2}\n', "line 2", slow=True),
-        cell("looks.jsonl that is not UTF-8", "looks.jsonl", b'\xff\xfe\n{}\n', "line 1", slow=True),
+        cell(
+            "looks.jsonl damaged in the middle on resume",
+            "looks.jsonl",
+            b'{"step": 0\n{}\n{"step": 2}\n',
+            "line 1",
+            slow=True,
+        ),
+        cell(
+            "looks.jsonl with a line that is no look",
+            "looks.jsonl",
+            b'{"step": 0}\n42\n{"step": 2}\n',
+            "line 2",
+            slow=True,
+        ),
+        cell("looks.jsonl that is not UTF-8", "looks.jsonl", b"\xff\xfe\n{}\n", "line 1", slow=True),
     ],
-)  # fmt: skip
+)
 def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
     """Refused before the first step, in one line that names the file; a fresh start moves it aside."""
     checkpoint = watched(tmp_path, checkpoints=True)
@@ -333,9 +345,13 @@ def rows(out):
     lines = [json.loads(line) for line in (store.path / "looks.jsonl").read_bytes().splitlines()]
     assert len([line for line in lines if line["status"] != "unscored"]) == len(store.looks()), "a look is there twice"
     return {
-        look["step"]: (store.completions(look["step"]), store.scores(look["step"]).values["diversity/ead"].tolist(), look["tasks"])
+        look["step"]: (
+            store.completions(look["step"]),
+            store.scores(look["step"]).values["diversity/ead"].tolist(),
+            look["tasks"],
+        )
         for look in store.looks()
-    }  # fmt: skip
+    }
 
 
 def whole(store):
