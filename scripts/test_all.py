@@ -1,4 +1,4 @@
-"""`make test-all`: lint, types and every test, slow ones too; the result, dated, into docs/test-all.md and docs/reliability.md."""
+"""`make test-all`: lint, types and every test, slow ones too; dated results into docs/{test-all,reliability}.md."""
 
 import platform
 import subprocess

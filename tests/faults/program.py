@@ -12,7 +12,7 @@ if "no_wandb" in sys.argv:
 
 import signal
 
-from faults.conftest import QUICK
+from faults.undisturbed import QUICK
 from training import sft_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint

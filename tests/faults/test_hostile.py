@@ -102,7 +102,7 @@ def test_panel_files(tmp_path, line, saw):
 )
 def test_ids_and_texts(tmp_path, name, saw):
     """A whole run and its report: nothing is written elsewhere, no markup is live, no escape reaches the terminal."""
-    from faults.conftest import QUICK
+    from faults.undisturbed import QUICK
     from training import sft_trainer
 
     import divwatch
@@ -226,12 +226,15 @@ def test_lines_of_a_gigabyte(tmp_path, what, saw):
 
 # mixes and configs: YAML
 
+LAUGHS = (
+    "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghij"))
+    + "kind: sft\nparts: *j\n"
+)
 YAMLS = {
     "a Python object tag": "!!python/object/apply:os.system ['touch /tmp/owned']",
     "a tag inside a part": "kind: sft\nparts: [{hub: !!python/name:os.system ''}]",
-    "aliases that explode (a billion laughs)": "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "\n".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]" for a, b in pairwise("abcdefghij"))
-    + "\nkind: sft\nparts: *i",
+    "aliases that explode (a billion laughs)": LAUGHS,
     "an alias of itself": "kind: sft\nparts: &p [*p]",
     "a mix that is part of itself": "kind: sft\nparts: [{mix: SELF}]",
     "a path out of its folder": "kind: sft\nparts: [{file: ../../../../../etc/passwd}]",
@@ -287,7 +290,8 @@ RECORDS = {
     ),
     "looks whose tasks are markup": (
         "looks.jsonl",
-        b'{"step": 0, "status": "<script>alert(1)</script>", "tasks": {"<script>alert(1)</script>": {"diversity/ead": {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 5}}}}\n',
+        b'{"step": 0, "status": "<script>alert(1)</script>", "tasks": {"<script>alert(1)</script>": '
+        b'{"diversity/ead": {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 5}}}}\n',
     ),
     "a look at step 10**400": ("looks.jsonl", b'{"step": 1' + b"0" * 400 + b', "status": "ok"}\n'),
     "a pickle as scores": ("scores/step-00000000.parquet", b"\x80\x04\x95cposix\nsystem\n(S'touch /tmp/owned'\ntR."),

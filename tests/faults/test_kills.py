@@ -12,8 +12,8 @@ import signal
 import time
 
 import pytest
-from faults.conftest import QUICK
 from faults.test_storage import rows
+from faults.undisturbed import QUICK
 from training import sft_trainer, weights_hash
 
 import divwatch

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from faults.conftest import looks_of
 from faults.recording import cell
+from faults.undisturbed import looks_of
 from launched.launching import launch, start
 from launched.test_strategies import looks, weights
 

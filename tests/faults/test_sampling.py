@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from faults.conftest import At, before_the_look, statuses
 from faults.recording import cell
 from faults.test_storage import clean_next_start
+from faults.undisturbed import At, before_the_look, statuses
 from training import lora_trainer, sft_trainer
 
 from divwatch.errors import DivwatchError
@@ -241,7 +241,7 @@ def test_no_template_from_the_start(tmp_path, saw):
 
     trainer = sft_trainer(tmp_path, steps=2)
     trainer.processing_class.chat_template = None
-    from faults.conftest import QUICK, looks_of
+    from faults.undisturbed import QUICK, looks_of
 
     divwatch.watch(trainer, **QUICK)
     trainer.train()

@@ -8,9 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from faults.conftest import QUICK, before_the_look, child_processes, statuses
 from faults.recording import cell
-from faults.test_storage import clean_next_start, resumed, rows, undisturbed_record, watched  # noqa: F401
+from faults.test_storage import clean_next_start, resumed, rows
+from faults.undisturbed import QUICK, before_the_look, child_processes, statuses
 from training import sft_trainer
 
 import divwatch
@@ -257,7 +257,7 @@ def test_a_scoring_process_killed_at_work(survive, delay):
 
 
 @pytest.mark.fault("scoring process asleep from the first look on (SIGSTOP)")
-def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record, monkeypatch, saw):  # noqa: F811
+def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record, monkeypatch, saw):
     """Training waits a bounded time at its end; the looks are on record as unscored, and scored on resume."""
     from training import weights_hash
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.recording import cell
-from faults.test_scoring import hostile_panel  # noqa: F401
+from faults.test_scoring import hostile_panel  # noqa: F401 -- a fixture
 from faults.test_storage import child_environment
 
 from divwatch.store import RunDirectory

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.conftest import QUICK, At, before_the_look, statuses
 from faults.recording import cell
+from faults.undisturbed import QUICK, At, before_the_look, statuses
 from training import sft_trainer
 from transformers import TrainerCallback
 
@@ -227,7 +227,7 @@ def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
 def test_two_runs_at_one_directory(tmp_path, survive, saw):
     """The second is refused in one line before its first step; the first is undisturbed; afterwards the place is free."""
     program = (
-        "import sys, pathlib; from training import sft_trainer; from faults.conftest import QUICK; import divwatch\n"
+        "import sys, pathlib; from training import sft_trainer; from faults.undisturbed import QUICK; import divwatch\n"
         "trainer = sft_trainer(pathlib.Path(sys.argv[1]), steps=1)\ndivwatch.watch(trainer, **QUICK)\ntrainer.train()"
     )
     said = []

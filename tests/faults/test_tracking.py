@@ -4,8 +4,8 @@ import threading
 import types
 
 import pytest
-from faults.conftest import before_the_look, child_processes, statuses
 from faults.recording import cell
+from faults.undisturbed import before_the_look, child_processes, statuses
 
 FAMILY = "Tracking"
 ALL_OK = [(step, "ok") for step in range(4)]
