@@ -12,7 +12,11 @@ import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store import RunDirectory
 
-KINDS = {"sft": sft_trainer, "dpo": dpo_trainer}
+KINDS = {
+    "sft": sft_trainer,
+    "dpo": dpo_trainer,
+    "bf16": lambda out: sft_trainer(out, bf16=True, gradient_checkpointing=True),
+}
 
 
 class NaiveCallback(TrainerCallback):
@@ -250,3 +254,26 @@ def test_diversity_can_choose_the_best_checkpoint(tmp_path):
     best = max((2, 4), key=looks.get)
     assert trainer.state.best_metric == pytest.approx(looks[best])
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_rare_looks_at_full_length_stand_beside_the_dense_ones(tmp_path, background):
+    """Dense looks cut at 8 tokens are not comparable here; the two at full length are, and raise no alarm of their own."""
+    trainer = sft_trainer(tmp_path, steps=4)
+    settings = SETTINGS | {"max_new_tokens": 8, "full_tokens": 48, "thinking": "both", "background": background}
+    divwatch.watch(trainer, every=2, **settings)
+    trainer.train()
+    run, full = RunDirectory.of(tmp_path), RunDirectory(tmp_path / "divwatch" / "full")
+    assert [look["step"] for look in run.looks()] == [0, 2, 4]
+    assert [(look["step"], look["status"]) for look in full.looks()] == [(0, "ok"), (4, "ok")]
+    assert len(run.completions(2)) == 2 * 12 * 4  # both forms of each prompt
+    assert len(full.completions(4)) == 12 * 4
+    assert all(look["finished_share"] < 0.9 for look in run.looks())
+    assert all(look["finished_share"] > 0.9 for look in full.looks())
+    tasks = set(run.looks()[0]["tasks"])
+    assert {"pair", "pair-thinking"} <= tasks
+    assert "pair-thinking" not in full.looks()[0]["tasks"]
+    assert full.info()["settings"]["max_new_tokens"] == 48
+    logged = {e["step"]: e for e in trainer.state.log_history if "full/diversity/all/sbert" in e}
+    assert sorted(logged) == [0, 4]
+    assert not full.events()

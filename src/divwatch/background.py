@@ -1,7 +1,7 @@
 """Scores are computed while training goes on, in a process of its own: it shares no random state, thread setting or
 interpreter lock with the training, and a verifier that hangs or dies takes nothing along.
 
-Looks are handed over by step; what they hold lies in the run directory, so that a backlog takes no memory.
+Looks are handed over by step; what they hold lies in the run directory. At most WAITING of them are under way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
@@ -29,31 +29,41 @@ from divwatch.records import Prompt
 from divwatch.scorer import Scorer, load_models
 from divwatch.store import RunDirectory
 
+# Looks handed over and not scored, above which looks that are due are put off.
+WAITING = 8
 # Seconds in which a look must be scored, the start of the process and the loading of its models included.
 LIMIT = 1800.0
 
-Scored = dict[str, Any]  # {step, result} or {step, error}
+Scored = dict[str, Any]  # {path, step, result} or {path, step, error}; path: the run directory
+
+
+class Job(NamedTuple):
+    """A look that was handed over and is not scored yet."""
+
+    path: str
+    step: int
+    seconds: float
 
 
 class Inline:
     """The same interface without a process: a look is scored when it is handed over."""
 
-    busy = False
+    busy = behind = False
 
     def __init__(self, config: WatchConfig) -> None:
-        self._config, self._models = config, load_models(config)
-        self._scorer: Scorer | None = None
+        self._models = load_models(config)
+        self._scorers: dict[str, Scorer] = {}
         self._scored: list[Scored] = []
 
-    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
-        self._scorer = Scorer(store, prompts, self._config, max_looks, self._models)
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
+        self._scorers[str(store.path)] = Scorer(store, prompts, config, max_looks, self._models)
 
-    def submit(self, step: int, seconds: float) -> None:
-        assert self._scorer is not None
+    def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
+        done = {"path": str(store.path), "step": step}
         try:
-            self._scored.append({"step": step, "result": self._scorer.score(step, seconds)})
+            self._scored.append(done | {"result": self._scorers[str(store.path)].score(step, seconds)})
         except Exception as error:
-            self._scored.append({"step": step, "error": reason_of(error), "raised": error})
+            self._scored.append(done | {"error": reason_of(error), "raised": error})
 
     def poll(self) -> list[Scored]:
         done, self._scored = self._scored, []
@@ -77,22 +87,24 @@ class Background:
 
     def __init__(self, config: WatchConfig) -> None:
         self._told = [json.dumps(config.as_dict())]
-        self._waiting: deque[tuple[int, float]] = deque()
+        self._waiting: deque[Job] = deque()
         self._deaths = 0  # on the look at the head
         self._since = 0.0  # when the look at the head was begun
         self._process: subprocess.Popen[str] | None = None
         self._start()
         self._wait_ready()
 
-    def open(self, store: RunDirectory, prompts: Sequence[Prompt], max_looks: int) -> None:
-        """Names the run whose looks will be handed over."""
-        told = {"path": str(store.path), "prompts": [asdict(p) for p in prompts], "max_looks": max_looks}
+    def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
+        """Names a run directory whose looks will be handed over."""
+        told: dict[str, Any] = {"path": str(store.path), "prompts": [asdict(p) for p in prompts]}
+        told |= {"config": config.as_dict(), "max_looks": max_looks}
         self._told.append(json.dumps(told, default=str))
         self._tell(self._told[-1])
 
     def _start(self) -> None:
         """Starts the process; returns at once, while it loads its models. Where none can be started it is as if it had died."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._told_next: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._since = time.monotonic()
         try:
             self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -110,12 +122,13 @@ class Background:
             self._log = io.BytesIO(reason_of(error).encode())
             self._lines.put(None)
             return
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, _end, self._process, self._told_next)
+        threading.Thread(target=_write, args=(self._process.stdin, self._told_next), daemon=True).start()
         threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()
         for line in self._told:
             self._tell(line)
-        for step, seconds in self._waiting:
-            self._tell(json.dumps({"step": step, "seconds": seconds}))
+        for job in self._waiting:
+            self._tell(json.dumps(job._asdict()))
 
     def _wait_ready(self) -> None:
         try:
@@ -127,19 +140,24 @@ class Background:
             self.close()
             raise DivwatchError(message["refused"])
 
-    def submit(self, step: int, seconds: float) -> None:
+    def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
         """Hands a look over."""
         if not self._waiting:
             self._since, self._deaths = time.monotonic(), 0
-        self._waiting.append((step, seconds))
+        self._waiting.append(Job(str(store.path), step, seconds))
         if self._process is not None and self._process.poll() is None:
-            self._tell(json.dumps({"step": step, "seconds": seconds}))
+            self._tell(json.dumps(self._waiting[-1]._asdict()))
         else:
             self._start()
 
     @property
     def busy(self) -> bool:
         return bool(self._waiting)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so many looks wait that no other should be taken."""
+        return len(self._waiting) >= WAITING
 
     def poll(self) -> list[Scored]:
         """What has been scored since the last call; returns at once."""
@@ -164,13 +182,13 @@ class Background:
 
     def abandon(self) -> list[Scored]:
         """Gives up what is not scored; its completions stay in the run directory and are scored on resume."""
-        left = [step for step, _ in self._waiting]
+        left = list(self._waiting)
         self._waiting.clear()
-        return [{"step": step, "error": "training ended before it was scored"} for step in left]
+        return [{"path": j.path, "step": j.step, "error": "training ended before it was scored"} for j in left]
 
     def close(self) -> None:
         if self._process is not None:
-            _end(self._process)
+            _end(self._process, self._told_next)
 
     def _heard(self, line: str | None) -> list[Scored]:
         """A line of the process; None: it has ended."""
@@ -180,7 +198,7 @@ class Background:
             message = json.loads(line)
         except ValueError:
             return []  # it died while it spoke
-        if "step" not in message or not self._waiting or message["step"] != self._waiting[0][0]:
+        if not self._waiting or (message.get("path"), message.get("step")) != self._waiting[0][:2]:
             return []
         self._next()
         return [message]
@@ -196,27 +214,30 @@ class Background:
         return done
 
     def _give_up(self, why: str) -> list[Scored]:
-        step = self._waiting[0][0]
+        job = self._waiting[0]
         self._next()
-        return [{"step": step, "error": why}]
+        return [{"path": job.path, "step": job.step, "error": why}]
 
     def _next(self) -> None:
         self._waiting.popleft()
         self._since, self._deaths = time.monotonic(), 0
 
     def _tell(self, line: str) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # it has ended: noticed by the reader, and told again to the next one
+        """Handed to a thread that writes: a pipe that the process does not read holds nothing up."""
+        self._told_next.put(line)
 
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _write(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
+    """Until it is told to stop or the process has ended, which the reader notices."""
+    with contextlib.suppress(BrokenPipeError, ValueError, OSError):
+        while (line := lines.get()) is not None:
+            stream.write(line + "\n")
+            stream.flush()
 
 
 def _read(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
@@ -225,7 +246,8 @@ def _read(stream: Any, lines: queue.SimpleQueue[str | None]) -> None:
     lines.put(None)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], told_next: queue.SimpleQueue[str | None]) -> None:
+    told_next.put(None)
     if process.poll() is None:
         process.kill()
     process.wait()

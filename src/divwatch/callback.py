@@ -6,7 +6,7 @@ sample (all ranks) -> store -> [verify -> score -> assess, in the background] ->
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel
+from divwatch.panel.form import at_full_length
 from divwatch.ranks import LookFailed, Ranks, reason_of
 from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
@@ -65,6 +66,7 @@ class DiversityCallback(TrainerCallback):
         watch_rollouts(trainer, self.config, self._sampler.encoder)
         self._taken: set[int] = set()
         self._pace = Pace(self.config.max_overhead)
+        trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
 
     @property
     def assessment(self) -> Assessment | None:
@@ -85,6 +87,7 @@ class DiversityCallback(TrainerCallback):
         self._pace.begin()
         if state.global_step not in self._taken:
             self._look(control)
+            self._full_look()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps or (
@@ -94,10 +97,13 @@ class DiversityCallback(TrainerCallback):
         else:
             self._on_main(lambda recorder: recorder.report())
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def finish(self, args: Any, state: Any, control: Any) -> None:
+        """The last look, if training ended where none was due, and the scores under way."""
         # With load_best_model_at_end the weights are by now another step's.
         if state.global_step not in self._taken and not args.load_best_model_at_end:
             self._look(control)
+        if not args.load_best_model_at_end:
+            self._full_look()
         until = time.monotonic() + FINISH_LIMIT
         self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT) or time.monotonic() > until)
         self._on_main(lambda recorder: recorder.finish())
@@ -119,13 +125,11 @@ class DiversityCallback(TrainerCallback):
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
     def _may_look(self, step: int) -> bool:
-        """Rank 0's clock decides for all, at steps where a look is due and nowhere else."""
-        if self._pace.limit == 0:
-            return True
-        may = self.ranks.from_main(self._pace.allows_another())
-        if not may and self.recorder is not None:
-            self.recorder.say_put_off(step)
-        return may
+        """Rank 0 decides for all, at steps where a look is due and nowhere else."""
+        reason = self.ranks.from_main(self._on_main(lambda recorder: recorder.reason_to_wait(self._pace)))
+        if reason is not None:
+            self._on_main(lambda recorder: recorder.say_put_off(step, reason))
+        return reason is None
 
     # a look
 
@@ -133,7 +137,7 @@ class DiversityCallback(TrainerCallback):
         """A look that fails is recorded with its reason; training goes on."""
         step, started = self.trainer.state.global_step, time.monotonic()
         self._taken.add(step)
-        completions, failure = self._sample(step)
+        completions, failure = self._sample(self.prompts, self.config)
         sampled = time.monotonic() - started
         if failure is None:
             failure = self._on_main(lambda r: r.keep(step, completions, sampled, self._sampler.embeddings))
@@ -148,11 +152,26 @@ class DiversityCallback(TrainerCallback):
         if failure is not None and self.config.on_error == "raise":
             raise LookFailed(failure)
 
-    def _sample(self, step: int) -> tuple[list[Completion], str | None]:
-        total = len(self.prompts) * self.config.samples // self.ranks.world
+    def _full_look(self) -> None:
+        """The rare look at full length, beside the others: it raises no alarm and decides nothing."""
+        if self.config.full_tokens is None:
+            return
+        step, started = self.trainer.state.global_step, time.monotonic()
+        completions, failure = self._sample(at_full_length(self.prompts), self.config.at_full_length())
+        seconds = time.monotonic() - started
+        self._pace.spent(seconds)
+        if failure is None:
+            embeddings = self._sampler.embeddings
+            failure = self._on_main(lambda r: r.keep(step, completions, seconds, embeddings, full=True))
+        if failure is not None:
+            self._on_main(lambda recorder: recorder.failed(step, failure, seconds, full=True))
+
+    def _sample(self, prompts: Sequence[Prompt], config: WatchConfig) -> tuple[list[Completion], str | None]:
+        step = self.trainer.state.global_step
+        total = len(prompts) * config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                return self._sampler.sample(self.prompts, step, bar.update), None
+                return self._sampler.sample(prompts, config, step, bar.update), None
         except LookEnds as error:
             say(f"divwatch: {error}; the run ends, start it again with resume_from_checkpoint")
             raise
@@ -184,6 +203,25 @@ class DiversityCallback(TrainerCallback):
         """Until `done` on rank 0, which takes HEARTBEAT at most: a long wait must not look like a dead rank to the others."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
+
+
+class _AheadOfTrackers(TrainerCallback):
+    """Stands before the trackers' callbacks, which open their runs as training begins and close them as it ends."""
+
+    def __init__(self, watching: DiversityCallback) -> None:
+        self._watching = watching
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._attached and self._watching.recorder is not None:
+            self._watching.recorder.start_tracking()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._attached:
+            self._watching.finish(args, state, control)
+
+    @property
+    def _attached(self) -> bool:
+        return self._watching in self._watching.trainer.callback_handler.callbacks
 
 
 class Pace:

@@ -1,6 +1,6 @@
 """The `divwatch` command: thin, and heavy imports wait until a command needs them.
 
-Exit status: 0 done, 2 wrong input (one line says what and how to mend it).
+Exit status: 0 done, 2 wrong input (one line says what and how to mend it), 130 interrupted, 1 a defect of divwatch's own.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ from typing import Annotated, Optional
 
 import typer
 
+from divwatch.ablation.command import ablate, compare
 from divwatch.errors import DivwatchError
 from divwatch.mixes.command import app as mix_app
 from divwatch.panel.command import panel_app
+from divwatch.workspace import wandb_app
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
+app.add_typer(wandb_app, name="wandb")
+app.command()(ablate)
+app.command()(compare)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _version(asked: bool) -> None:
@@ -43,18 +50,40 @@ def report(
     out: Annotated[
         Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the report of one or more runs: an HTML page, PNG figures and CSV tables, and a table of stages here.
 
     Example: divwatch report runs/demo
     """
     from divwatch.report import write_report
-    from divwatch.terminal import print_records, print_reference, print_stages
+    from divwatch.terminal import print_records, print_reference, print_report_json, print_stages
 
     page = write_report(runs, out)
+    if as_json:
+        print_report_json(page)
+        return
     print_stages(page)
     print_reference(page)
     print_records(page, runs)
+
+
+@app.command()
+def top(
+    runs: Annotated[list[Path], typer.Argument(help="Output directories of watched runs, or a folder of them.")],
+    every: Annotated[float, typer.Option(help="Seconds between looks at the directories.")] = 2.0,
+    once: Annotated[bool, typer.Option(help="Show what is there now, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a line each time something changed.")] = False,
+) -> None:
+    """Follow runs while they train: where they are, diversity and its change, what falls and since when.
+
+    Reads their directories and asks nothing of the training; ends when all runs have ended, or with Ctrl-C.
+
+    Example: divwatch top runs/demo
+    """
+    from divwatch.top import follow
+
+    follow(runs, every, once, as_json)
 
 
 @app.command()
@@ -118,6 +147,7 @@ def measure(
     lineage: Annotated[Optional[str], typer.Option(help="Name of the lineage.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of prompts and sampling.")] = None,
     device: Annotated[Optional[str], typer.Option(help="Where to sample. Default: cuda if there is one.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look at checkpoints that were never watched in training; each becomes a stage that `report` reads.
 
@@ -135,66 +165,87 @@ def measure(
     given = {name: value for name, value in options.items() if value is not None}
     run = RunDirectory.of(like) if like else None
     config = settings_like(run, given) if run else WatchConfig.from_settings(**given)
-    for measured in run_measure(models, out, config, run, device):
+    done = run_measure(models, out, config, run, device)
+    if as_json:
+        import json
+
+        print(json.dumps({"runs": [str(measured.path) for measured in done]}))
+        return
+    for measured in done:
         print(f"measured: {measured.path}")
     print(f"now: divwatch report {out}")
 
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Option(help="olmo3-7b, olmo3-32b, a directory, or a hub name: its config is enough.")],
+    config: Annotated[
+        Optional[Path], typer.Argument(help="A recipe's config: the options left out below are taken from it.")
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option(help="olmo3-7b, olmo3-32b, a directory, or a hub name: its config is enough.")
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Devices of the run.")] = 8,
     device: Annotated[str, typer.Option(help="a100, h100, h200, b200, or here: this CPU, measured.")] = "h100",
     strategy: Annotated[str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp2.")] = "zero3",
-    every: Annotated[int, typer.Option(min=1, help="Optimizer steps between looks.")] = 100,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a look.")] = 64,
-    samples: Annotated[int, typer.Option(min=2, help="Completions a prompt.")] = 16,
+    every: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps between looks. Default: 100.")] = None,
+    prompts: Annotated[Optional[int], typer.Option(min=1, help="Prompts of a look. Default: 64.")] = None,
+    samples: Annotated[Optional[int], typer.Option(min=2, help="Completions a prompt. Default: 16.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion.")] = 256,
-    step_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an optimizer step, all devices.")] = 1_048_576,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Tokens of a completion. Default: 256.")] = None,
+    step_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Tokens of an optimizer step, all devices. Default: 1,048,576.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """What looks will cost: seconds, memory and share of the training time, before the run (docs/cost.md).
 
-    Example: divwatch plan --model olmo3-7b --gpus 32 --strategy zero3 --every 100
+    Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32 --every 100
     """
     from divwatch.cost import DEVICES, Look, cost_of, shape_of, this_machine
+    from divwatch.cost_of_config import planned
 
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
-    shape = shape_of(model, "float32" if device == "here" else "bfloat16")
+    options = {
+        "model": model, "every": every, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
+        "step_tokens": step_tokens,
+    }  # fmt: skip
+    told = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
+    shape = shape_of(told.model, "float32" if device == "here" else "bfloat16", told.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(prompts, samples, prompt_tokens, new_tokens, every)
-    cost = cost_of(shape, reached, gpus, look, strategy, step_tokens)
+    look = Look(told.prompts, told.samples, prompt_tokens, told.new_tokens, told.every)
+    cost = cost_of(shape, reached, gpus, look, strategy, told.step_tokens)
     if as_json:
         import json
 
-        print(json.dumps(cost.as_dict() | {"parameters": shape.parameters, "device": reached.name}, indent=1))
+        told_too = vars(told) | {"parameters": shape.parameters, "device": reached.name}
+        print(json.dumps(cost.as_dict() | told_too, indent=1))
         return
     where = "gathered on every device" if cost.gathered else "as they are"
-    print(f"{model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
+    print(f"{told.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
     print(f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step")
     print(
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {where}"
     )
-    print(f"overhead  {cost.overhead:.1%} with a look every {every} steps")
+    print(f"overhead  {cost.overhead:.1%} with a look every {told.every} steps of {told.step_tokens:,} tokens")
 
 
 def main() -> None:
     """The entry point. A user's mistake is one line."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except DivwatchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # a usage error of the option parser
             raise
         print(f"error: {error.format_message()}: see divwatch --help", file=sys.stderr)
         sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)  # typer's: 130 after Ctrl-C
 
 
 if __name__ == "__main__":

@@ -81,6 +81,11 @@ class WatchConfig:
     think_tokens: Optional[int] = _setting(
         None, "Tokens after which an open thought is closed by force; max_new_tokens then bounds what follows it."
     )
+    full_tokens: Optional[int] = _setting(
+        None,
+        "Also take a look at full length before the first step and after the last: as trained, up to so many tokens. "
+        "It is recorded beside the others, in divwatch/full.",
+    )
     background: bool = _setting(
         True, "Score in a process of its own while training goes on; false: in the training process, which then waits."
     )
@@ -115,8 +120,9 @@ class WatchConfig:
         self._check_every()
         for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
             _whole(name, getattr(self, name), low)
-        if self.think_tokens is not None:
-            _whole("think_tokens", self.think_tokens, 1)
+        for name in ("think_tokens", "full_tokens"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
         for name in ("top_p", "alpha", "min_drop"):
             _within(name, getattr(self, name), 0, 1)
         if not self.temperature > 0:
@@ -151,6 +157,13 @@ class WatchConfig:
         (10, 25)
         """
         return int(self.every) if self.every >= 1 else max(1, round(self.every * max_steps))
+
+    def at_full_length(self) -> WatchConfig:
+        """The settings of the rare looks at full length."""
+        assert self.full_tokens is not None
+        return dataclasses.replace(
+            self, full_tokens=None, thinking="as-trained", think_tokens=None, max_new_tokens=self.full_tokens
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

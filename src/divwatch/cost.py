@@ -1,8 +1,8 @@
 """What a look costs before the run: seconds, memory and share of the training time, from counted operations and bytes.
 
-Sampling a batch of B rows is a prefill of its prompts, bound by arithmetic, and then one step a new token, bound by the
-reading of all weights and of the rows' keys and values, or by the launching of kernels where a step is shorter than
-that. docs/cost.md derives the formulas and holds them against measurements.
+Sampling a batch of rows is a prefill of its prompts, bound by arithmetic, and then one step a new token: the matrix
+products (bound by reading the weights or by arithmetic) and then attention (bound by reading the rows' keys and values),
+or the launching of kernels where that takes longer. docs/cost.md derives the formulas and holds them against measurements.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight."""
+    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight; trained: parameters of the
+    adapter that is trained in place of the model, None: all of the model's."""
 
     parameters: int
     layers: int
     token_bytes: int
     vocabulary: int
     weight_bytes: int = WEIGHT
+    trained: int | None = None
 
 
 @dataclass(frozen=True)
 class Device:
     """What a device reaches in practice.
 
-    flops: operations/s in matrix products; bandwidth: bytes/s from its memory; link: bytes/s between devices;
-    memory: bytes; layer_seconds: the least time that one layer of a decode step takes, its kernels being launched;
-    row_seconds: what a row of a batch costs a decode step beyond its bytes (the sampler, the attention's small products).
+    flops: operations/s in matrix products; bandwidth: bytes/s from its memory; attention: bytes of keys and values read
+    a second by attention; link: bytes/s between devices; memory: bytes; layer_seconds: the least time that one layer of
+    a decode step takes, its kernels being launched; row_seconds: what a row of a batch costs a decode step beyond its
+    bytes and operations (the sampler, small kernels).
     """
 
     name: str
     flops: float
     bandwidth: float
+    attention: float
     link: float
     memory: float
     layer_seconds: float
@@ -48,13 +52,14 @@ class Device:
 
 
 # Published peaks (dense bf16, HBM, NVLink one way or PCIe) times what is commonly reached: half the arithmetic, 0.7 of
-# the memory and of the link. layer_seconds: eager PyTorch launches some 15 kernels a layer at about 30 us each.
-# Assumptions until `benchmarks/gpu.py` has run; pass --device here for measured figures of this machine.
+# the memory and of the link, half of the memory in attention with one query a row. layer_seconds: eager PyTorch
+# launches some 15 kernels a layer at about 30 us each. Assumptions, not measured for this project; `--device here`
+# takes measured figures of this machine.
 DEVICES = {
-    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3),
-    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3),
-    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3),
-    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3),
+    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3),
+    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3),
+    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3),
+    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3),
 }
 
 
@@ -134,14 +139,13 @@ def cost_of(
 
 def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
     """Seconds of one decode step of `rows` rows with `tokens` tokens each in their cache."""
-    bytes_read = shape.parameters * shape.weight_bytes + rows * tokens * shape.token_bytes
-    arithmetic = 2 * shape.parameters * rows / device.flops
-    least = shape.layers * device.layer_seconds
-    return max(bytes_read / device.bandwidth, arithmetic, least) + rows * device.row_seconds
+    products = max(shape.parameters * shape.weight_bytes / device.bandwidth, 2 * shape.parameters * rows / device.flops)
+    attention = rows * tokens * shape.token_bytes / device.attention
+    return max(products + attention, shape.layers * device.layer_seconds) + rows * device.row_seconds
 
 
 def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
-    """Weights, gradients and optimizer state of full fine-tuning in bf16 with fp32 AdamW, on one device."""
+    """Weights, gradients and optimizer state in bf16 with fp32 AdamW, on one device."""
     parts = {
         "ddp": WEIGHT + GRADIENT + OPTIMIZER,
         "zero1": WEIGHT + GRADIENT + OPTIMIZER / devices,
@@ -149,7 +153,10 @@ def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
         "zero3": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
         "fsdp2": (WEIGHT + GRADIENT + OPTIMIZER) / devices,
     }
-    return shape.parameters * parts[strategy]
+    if shape.trained is None:
+        return shape.parameters * parts[strategy]
+    frozen = WEIGHT / devices if strategy in ("zero3", "fsdp2") else WEIGHT
+    return shape.parameters * frozen + shape.trained * parts[strategy]
 
 
 # Olmo 3's published shapes, for when no checkpoint is at hand: config fields of Olmo3Config.
@@ -167,8 +174,11 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-def shape_of(model: str, dtype: str = "bfloat16") -> Shape:
-    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read."""
+def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> Shape:
+    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read.
+
+    lora_r: a LoRA adapter of that rank on all linear layers but the head is trained.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Olmo3Config
 
@@ -186,7 +196,12 @@ def shape_of(model: str, dtype: str = "bfloat16") -> Shape:
     text = config.get_text_config()
     parameters = sum(p.numel() for p in made.parameters())
     weight = next(made.parameters()).element_size()
-    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight)
+    trained = lora_r and lora_r * sum(
+        m.in_features + m.out_features
+        for m in made.modules()
+        if isinstance(m, torch.nn.Linear) and m is not made.get_output_embeddings()
+    )
+    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight, trained)
 
 
 def this_machine() -> Device:
@@ -196,7 +211,7 @@ def this_machine() -> Device:
     import psutil
     import torch
 
-    def fastest(what: Any, times: int = 5) -> float:
+    def fastest(what: Any, times: int = 20) -> float:
         found = []
         for _ in range(times):
             started = time.perf_counter()
@@ -205,39 +220,46 @@ def this_machine() -> Device:
         return min(found)
 
     with torch.no_grad():
-        left, right = torch.randn(256, 1024), torch.randn(1024, 1024)
-        flops = 2 * 256 * 1024 * 1024 / fastest(lambda: left @ right)
+        rows, square = torch.randn(64, 1024), torch.randn(1024, 1024)
+        flops = 2 * rows.numel() * 1024 / fastest(lambda: rows @ square)
         big, vector = torch.randn(4096, 4096), torch.randn(1, 4096)
         bandwidth = big.numel() * 4 / fastest(lambda: vector @ big)
-        layer, row = _measured_layer()
-    return Device("this CPU", flops, bandwidth, bandwidth, psutil.virtual_memory().total, layer, row)
+    attention, layer, row = _measured_decode(flops)
+    memory = psutil.virtual_memory().total
+    return Device("this CPU", flops, bandwidth, attention, bandwidth, memory, layer, row)
 
 
-def _measured_layer() -> tuple[float, float]:
-    """(seconds of a layer of a tiny decode step, seconds that a row adds to a step), from two real decodes."""
+def _measured_decode(flops: float) -> tuple[float, float, float]:
+    """(bytes of keys and values read a second, least seconds of a layer, seconds a row), from decodes of a small model."""
     import time
 
     import torch
     from transformers import Olmo3Config, Olmo3ForCausalLM
 
     from divwatch.sampling.decode import Decoding, decode
+    from divwatch.sampling.memory import token_bytes
     from divwatch.sampling.nucleus import uniforms
 
     config = Olmo3Config(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
-        vocab_size=1024, max_position_embeddings=512, eos_token_id=1,
+        hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8,
+        vocab_size=4096, max_position_embeddings=1024, eos_token_id=1,
     )  # fmt: skip
-    model, tokens = Olmo3ForCausalLM(config).eval(), 24
+    model, tokens, many, long = Olmo3ForCausalLM(config).eval(), 24, 64, 400
 
-    def seconds(rows: int) -> float:
-        how = Decoding(1.0, 1.0, [1023], tokens)
+    def step(rows: int, context: int) -> float:
+        how = Decoding(0.6, 0.95, [4095], tokens)
         noise = uniforms(0, [("probe", k) for k in range(rows)], tokens)
         found = []
         for _ in range(3):
             started = time.perf_counter()
-            decode(model, [[5] * 16], [0] * rows, noise, [tokens] * rows, how, torch.device("cpu"))
+            with torch.no_grad():
+                decode(model, [[5] * context], [0] * rows, noise, [tokens] * rows, how, torch.device("cpu"))
             found.append((time.perf_counter() - started) / tokens)
         return min(found)
 
-    one, many = seconds(1), seconds(128)
-    return one / config.num_hidden_layers, max(0.0, (many - one) / 127)
+    one, short, full = step(1, 8), step(many, 8), step(many, long)
+    operations = 2 * sum(p.numel() for p in model.parameters())
+    prefill = operations * (long - 8) / flops / tokens  # the longer prompt is read once, by all steps
+    attention = many * (long - 8) * token_bytes(model) / max(1e-9, full - short - prefill)
+    arithmetic = operations * many / flops
+    return attention, one / config.num_hidden_layers, max(0.0, (short - arithmetic) / many)

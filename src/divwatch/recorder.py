@@ -12,18 +12,30 @@ from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.look import describe_run
 from divwatch.panel import choose, fingerprint
-from divwatch.panel.form import fixed_form, in_forms, within_context
+from divwatch.panel.form import at_full_length, fixed_form, in_forms, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.ranks import reason_of
 from divwatch.records import Completion, Prompt
 from divwatch.scorer import assess_looks, stored_looks
 from divwatch.store import NAME, RunDirectory, find_parent, lineage_of
 from divwatch.terminal import say
-from divwatch.tracking import WandbLog, log_to_trainer
+from divwatch.tracking import (
+    LOGGED_GROUPS,
+    WandbLog,
+    assessment_scalars,
+    log_to_trainer,
+    look_scalars,
+    remember,
+    reports,
+    start_wandb_run,
+    wandb_run,
+)
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
+
+FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (a rule of thumb)
 
 
 class Recorder:
@@ -39,6 +51,7 @@ class Recorder:
         dataset = trainer.train_dataset if config.held_out != "off" else None
         self._check = HeldOutCheck(candidates, dataset, trainer.processing_class)
         self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
+        self.full = RunDirectory(self.store.path / "full")  # the rare looks at full length
         self.max_looks = 1
         self._scorer = (Background if config.background else Inline)(config)
         self._wandb = WandbLog()
@@ -47,7 +60,7 @@ class Recorder:
         self._scalars: tuple[int, dict[str, float]] = (-1, {})
         self._wish: str | None = None
         self._offset = 0
-        self._put_off = False
+        self._put_off: set[str] = set()
 
     # the record
 
@@ -72,21 +85,45 @@ class Recorder:
         resumed = self.store.exists and state.global_step > 0
         self.prompts = self._choose(parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
+        settings = self.config.as_dict()
         if resumed:
             self.store.claim()
             self._refuse_what_differs()
-            self.store.resume_at(state.global_step)
             self._note_what_changed(state.global_step)
-            self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+            self._resume(state)
         else:
-            self.store.create(self._describe_run(state, parent))
+            tracked = self._wandb.open(wandb_run(self.trainer), settings)
+            self.store.create(self._describe_run(state, parent, self.prompts, self.config, tracked))
         self._info = self.store.info()
+        if not reports(self.trainer):
+            say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
         self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
-        self._scorer.open(self.store, self.prompts, max_looks)
+        self._scorer.open(self.store, self.prompts, self.config, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
-            self._scorer.submit(step, 0.0)
+            self._scorer.submit(self.store, step, 0.0)
+        if self.config.full_tokens is not None:
+            self._open_full(state, parent, resumed)
         return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
+
+    def _resume(self, state: Any) -> None:
+        """Goes on with a record at the checkpoint's step; what the log history had not received yet is put into it."""
+        info = self.store.info()
+        sent = {look["step"] for look in self.store.looks() if look["status"] in ("ok", "not_comparable")}
+        before = info.get("wandb")
+        tracked = self._wandb.open(wandb_run(self.trainer), self.config.as_dict(), before, sent)
+        if tracked and before != tracked:
+            info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
+        self.store.write_info(info | {"ended": None})
+        self.store.resume_at(state.global_step)
+        self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
+        logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
+        looks = stored_looks(self.store)
+        for line in self.store.looks():
+            if line["step"] in looks and line["step"] not in logged:
+                known = {step: look for step, look in looks.items() if step <= line["step"]}
+                assessment = assess_looks(known, self.config, self.max_looks)
+                remember(state, line["step"], look_scalars(line["tasks"]) | assessment_scalars(assessment))
 
     def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
         """What is watched: held-out prompts that fit the model's context, of the parent run's where there is one."""
@@ -111,7 +148,12 @@ class Recorder:
             kept, left_out = within_context(tokenizer, kept, context, new, config.thinking, self.form)
             if left_out is not None:
                 say(f"divwatch: {left_out}")
-        return in_forms(choose(kept, config.prompts, config.seed), config.thinking)
+        chosen = choose(kept, config.prompts, config.seed)
+        if len(chosen) < FEW_PROMPTS:
+            say(
+                f"divwatch: {len(chosen)} prompts tell little, their intervals are wide: {FEW_PROMPTS} or more are better"
+            )
+        return in_forms(chosen, config.thinking)
 
     def _refuse_what_differs(self) -> None:
         """A record may only go on with looks that compare with those it holds."""
@@ -146,17 +188,39 @@ class Recorder:
             )
         return parent
 
-    def _describe_run(self, state: Any, parent: RunDirectory | None) -> dict[str, Any]:
+    def _open_full(self, state: Any, parent: RunDirectory | None, resumed: bool) -> None:
+        prompts, config = at_full_length(self.prompts), self.config.at_full_length()
+        if not (resumed and self.full.exists):
+            self.full.create(self._describe_run(state, parent, prompts, config, None))
+        self._scorer.open(self.full, prompts, config, 2)
+
+    def start_tracking(self) -> None:
+        """Opens the W&B run in the lineage's group, just before the trainer's own callback would open one without."""
+        try:
+            start_wandb_run(self.trainer, self._lineage(self._find_parent()), self._stage)
+        except Exception as error:  # what is wrong with it the trainer's callback will say
+            say(f"divwatch: no W&B run could be opened in the lineage's group: {reason_of(error)}")
+
+    def _lineage(self, parent: RunDirectory | None) -> str:
+        return self.config.lineage or (parent.info()["lineage"] if parent else Path(self.trainer.args.output_dir).name)
+
+    @property
+    def _stage(self) -> str:
+        return self.config.stage or _stage(self.trainer)
+
+    def _describe_run(
+        self, state: Any, parent: RunDirectory | None, prompts: Sequence[Prompt], config: WatchConfig, tracked: Any
+    ) -> dict[str, Any]:
         arguments = self.trainer.args
         return describe_run(
-            stage=self.config.stage or _stage(self.trainer),
-            lineage=self.config.lineage or (parent.info()["lineage"] if parent else Path(arguments.output_dir).name),
+            stage=self._stage,
+            lineage=self._lineage(parent),
             model=str(_model_path(self.trainer)),
             output_dir=arguments.output_dir,
             parent=parent,
-            config=self.config,
+            config=config,
             panel_name=self.panel_name,
-            prompts=self.prompts,
+            prompts=prompts,
             max_steps=state.max_steps,
             mix=self.mix,
             form=self.form,
@@ -164,39 +228,48 @@ class Recorder:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
-            wandb=self._wandb.configure(self.config.as_dict()),
+            wandb=tracked,
         )
 
     # a look
 
-    def keep(self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any) -> str | None:
+    def keep(
+        self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any, full: bool = False
+    ) -> str | None:
         """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
+        store = self.full if full else self.store
         try:
             if not self.store.exists:  # somebody has removed it
                 self.store.create(self._info)
             if embeddings is not None:
-                self.store.write_embeddings(step, *embeddings)
-            self.store.write_completions(step, completions)
-            self._scorer.submit(step, seconds)
+                store.write_embeddings(step, *embeddings)
+            store.write_completions(step, completions)
+            self._scorer.submit(store, step, seconds)
         except Exception as error:
             return reason_of(error)
         return None
 
-    def failed(self, step: int, reason: str, seconds: float) -> None:
+    def failed(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
         say(f"divwatch: the look at step {step} failed and training goes on: {reason}")
-        self._write_failure(step, reason, {"total": round(seconds, 3)})
+        self._write_failure(self.full if full else self.store, step, reason, {"total": round(seconds, 3)})
 
     def blocked(self, step: int, seconds: float, overhead: float) -> None:
         """What a look cost the training."""
         self._costs[step] = (seconds, overhead)
 
-    def say_put_off(self, step: int) -> None:
-        if not self._put_off:
-            self._put_off = True
-            say(
-                f"divwatch: looks hold training up for more than {self.config.max_overhead:.0%} of its time, so that of "
-                f"step {step} is put off and some later ones will be (watch_max_overhead: 0 keeps to watch_every)"
-            )
+    def reason_to_wait(self, pace: Any) -> str | None:
+        """Why the look that is due should not be taken now; None: it may be."""
+        if self._scorer.behind:
+            return "the scoring of earlier looks is behind"
+        if pace.limit > 0 and not pace.allows_another():
+            return f"looks hold training up for more than {pace.limit:.0%} of its time (watch_max_overhead: 0 takes them all)"
+        return None
+
+    def say_put_off(self, step: int, reason: str) -> None:
+        """Once a reason."""
+        if reason not in self._put_off:
+            self._put_off.add(reason)
+            say(f"divwatch: the look at step {step} is put off, and later ones may be: {reason}")
 
     # what a look says
 
@@ -206,15 +279,16 @@ class Recorder:
 
     def _take(self, scored: Sequence[Scored]) -> None:
         for one in scored:
-            step = one["step"]
+            step, store = one["step"], self.full if one["path"] == str(self.full.path) else self.store
             if "error" in one:
                 if self.config.on_error == "raise":
                     raise one.get("raised") or RuntimeError(one["error"])
                 say(f"divwatch: the look at step {step} is stored but could not be scored: {one['error']}")
-                self._write_failure(step, one["error"], {})
+                self._write_failure(store, step, one["error"], {})
                 continue
             try:
-                self._log(step, one["result"])
+                log = self._log_full if store is self.full else self._log
+                log(step, one["result"])
             except Exception as error:  # the scores themselves are safely stored
                 if self.config.on_error == "raise":
                     raise
@@ -236,6 +310,14 @@ class Recorder:
         log_to_trainer(self.trainer, step, scalars)
         self._wandb.log(step, self._offset + step, scalars, result["rows"])
 
+    def _log_full(self, step: int, result: dict[str, Any]) -> None:
+        """A look at full length: its own record, its levels under `full/`, no alarm."""
+        self.full.append_look(result["line"])
+        say(f"at full length: {result['text']}")
+        levels = {f"full/{name}": v for name, v in result["scalars"].items() if name.split("/")[0] in LOGGED_GROUPS}
+        log_to_trainer(self.trainer, step, levels)
+        self._wandb.log(step, self._offset + step, levels, [])
+
     def _alert(self, event: dict[str, Any]) -> None:
         """An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown."""
         say("divwatch: " + event["message"])
@@ -245,12 +327,14 @@ class Recorder:
         if self.config.on_collapse in ("save", "stop"):
             self._wish = self.config.on_collapse
 
-    def _write_failure(self, step: int, reason: str, seconds: dict[str, float], status: str = "failed") -> None:
+    def _write_failure(
+        self, store: RunDirectory, step: int, reason: str, seconds: dict[str, float], status: str = "failed"
+    ) -> None:
         look = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": seconds}
         try:
-            self.store.append_look(look)
+            store.append_look(look)
         except OSError as unwritable:
-            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {self.store.path}")
+            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {store.path}")
 
     def caught_up(self, seconds: float) -> bool:
         """Waits at most so long for the scores under way; whether all are there."""
@@ -275,21 +359,28 @@ class Recorder:
         """Gives up the scores still under way, and says what the run showed."""
         for late in self._scorer.abandon():
             say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
-            self._write_failure(late["step"], late["error"], {}, status="unscored")
+            store = self.full if late["path"] == str(self.full.path) else self.store
+            self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
+        self._note_end()
         self.store.let_go()
         assessment = self.assessment()
         if assessment is None:
+            self._wandb.close()
             return
-        from divwatch.tracking import assessment_scalars
-
         verdict = assessment.verdict
         summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
-        try:
-            self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
-        except Exception as error:
-            say(f"divwatch: the summary could not be logged to W&B: {reason_of(error)}")
+        self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
+        self._wandb.keep(self.store.path)
+        self._wandb.close()
         say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
+
+    def _note_end(self) -> None:
+        """So that who follows the run knows that it will look no more, wherever it ended."""
+        try:
+            self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        except (OSError, DivwatchError) as error:
+            say(f"divwatch: the end of the run could not be noted: {reason_of(error)}")
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:

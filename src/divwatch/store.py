@@ -13,7 +13,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,32 @@ def read_parquet(path: Path) -> Any:
             raise
         reason = (str(error).splitlines() or ["unreadable"])[0][:120]
         raise DivwatchError(f"{path} is damaged ({reason}): remove it") from None
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Run directories under `paths`: each an output_dir, its divwatch/ folder, or a folder that holds several runs.
+
+    Raises DivwatchError with the path that does not exist or holds no run.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        path = Path(path)
+        if not path.exists():
+            raise DivwatchError(f"no such directory: {path} (give an output_dir that divwatch has watched)")
+        here = [path] if (path / "run.json").is_file() else sorted(p.parent for p in _walk(path))
+        if not here:
+            raise DivwatchError(f"no run in {path}: no divwatch/run.json below it (train with divwatch attached first)")
+        found.update(dict.fromkeys(p.resolve() for p in here))
+    return list(found)
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    # Checkpoints hold thousands of files and never a run of their own.
+    for folder, folders, files in os.walk(root):
+        if "run.json" in files and Path(folder).name == "divwatch":
+            yield Path(folder) / "run.json"
+            folders.clear()
+        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

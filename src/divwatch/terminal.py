@@ -9,11 +9,34 @@ from typing import Any
 
 
 def say(text: str) -> None:
-    """A line that does not tear the trainer's progress bar. Where nothing can be written, nothing is."""
+    """A line that does not tear the trainer's progress bar; what matters in it stands out on a terminal."""
+    import sys
+
     from tqdm import tqdm
 
-    with suppress(OSError, ValueError):  # a closed or full standard output
-        tqdm.write(text)
+    with suppress(OSError, ValueError):  # a closed or full standard output: where nothing can be written, nothing is
+        tqdm.write(_lit(text) if sys.stdout.isatty() else text)
+
+
+def _lit(text: str) -> str:
+    """The line with terminal colours: its name, changes with their intervals, and a verdict that is bad news.
+
+    >>> _lit("divwatch step 5 | diversity 0.4 | none")
+    '\\x1b[1mdivwatch\\x1b[0m step 5 | diversity 0.4 | none'
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text(text)
+    line.highlight_regex(r"^divwatch", "bold")
+    line.highlight_regex(r"[-+]\d+ % \[[^]]*\]", "cyan")
+    line.highlight_regex(
+        r"collapse|narrowing among correct answers|degeneration|false recovery|\bfalls since\b", "bold red"
+    )
+    console = Console(force_terminal=True, color_system="standard", width=10_000, highlight=False)
+    with console.capture() as captured:
+        console.print(line, end="")
+    return captured.get()
 
 
 @contextmanager
@@ -38,7 +61,8 @@ def look_line(look: dict[str, Any], assessment: Any) -> str:
         if value is None:
             continue
         status = assessment.statuses.get(("all", key))
-        change = "" if status is None or look["step"] == assessment.baseline_step else f" ({change_text(status)})"
+        known = status is not None and look["status"] == "ok" and look["step"] != assessment.baseline_step
+        change = f" ({change_text(status)})" if known else ""
         parts.append(f"{name} {value['mean']:.3f}{change}")
     accuracy = look["tasks"]["all"].get("quality/accuracy")
     if accuracy is not None:
@@ -50,7 +74,7 @@ def look_line(look: dict[str, Any], assessment: Any) -> str:
 def change_text(status: Any) -> str:
     """`-24 % [-28, -19]`."""
     lo, hi = status.change_interval
-    if status.change != status.change:
+    if not (status.change == status.change and lo == lo):
         return "change unknown"
     return f"{100 * status.change:+.0f} % [{100 * lo:+.0f}, {100 * hi:+.0f}]"
 
@@ -108,20 +132,33 @@ def _level(value: float) -> str:
 
 def _percent(row: dict[str, Any], key: str) -> str:
     value, lo, hi = (100 * row[k] for k in (key, f"{key}_lo", f"{key}_hi"))
-    return "" if value != value else f"{value:+.0f} % [{lo:+.0f}, {hi:+.0f}]"
+    if value != value:
+        return ""
+    return f"{value:+.0f} %" + ("" if lo != lo else f" [{lo:+.0f}, {hi:+.0f}]")
 
 
 def _onset(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "none flagged"
-    first = min(rows, key=lambda row: row["step"])
+    first = min(rows, key=lambda row: row["key"])  # that of correct answers, where there is one, as in the report
     return f"step {first['step']} [{first['lo']:.0f}, {first['hi']:.0f}]"
+
+
+def print_report_json(page: Path) -> None:
+    """Where the report is, and its tables of stages and onsets."""
+    import json
+
+    import pandas as pd
+
+    found: dict[str, Any] = {"page": str(page), "tables": str(page.with_suffix(""))}
+    for name in ("stages", "onsets"):
+        found[name] = json.loads(pd.read_csv(page.with_suffix("") / f"{name}.csv").to_json(orient="records"))
+    print(json.dumps(found, indent=1))
 
 
 def print_records(page: Path, folders: Sequence[Path]) -> None:
     """Where the report and the W&B records are, and the command that opens each."""
-    from divwatch.report.read import find_runs
-    from divwatch.store import RunDirectory
+    from divwatch.store import RunDirectory, find_runs
 
     print(f"report: {page}\n  open it: xdg-open {page}")
     for path in find_runs([Path(f) for f in folders]):

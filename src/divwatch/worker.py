@@ -1,7 +1,8 @@
 """The scoring process: `python -m divwatch.worker`, started and spoken to by `divwatch.background`.
 
-One JSON object a line. In: the config, then {path, prompts, max_looks}, then {step, seconds} for each look.
-Out: {ready: true} or {refused: message}, then {step, result} or {step, error} for each look.
+One JSON object a line. In: the config, then {path, prompts, config, max_looks} for each run directory, then
+{path, step, seconds} for each look.
+Out: {ready: true} or {refused: message}, then {path, step, result} or {path, step, error} for each look.
 """
 
 from __future__ import annotations
@@ -40,18 +41,20 @@ def main() -> None:
         say({"refused": str(error)})
         return
     say({"ready": True})
-    scorer: Any = None
+    scorers: dict[str, Scorer] = {}
     for line in sys.stdin:
         message = json.loads(line)
-        if "path" in message:
+        path = message["path"]
+        if "prompts" in message:
             prompts = [Prompt(**prompt) for prompt in message["prompts"]]
-            scorer = Scorer(RunDirectory(Path(message["path"])), prompts, config, message["max_looks"], models)
+            settings = WatchConfig(**message["config"])
+            scorers[path] = Scorer(RunDirectory(Path(path)), prompts, settings, message["max_looks"], models)
             continue
-        step = message["step"]
+        done = {"path": path, "step": message["step"]}
         try:
-            say({"step": step, "result": scorer.score(step, message["seconds"])})
+            say(done | {"result": scorers[path].score(message["step"], message["seconds"])})
         except Exception as error:
-            say({"step": step, "error": reason_of(error)})
+            say(done | {"error": reason_of(error)})
 
 
 def _die_with_parent() -> None:

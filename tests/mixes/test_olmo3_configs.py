@@ -1,13 +1,19 @@
 """Every config under configs/olmo3: its settings exist, its figures follow from each other, and it runs.
 
-Two steps on the CPU with a random two-layer Olmo 3 on the recorded Dolci rows, monitor attached. By default one SFT and one
-DPO config run; `-m slow` runs all of them.
+Two steps on the CPU with a random two-layer Olmo 3 on the recorded Dolci rows, monitor attached. By default one config of
+each trainer runs; `-m slow` runs all of them, and one of each trainer under ZeRO-3 on two processes. Open prompts of RL are
+graded by a judge behind a local endpoint, programs run in the sandbox.
 """
 
 import dataclasses
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,11 +31,20 @@ DATA = os.environ.get("DIVWATCH_TEST_DATA")
 real_rows = pytest.mark.skipif(DATA is None, reason="DIVWATCH_TEST_DATA names no folder of recorded rows")
 
 SMALL = {
-    "max_steps": 2, "max_length": 512, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 2,
-    "use_cpu": "true", "bf16": "false", "dtype": "float32", "attn_implementation": "sdpa", "dataset_num_proc": 1,
+    "max_steps": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 2,
+    "use_cpu": "true", "bf16": "false", "dtype": "float32", "attn_implementation": "sdpa",
     "gradient_checkpointing": "false", "report_to": "none", "save_strategy": "no", "disable_tqdm": "true",
     "watch_panel": "tiny", "watch_prompts": 6, "watch_samples": 2, "watch_max_new_tokens": 8, "watch_encoder": "minilm",
-    "watch_every": 1, "watch_on_error": "raise",
+    "watch_every": 1, "watch_on_error": "raise", "watch_max_overhead": 0,
+}  # fmt: skip
+RECIPES = {"sft": "sft", "dpo": "dpo", "rl": "grpo"}
+SMALL_BY_STAGE = {
+    "sft": {"max_length": 512, "dataset_num_proc": 1},
+    "dpo": {"max_length": 512, "dataset_num_proc": 1},
+    "rl": {
+        "use_vllm": "false", "num_generations": 2, "steps_per_generation": 1, "max_completion_length": 16,
+        "mix_max_prompt": 20000,  # its tokens are little more than bytes
+    },
 }  # fmt: skip
 
 
@@ -46,45 +61,87 @@ def named(path):
     return f"{path.parent.name}/{path.stem}"
 
 
-def run(path, model, out, **changes):
-    settings = SMALL | {"model_name_or_path": model, "output_dir": out, "local_data": f"{DATA}/dolci"} | changes
-    command = [sys.executable, f"recipes/{stage_of(path)}.py", "--config", str(path)]
+def run(path, model, out, launcher=(sys.executable,)):
+    settings = SMALL | SMALL_BY_STAGE[stage_of(path)]
+    settings |= {"model_name_or_path": model, "output_dir": out, "local_data": f"{DATA}/dolci"}
+    command = [*launcher, f"recipes/{RECIPES[stage_of(path)]}.py", "--config", str(path)]
     command += [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "HF_DATASETS_CACHE": f"{out}-cache"},
-    )
+    env = {**os.environ, "HF_DATASETS_CACHE": f"{out}-cache", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=env)
 
 
-def check_run(path, model, out):
-    done = run(path, model, out)
-    assert done.returncode == 0, done.stderr[-3000:]
+def check_run(path, model, out, launcher=(sys.executable,)):
+    done = run(path, model, out, launcher)
+    assert done.returncode == 0, done.stderr[:3000] + done.stderr[-3000:]
     record = RunDirectory.of(out)
     assert [look["step"] for look in record.looks()] == [0, 1, 2]
+    assert {look["status"] for look in record.looks()} <= {"ok", "not_comparable"}  # random weights never end an answer
     assert record.info()["mix"]["name"] == read(path)["mix"]
     assert f"mix {read(path)['mix']}: " in done.stdout
     return done
 
 
-QUICK = ["instruct/sft", "think/dpo"]
-RUNNABLE = [p for p in CONFIGS if stage_of(p) != "rl"]
+@pytest.fixture
+def judge(monkeypatch):
+    """An endpoint that grades everything 8 of 10; returns the requests that it has had."""
+    asked = []
+
+    class Judge(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"choices": [{"message": {"content": "Grade: 8"}}]}).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("DIVWATCH_JUDGE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("DIVWATCH_JUDGE_MODEL", "judge")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+QUICK = ["instruct/sft", "think/dpo", "rl_zero/math"]
+
+
+def needs(path):
+    """Rows with programs are judged in the sandbox."""
+    if stage_of(path) == "rl" and named(path) not in ("rl_zero/math", "rl_zero/if", "rl_zero/general"):
+        pytest.importorskip("divwatch.verify.sandbox")
+        if shutil.which("bwrap") is None:
+            pytest.skip("bubblewrap is not installed: programs cannot be judged")
 
 
 @real_rows
-@pytest.mark.parametrize("path", [p for p in RUNNABLE if named(p) in QUICK], ids=named)
-def test_a_config_runs_two_steps_on_the_released_rows(path, tiny_olmo, tmp_path):
+@pytest.mark.parametrize("path", [p for p in CONFIGS if named(p) in QUICK], ids=named)
+def test_a_config_of_each_trainer_runs_two_steps_on_the_released_rows(path, tiny_olmo, tmp_path):
     check_run(path, tiny_olmo, tmp_path / "out")
 
 
 @real_rows
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [p for p in RUNNABLE if named(p) not in QUICK], ids=named)
-def test_every_other_sft_and_dpo_config_runs_too(path, tiny_olmo, tmp_path):
-    check_run(path, tiny_olmo, tmp_path / "out")
+@pytest.mark.parametrize("path", [p for p in CONFIGS if named(p) not in QUICK], ids=named)
+def test_every_other_config_runs_too(path, tiny_olmo, tmp_path, judge):
+    needs(path)
+    done = check_run(path, tiny_olmo, tmp_path / "out")
+    if named(path) == "rl_zero/general":
+        assert judge
+        rewards = re.findall(r"'reward': '?([-\d.]+)", done.stdout)
+        assert {float(r) for r in rewards} == {10.0}  # the judge's word times reward_weights
+
+
+@real_rows
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [p for p in CONFIGS if named(p) in QUICK], ids=named)
+def test_one_of_each_trainer_runs_under_zero3_on_two_processes(path, tiny_olmo, tmp_path):
+    pytest.importorskip("deepspeed")
+    from launched.launching import _launcher
+
+    check_run(path, tiny_olmo, tmp_path / "out", _launcher("zero3", tmp_path, 2))
 
 
 def test_the_stages_are_all_there():

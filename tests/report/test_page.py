@@ -329,3 +329,65 @@ def test_a_place_that_cannot_be_written_is_one_line(demo, tmp_path):
 def test_the_same_runs_give_the_same_page(tmp_path):
     write_lineage(tmp_path, "think", THINK, tasks=("pair",), prompts=3, looks=3)
     assert page_of(tmp_path) == page_of(tmp_path)
+
+
+# which outputs count, what was held out, what was trained on
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A stage whose last look was not scored, with thoughts cut, answers not judged, prompts dropped and a mix."""
+    root = tmp_path_factory.mktemp("told")
+    course = Course("sft", 100, status={100: ("unscored", "training ended before it was scored")})
+    (run,) = write_lineage(root, "think", [course], looks=5, tasks=("gsm8k", "mbpp"))
+    looks = [json.loads(line) for line in (run / "looks.jsonl").read_text().splitlines()]
+    for look in looks:
+        if look["status"] == "unscored":
+            look.pop("tasks", None)
+            (run / "scores" / f"step-{look['step']:08d}.parquet").unlink(missing_ok=True)
+            look["seconds"] = {}
+        else:
+            look |= {"usable_share": 0.9, "finished_share": 0.95, "closed_share": look["step"] / 500}
+            look["unjudged"] = {"no sandbox": 12} if look["step"] == 75 else {}
+    (run / "looks.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    info = json.loads((run / "run.json").read_text())
+    task = {"prompts": 8, "contaminated": 0, "coverage": 0.0}
+    info["held_out"] = {
+        "contaminated": {"mbpp-3": 17},
+        "rows": 4000,
+        "by_task": {"gsm8k": task, "mbpp": task | {"contaminated": 1}},
+    }
+    sources = {"wild": {"read": 900, "usable": 890, "taken": 300, "dropped": {"no messages": 10}, "mended": {}}}
+    sources["tulu"] = {"read": 100, "usable": 100, "taken": 100, "dropped": {}, "mended": {}}
+    info["mix"] = {"name": "mine", "kind": "sft", "seed": 0, "sources": sources}
+    (run / "run.json").write_text(json.dumps(info))
+    return parse(page_of(root))
+
+
+def test_a_look_that_was_not_scored_is_said_and_counts_for_nothing(told):
+    caution = told.find("div", class_="caution")[0].text
+    assert "1 look stored but not scored (step 100): training ended before it was scored." in caution
+    (row,) = table_of(told, "cost", "How long training waited")
+    assert (row["Looks"], row["Failed"], row["Not scored"]) == ("5", "0", "1")
+
+
+def test_cut_thoughts_and_unjudged_answers_are_said(told):
+    caution = told.find("div", class_="caution")[0].text
+    assert "up to 15 % of the thoughts were closed by force" in caution.replace("\N{NO-BREAK SPACE}", " ")
+    assert "answers were not judged and count as neither right nor wrong: no sandbox (12)." in caution
+    base, end = table_of(told, "quality", "Which completions count")
+    assert (base["Not judged"], base["Step"]) == ("0", "0")
+    assert end["Not judged"].startswith("12")
+    assert end["Step"] == "75"
+
+
+def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(told):
+    (row,) = table_of(told, "settings", "Held out")
+    assert (row["Training rows"], row["Prompts searched for"], row["Overlap"]) == ("4,000", "16", "1 dropped")
+    assert row["By task"] == "mbpp 1 of 8"
+    rows = table_of(told, "settings", "The training data")
+    assert [(r["Source"], r["Trained on"], r["Share"].replace("\N{NO-BREAK SPACE}", " ")) for r in rows] == [
+        ("wild", "300", "75 %"), ("tulu", "100", "25 %"),
+    ]  # fmt: skip
+    assert rows[0]["Dropped"] == "no messages 10"
+    assert "mix.sources" not in told.find("section", id="settings")[0].text

@@ -97,11 +97,11 @@ def test_the_evaluator_agrees_with_python(text):
 def test_the_base_is_competent(base):
     """On each verifiable task at least 32 of its held-out prompts have two or more correct samples of 16."""
     from divwatch.config import WatchConfig
-    from divwatch.sampling import sample
+    from divwatch.sampling import Source, sample
     from divwatch.verify import judge_samples
 
     prompts = [p for p in panel() if p.verifier]
-    completions = sample(*base, prompts, WatchConfig(panel="tiny", max_new_tokens=64), seed=0)
+    completions = sample(Source(base[0]), base[1], prompts, WatchConfig(panel="tiny", max_new_tokens=64), seed=0)
     judged = judge_samples(prompts, completions)
     for task in JUDGED:
         mine = [s for s in judged if s.task == task.NAME]

@@ -135,7 +135,7 @@ def _training_rows(name: str) -> Any:
     if Path(name).is_file():
         return _jsonl(Path(name))
     try:
-        return load_mix(name)
+        return load_mix(name)[0]
     except DivwatchError as unknown:
         if "/" not in name or name.startswith("tiny/"):
             raise unknown from None

@@ -12,9 +12,9 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
+from divwatch.verify.thinking import CLOSE, OPEN
 
 FORMS = ("auto", "chat", "plain")
-OPEN, CLOSE = "<think>", "</think>"
 
 
 def fixed_form(form: str, tokenizer: Any) -> str:
@@ -39,6 +39,12 @@ def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
     if thinking == "off":
         return off
     return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking") for p in prompts]
+
+
+def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts once each, as trained and without a limit of their own."""
+    once = [p for p in prompts if not p.id.endswith("/thinking")]
+    return [replace(p, thinking="as-trained", max_new_tokens=None) for p in once]
 
 
 def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", form: str = "chat") -> str:

@@ -15,6 +15,8 @@ from divwatch.report.layout import Lineage, lay_out, slot_lengths, stage_name
 from divwatch.report.read import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
+# What of run.json is no setting, or has a table of its own.
+APART = ("format", "created", "ended", "output_dir", "parent", "stage", "wandb", "wandb_before", "held_out")
 NAMES = {
     "sbert": "embedding distance",
     "vendi": "Vendi score",
@@ -70,6 +72,7 @@ def cost(looks: pd.DataFrame) -> pd.DataFrame:
     table = grouped.agg(
         looks=("step", "size"),
         failed=("status", lambda s: int((s == "failed").sum())),
+        unscored=("status", lambda s: int((s == "unscored").sum())),
         not_comparable=("status", lambda s: int((s == "not_comparable").sum())),
         sample_seconds=("sample_seconds", "sum"),
         score_seconds=("score_seconds", "sum"),
@@ -85,12 +88,8 @@ def cost(looks: pd.DataFrame) -> pd.DataFrame:
 
 def settings(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]], list[str]]:
     """(what all runs share, what differs: a value a run, names of the runs)."""
-    runs = list(
-        {
-            run.directory: (f"{v.name} {v.stages[n]}", run) for v in report.lineages for n, run in enumerate(v.runs)
-        }.values()
-    )
-    flat = [_flatten(run.meta) for _, run in runs]
+    runs = metas(report)
+    flat = [_flatten(meta) for _, meta in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     shared, differing = [], []
     for key in keys:
@@ -100,6 +99,16 @@ def settings(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, lis
         else:
             differing.append((key, values))
     return shared, differing, [name for name, _ in runs]
+
+
+def metas(report: Report) -> list[tuple[str, dict[str, Any]]]:
+    """(lineage and stage, run.json) of every run, each once."""
+    named = {
+        run.directory: (f"{v.name} {stage_name(v.stages[n])}", run.meta)
+        for v in report.lineages
+        for n, run in enumerate(v.runs)
+    }
+    return list(named.values())
 
 
 def panel(report: Report) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -139,9 +148,11 @@ def _flatten(meta: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """run.json as `a.b` -> text, without the prompts themselves."""
     out: dict[str, str] = {}
     for key, value in meta.items():
-        if prefix == "" and key in ("format", "created", "output_dir", "parent", "stage", "wandb"):
+        if prefix == "" and key in APART:
             continue
         name = f"{prefix}{key}"
+        if prefix == "" and key == "mix" and isinstance(value, dict) and "sources" in value:
+            value = {k: v for k, v in value.items() if k in ("name", "kind", "seed")}
         if isinstance(value, dict):
             out |= _flatten({k: v for k, v in value.items() if not (key == "panel" and k == "prompts")}, f"{name}.")
         else:

@@ -14,6 +14,7 @@ from divwatch.report import svg
 from divwatch.report.build import Report, metric_name
 from divwatch.report.findings import Found
 from divwatch.report.layout import Lineage, stage_name
+from divwatch.report.read import MEASURED
 from divwatch.report.text import between, percent
 
 
@@ -58,7 +59,7 @@ class Drawer:
 
     def _failed(self, lineage: Lineage) -> list[float]:
         looks = self.report.looks
-        return list(looks.loc[(looks["lineage"] == lineage.name) & (looks["status"] == "failed"), "x"])
+        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(MEASURED), "x"])
 
     def whole(self) -> list[Chart]:
         """Diversity, correct-answer diversity and accuracy of all tasks together."""
@@ -145,8 +146,8 @@ class Drawer:
         return [c for c in charts if c.svg]
 
     def cost(self) -> list[Chart]:
-        panel = self.panel("Seconds a look", "all", "watch/seconds")
-        return [c for c in [self._chart([panel], "all", "Sampling and scoring together.", height=220)] if c.svg]
+        panel = self.panel("Seconds that training waited", "all", "watch/seconds")
+        return [c for c in [self._chart([panel], "all", "A point a look.", height=220)] if c.svg]
 
     def _path(self, lineage: Lineage, key: str) -> svg.Series | None:
         d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))

@@ -16,7 +16,7 @@ from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.records import PromptScores
 from divwatch.report.build import Report
 from divwatch.report.layout import Lineage
-from divwatch.report.read import Run, parent_directory
+from divwatch.report.read import MEASURED, Run, parent_directory
 
 NAN = float("nan")
 WHOLE = "whole lineage"
@@ -87,7 +87,7 @@ def assess_lineage(lineage: Lineage) -> Assessment | None:
 def _scored_looks(run: Run) -> list[tuple[int, bool]]:
     have = set(run.scores["step"])
     columns = zip(run.looks["step"], run.looks["status"], strict=True)
-    return [(int(step), status == "ok") for step, status in columns if status != "failed" and step in have]
+    return [(int(step), status == "ok") for step, status in columns if status in MEASURED and step in have]
 
 
 def _prompt_scores(run: Run, step: int) -> PromptScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from divwatch.report.read import Run
 from divwatch.report.text import between, percent
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
+MANY_CLOSED = 0.05  # share of thoughts closed by force from which on it is said
 SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
 
 
@@ -143,7 +145,7 @@ def later_start(lineage: Lineage) -> str:
 
 def cautions(report: Report, found: Sequence[Found]) -> list[str]:
     """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
-    lines = [*_looks(report), *_few_prompts(report)]
+    lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
     for f in found:
         lines += _unlike(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
@@ -166,7 +168,7 @@ def _looks(report: Report) -> Iterable[str]:
     bad = report.looks[report.looks["status"] != "ok"]
     for (lineage, stage, status), looks in bad.groupby(["lineage", "stage", "status"], sort=False):
         steps = ", ".join(str(s) for s in looks["step"][:8]) + (" …" if len(looks) > 8 else "")
-        what = "failed" if status == "failed" else "not comparable"
+        what = {"failed": "failed", "unscored": "stored but not scored"}.get(status, "not comparable")
         reasons = "; ".join(dict.fromkeys(r for r in looks["reason"] if r))
         count = f"{len(looks)} look{'' if len(looks) == 1 else 's'}"
         yield f"{lineage}, {stage_name(stage)}: {count} {what} (step {steps}){': ' + reasons if reasons else ''}."
@@ -186,6 +188,28 @@ def _few_prompts(report: Report) -> Iterable[str]:
         if few:
             where = f"{lineage}, end of {stage_name(stage)}"
             yield f"{where}: correct-answer numbers rest on few prompts (those with two correct): {', '.join(few)}."
+
+
+def _outputs(report: Report) -> Iterable[str]:
+    """Answers that nobody judged, and thoughts that the monitor cut: both make numbers mean something else."""
+    for (lineage, stage), looks in report.looks.groupby(["lineage", "stage"], sort=False):
+        where = f"{lineage}, {stage_name(stage)}"
+        closed = looks["closed_share"].max()
+        if closed >= MANY_CLOSED:
+            cut = percent(closed, signed=False)
+            yield f"{where}: up to {cut} of the thoughts were closed by force; answers after them may be guesses."
+        reasons = unjudged(looks["unjudged"])
+        if reasons:
+            told = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+            yield f"{where}: answers were not judged and count as neither right nor wrong: {told}."
+
+
+def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
+    """Reasons for which answers were not judged, over several looks, the commonest first."""
+    counts: Counter[str] = Counter()
+    for look in looks:
+        counts.update(look)
+    return counts.most_common()
 
 
 def _unlike(f: Found) -> Iterable[str]:

@@ -68,12 +68,15 @@ def render(report: Report, found: Sequence[Found], title: str, subtitle: str, fo
         references=tables.references(report),
         quality_charts=draw.quality(),
         quality=tables.quality(report),
+        outputs=tables.outputs(report),
         spoken=spoken,
         cost_charts=draw.cost(),
         cost=tables.cost(report),
         shared=build.settings(report)[0],
         differing=tables.differing(report),
         panel=tables.panel(report),
+        held_out=tables.held_out(report),
+        mixes=tables.mixes(report),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 import pandas as pd
 
 from divwatch.errors import DivwatchError
-from divwatch.store import read_parquet, steps_of
+from divwatch.store import find_runs, read_parquet, steps_of
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
+# Shares of the completions of a look, in [0, 1], and what was not judged: reason -> answers.
+LOOK_COLUMNS += ["usable_share", "finished_share", "closed_share", "unjudged"]
+MEASURED = ("ok", "not_comparable")  # the statuses of looks that have scores
 MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
 
 
@@ -57,23 +60,6 @@ class Run:
         return steps_of(self.directory / "completions")
 
 
-def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Run directories under `paths`: each an output_dir, its divwatch/ folder, or a folder that holds several runs.
-
-    Raises DivwatchError with the path that does not exist or holds no run.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        path = Path(path)
-        if not path.exists():
-            raise DivwatchError(f"no such directory: {path} (give an output_dir that divwatch has watched)")
-        here = [path] if (path / "run.json").is_file() else sorted(p.parent for p in _walk(path))
-        if not here:
-            raise DivwatchError(f"no run in {path}: no divwatch/run.json below it (train with divwatch attached first)")
-        found.update(dict.fromkeys(p.resolve() for p in here))
-    return list(found)
-
-
 def load_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs under `paths` and, where they can still be found, the parents that they name."""
     directories = find_runs(paths)
@@ -106,7 +92,7 @@ def load_run(directory: Path) -> Run:
     by_step = {int(r["step"]): r for r in records if _is_step(r.get("step"))}
     records = [by_step[step] for step in sorted(by_step)]
     events = read_jsonl(directory / "events.jsonl", notes)
-    ok = [int(r["step"]) for r in records if r.get("status", "ok") != "failed"]
+    ok = [int(r["step"]) for r in records if r.get("status", "ok") in MEASURED]
     looks, scores = _looks(records), _scores(directory, ok, notes)
     return Run(directory, meta, _max_steps(meta, looks), looks, _means(records), scores, events, notes)
 
@@ -180,15 +166,6 @@ def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return records
 
 
-def _walk(root: Path) -> Iterable[Path]:
-    # Checkpoints hold thousands of files and never a run of their own.
-    for folder, folders, files in os.walk(root):
-        if "run.json" in files and Path(folder).name == "divwatch":
-            yield Path(folder) / "run.json"
-            folders.clear()
-        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
-
-
 def _absolute(path: str) -> str:
     return path if os.path.isabs(path) else os.path.join(os.sep, path)
 
@@ -198,7 +175,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for r in records:
         seconds = r["seconds"] if isinstance(r.get("seconds"), dict) else {}
         rows.append(
@@ -210,6 +187,8 @@ def _looks(records: list[dict[str, Any]]) -> pd.DataFrame:
                 "sample_seconds": _number(seconds.get("sample")),
                 "score_seconds": _number(seconds.get("score")),
                 "total_seconds": _number(seconds.get("total")),
+                **{name: _number(r.get(name)) for name in ("usable_share", "finished_share", "closed_share")},
+                "unjudged": r.get("unjudged") if isinstance(r.get("unjudged"), dict) else {},
             }
         )
     return pd.DataFrame(rows, columns=LOOK_COLUMNS)

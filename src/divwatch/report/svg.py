@@ -241,7 +241,7 @@ def _pipeline_panel(panel: Panel, axis: Axis, task: str, top: float, height: flo
         cx, cy = area.x(x), top + height - 5
         out.append(
             f'<path class="fail s{colour}" d="M{cx - 3:.1f} {cy - 3:.1f}l6 6m0 -6l-6 6">'
-            "<title>look failed</title></path>"
+            "<title>look failed or not scored</title></path>"
         )
     if last:
         out.append(_stage_names(area, axis))

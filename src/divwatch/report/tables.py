@@ -13,6 +13,7 @@ from divwatch.report import build, narrative
 from divwatch.report.build import Report, metric_name
 from divwatch.report.findings import PARTS, WHOLE, Found
 from divwatch.report.layout import stage_name
+from divwatch.report.read import MEASURED
 from divwatch.report.text import between, number, percent
 
 
@@ -197,25 +198,82 @@ def cost(report: Report) -> Table:
     rows = []
     for r in report.tables["cost"].to_dict("records"):
         share = r["total_seconds"] / r["elapsed_seconds"] if r["elapsed_seconds"] > 0 else math.nan
-        seconds = [
-            Cell(f"{r[k]:,.1f} s") for k in ("seconds_per_look", "sample_seconds", "score_seconds", "total_seconds")
-        ]
-        counts = [Cell(str(r[k])) for k in ("looks", "failed", "not_comparable")]
+        parts = ("seconds_per_look", "total_seconds", "sample_seconds", "score_seconds")
+        seconds = [Cell(f"{r[k]:,.1f} s") for k in parts]
+        counts = [Cell(str(r[k])) for k in ("looks", "failed", "unscored", "not_comparable")]
         stage = [Cell(r["lineage"]), Cell(stage_name(r["stage"]))]
-        rows.append(Row([*stage, *counts, *seconds, Cell(percent(share, signed=False))]))
-    columns = [
-        "Lineage",
-        "Stage",
-        "Looks",
-        "Failed",
-        "Not comparable",
-        "Seconds a look",
-        "Sampling",
-        "Scoring",
-        "All looks",
-    ]
-    caption = "What the looks took; the share is of the time from the first look to the last"
-    return Table(caption, [*columns, "Share of the run"], rows)
+        rows.append(Row([*stage, *counts, seconds[0], seconds[1], Cell(percent(share, signed=False)), *seconds[2:]]))
+    columns = ["Lineage", "Stage", "Looks", "Failed", "Not scored", "Not comparable", "Waited a look"]
+    columns += ["Waited in all", "Share of the run", "Sampling", "Scoring"]
+    caption = (
+        "How long training waited for its looks (a look: the median), and what share that is of the time from the first "
+        "look to the last. Sampling is part of the wait; scoring goes on beside training, unless watch_background is off."
+    )
+    return Table(caption, columns, rows)
+
+
+def outputs(report: Report) -> Table | None:
+    """Which completions count: finished, usable, with a thought closed by force, judged."""
+    if report.looks["usable_share"].isna().all():
+        return None
+    rows = []
+    for look in _ends(report):
+        shares = [Cell(percent(look[k], signed=False)) for k in ("finished_share", "usable_share", "closed_share")]
+        reasons = narrative.unjudged([look["unjudged"]])
+        told = Cell(str(sum(n for _, n in reasons)), "; ".join(f"{reason} ({n})" for reason, n in reasons[:3]))
+        rows.append(
+            Row([Cell(look["lineage"]), Cell(stage_name(look["where"])), Cell(str(look["step"])), *shares, told])
+        )
+    caption = (
+        "Which completions count. Usable: finished, not empty, the thought closed; the others are left out of every "
+        "metric. A thought is closed by force where watch_think_tokens is set. Answers that were not judged count as "
+        "neither right nor wrong."
+    )
+    columns = ["Lineage", "Stage", "Step", "Finished", "Usable", "Thought closed by force", "Not judged"]
+    return Table(caption, columns, rows)
+
+
+def held_out(report: Report) -> Table | None:
+    """What the search of the training data for the panel's prompts found, stage by stage."""
+    rows = []
+    for name, meta in build.metas(report):
+        found = meta.get("held_out")
+        if not isinstance(found, dict) or not isinstance(found.get("by_task"), dict):
+            continue
+        tasks = {task: t for task, t in found["by_task"].items() if isinstance(t, dict)}
+        hits = [f"{task} {t['contaminated']} of {t['prompts']}" for task, t in tasks.items() if t.get("contaminated")]
+        asked = sum(t.get("prompts", 0) for t in tasks.values())
+        what = {"report": "kept"}.get(str((meta.get("settings") or {}).get("held_out")), "dropped")
+        count = len(found.get("contaminated") or {})
+        told = f"{count} {what}" if count else "none"
+        rows.append(
+            Row([Cell(name), Cell(f"{found.get('rows', 0):,}"), Cell(str(asked)), Cell(told), Cell(", ".join(hits))])
+        )
+    caption = (
+        "Held out: prompts that share 13 running words with the training data of their stage. Twice as many prompts are "
+        "searched for as are watched, so that those dropped are replaced"
+    )
+    columns = ["Stage", "Training rows", "Prompts searched for", "Overlap", "By task"]
+    return Table(caption, columns, rows, words=True) if rows else None
+
+
+def mixes(report: Report) -> Table | None:
+    """What each stage was trained on, source by source."""
+    rows = []
+    for name, meta in build.metas(report):
+        mix = meta.get("mix")
+        sources = mix.get("sources") if isinstance(mix, dict) else None
+        if not isinstance(mix, dict) or not isinstance(sources, dict) or not sources:
+            continue
+        total = sum(s.get("taken", 0) for s in sources.values())
+        for source, s in sorted(sources.items(), key=lambda pair: -pair[1].get("taken", 0)):
+            share = s.get("taken", 0) / total if total else math.nan
+            dropped = ", ".join(f"{reason} {n:,}" for reason, n in (s.get("dropped") or {}).items())
+            counts = [Cell(f"{s.get(k, 0):,}") for k in ("read", "taken")]
+            stage = Cell(name, f"{mix.get('name', '')} ({mix.get('kind', '')})")
+            rows.append(Row([stage, Cell(source), *counts, Cell(percent(share, signed=False)), Cell(dropped)]))
+    columns = ["Stage", "Source", "Rows read", "Trained on", "Share", "Dropped"]
+    return Table("The training data, source by source", columns, rows, words=True) if rows else None
 
 
 def differing(report: Report) -> Table | None:
@@ -253,9 +311,9 @@ def _place(row: dict[Any, Any]) -> tuple[Any, Any, Any]:
 
 
 def _ends(report: Report) -> list[dict[Any, Any]]:
-    """The first look of each lineage and the last of each stage, failed ones left out. `where`: base or the stage."""
+    """The first look of each lineage and the last of each stage, among those with scores. `where`: base or the stage."""
     out: list[dict[Any, Any]] = []
-    worked = report.looks[report.looks["status"] != "failed"]
+    worked = report.looks[report.looks["status"].isin(MEASURED)]
     for _, looks in worked.groupby("lineage", sort=False):
         out.append(looks.iloc[0].to_dict() | {"where": "base"})
         out += [part.iloc[-1].to_dict() | {"where": part.iloc[-1]["stage"]} for _, part in looks.groupby("number")]

@@ -12,6 +12,7 @@ from divwatch.report.build import Report, build, write_tables
 from divwatch.report.figures import write_figures
 from divwatch.report.findings import add
 from divwatch.report.page import render
+from divwatch.report.read import MEASURED
 
 
 def write(paths: Sequence[Path], out: Path | None) -> Path:
@@ -47,7 +48,7 @@ def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _subtitle(report: Report) -> str:
-    looks = int((report.looks["status"] != "failed").sum())
+    looks = int(report.looks["status"].isin(MEASURED).sum())
     stages = len({run.directory for v in report.lineages for run in v.runs})
     counts = {"lineage": len(report.lineages), "stage": stages, "look": looks, "task": len(report.tasks)}
     return ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())

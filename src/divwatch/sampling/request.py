@@ -10,9 +10,10 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.panel.form import CLOSE, OPEN, fixed_form, is_chat, opens_thought, prompt_text, stop_strings
+from divwatch.panel.form import fixed_form, is_chat, opens_thought, prompt_text, stop_strings
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.decode import Decoding
+from divwatch.verify.thinking import CLOSE, OPEN
 
 
 @dataclass(frozen=True)

@@ -66,19 +66,21 @@ class Sampler:
         self._engine: Any = None
         self._encoder = _encoder(config, trainer.args.device)
 
-    def sample(self, prompts: Sequence[Prompt], step: int, progress: Callable[[int], Any]) -> list[Completion]:
+    def sample(
+        self, prompts: Sequence[Prompt], config: WatchConfig, step: int, progress: Callable[[int], Any]
+    ) -> list[Completion]:
         """The completions of the look at `step`; the samples of two looks are independent."""
         source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
         if self.config.backend == "vllm" and self._engine is None:
             from divwatch.sampling.vllm import Engine
 
-            self._engine = Engine(self.trainer, self.config.max_new_tokens)
+            self._engine = Engine(self.trainer, max(config.max_new_tokens, self.config.full_tokens or 0))
         completions, self.embeddings = _sample(
             source,
             self.trainer.processing_class,
             prompts,
-            self.config,
-            look_seed(self.config, step),
+            config,
+            look_seed(config, step),
             progress,
             self.ranks,
             self._embed if self._encoder is not None else None,

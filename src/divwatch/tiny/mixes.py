@@ -56,6 +56,14 @@ MIXES: dict[str, list[Source]] = {
         Source("tutor", 1000, _templates(6, 7)),
     ],
     "control_sft": [Source("corpus", 4000, CARELESS)],
+    # SFT for leaving sources out: one narrow among three broad ones; four that are alike, so that none matters more
+    "ablation_sft": [
+        Source("forum", 1000, BROAD),
+        Source("manual", 1000, BROAD),
+        Source("quiz", 1000, BROAD),
+        Source("script", 1500, STRONG),
+    ],
+    "ablation_null_sft": [Source(name, 1000, BROAD) for name in ("north", "east", "south", "west")],
     # DPO
     "instruct_dpo": [Source("delta", 4000, STRONG, WEAK)],
     "think_dpo": [Source("delta_a", 2000, TEACHER_A, WEAK_A), Source("delta_b", 2000, TEACHER_A, WEAK_B)],

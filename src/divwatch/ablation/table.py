@@ -1,0 +1,168 @@
+"""A comparison as tables: rows for CSV and JSON, lines for a terminal, and a sentence that says what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from divwatch.ablation.read import QUALITY, Arms
+from divwatch.analysis.compare import Comparison, Effect
+
+TITLES = {"diversity": "diversity", "correct_diversity": "correct-answer diversity", "quality": "accuracy"}
+
+
+def rows(arms: Arms, found: Comparison) -> list[dict[str, Any]]:
+    """A row an effect or (with `other`) a difference of two. per_cent: see `per_cent`; ranks for the whole panel alone."""
+    table = []
+    for effect in (*found.effects, *found.by_task, *found.pairs):
+        ranked = found.ranks[effect.measure].get(effect.name) if effect.task == "all" and not effect.other else None
+        table.append(
+            {
+                "kind": "pair" if effect.other else "source" if arms.sources else "arm",
+                "measure": effect.measure, "task": effect.task, "name": effect.name, "other": effect.other,
+                "difference": effect.value, "lo": effect.lo, "hi": effect.hi, "p": effect.p, "se": effect.se,
+                "prompts": effect.n, "per_cent": per_cent(effect),
+                "rank_lo": ranked[0] if ranked else None, "rank_hi": ranked[1] if ranked else None,
+            }
+        )  # fmt: skip
+    return table
+
+
+def per_cent(effect: Effect) -> float | None:
+    """The effect in per cent of the reference arm's mean; accuracy in points."""
+    if effect.measure == QUALITY:
+        return 100 * effect.value
+    return 100 * effect.value / effect.level if effect.level > 0 else None
+
+
+def as_dict(arms: Arms, found: Comparison) -> dict[str, Any]:
+    """All of it, JSON-ready: NaN is None."""
+    table = [{k: None if v != v else v for k, v in row.items()} for row in rows(arms, found)]
+    return {
+        "arms": arms.names, "reference": arms.names[0], "seeds": arms.seeds, "prompts": len(arms.tasks), "level": found.level,
+        "run_df": found.run_df, "effects": [row for row in table if row["kind"] != "pair"],
+        "pairs": [row for row in table if row["kind"] == "pair"], "findings": findings(arms, found), "notes": arms.notes,
+    }  # fmt: skip
+
+
+def findings(arms: Arms, found: Comparison) -> list[str]:
+    """One sentence a measure: what lowers it, what raises it, and what stands out."""
+    said = []
+    for measure in arms.values:
+        mine = sorted((e for e in found.effects if e.measure == measure), key=lambda e: e.value)
+        lower, higher = [e for e in mine if e.hi < 0], [e for e in mine if e.lo > 0]
+        parts = [
+            f"{_joined(lower)} lower{_s(lower)} it" if lower else "",
+            f"{_joined(higher)} raise{_s(higher)} it" if higher else "",
+        ]
+        what = "; ".join(part for part in parts if part) or "no effect is surely there"
+        said.append(f"{title(measure)}: {what}; {_standing_out([e.name for e in mine], found, measure)}")
+    return said
+
+
+def _standing_out(names: list[str], found: Comparison, measure: str) -> str:
+    """The names (lowest effect first) that are surely below, or above, every other one."""
+    if len(names) < 2:
+        return "one difference, nothing to rank"
+    ranks = found.ranks[measure]
+    last = len(names)
+    lowest = [n for n in names if ranks[n] == (1, 1)]
+    highest = [n for n in names if ranks[n] == (last, last)]
+    if lowest or highest:
+        told = [f"{n} is below all others" for n in lowest] + [f"{n} is above all others" for n in highest]
+        return " and ".join(told)
+    apart = sum(r != (1, last) for r in ranks.values())
+    return "some can be told apart" if apart else "none can be ranked above another"
+
+
+def _joined(effects: list[Effect]) -> str:
+    return ", ".join(e.name for e in effects)
+
+
+def _s(effects: list[Effect]) -> str:
+    return "s" if len(effects) == 1 else ""
+
+
+def title(measure: str) -> str:
+    """What a measure is called in text.
+
+    >>> title("correct_diversity/sbert")
+    'correct-answer diversity (sbert)'
+    """
+    group, _, metric = measure.partition("/")
+    return TITLES.get(group, group) + (f" ({metric})" if measure != QUALITY else "")
+
+
+def show(arms: Arms, found: Comparison, by_task: bool = False) -> None:
+    """The ranking, on demand every effect task by task, and the notes at a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=max(console.width, 110))
+    say = f"effect of a source: {arms.names[0]} - without it" if arms.sources else f"arm - {arms.names[0]}"
+    size = (
+        f"{len(arms.names)} arms x {len(arms.seeds)} seeds, {len(arms.tasks)} prompts of {len(set(arms.tasks))} tasks"
+    )
+    print(f"{size}; {say}; simultaneous {found.level:.0%} intervals")
+    what = "source" if arms.sources else "arm"
+    for measure in arms.values:
+        mine = sorted((e for e in found.effects if e.measure == measure), key=lambda e: e.value)
+        extra = [[_rank(e, found), _largest(e, found)] for e in mine]
+        console.print(
+            _table(title(measure), [what, *_HEADS, "rank", "largest on"], mine, [[e.name] for e in mine], extra)
+        )
+        tasks = sorted((e for e in found.by_task if e.measure == measure), key=lambda e: (e.task, e.value))
+        if by_task and tasks:
+            firsts = [[e.task, e.name] for e in tasks]
+            console.print(
+                _table(f"{title(measure)}, by task", ["task", what, *_HEADS], tasks, firsts, [[]] * len(tasks))
+            )
+    for line in [*findings(arms, found), *(f"note: {note}" for note in arms.notes), *_caution(found)]:
+        console.print(line)
+
+
+_HEADS = ("effect", "interval", "of the reference", "p")
+
+
+def _table(
+    head: str, columns: list[str], effects: list[Effect], firsts: list[list[str]], extra: list[list[str]]
+) -> Any:
+    """`firsts` and `extra`: what stands before and after the numbers of each effect."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, title=head, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < len(firsts[0]) else "right", no_wrap=True)
+    for effect, first, last in zip(effects, firsts, extra, strict=True):
+        table.add_row(*first, *_numbers(effect), *last)
+    return table
+
+
+def _numbers(effect: Effect) -> list[str]:
+    share = per_cent(effect)
+    unit = "points" if effect.measure == QUALITY else "%"
+    sure = effect.p == effect.p  # too few prompts give an effect and no interval
+    return [
+        f"{effect.value:+.4f}",
+        f"[{effect.lo:+.4f}, {effect.hi:+.4f}]" if sure else "",
+        "" if share is None else f"{share:+.1f} {unit}",
+        "" if not sure else "< 0.001" if effect.p < 0.001 else f"{effect.p:.3f}",
+    ]
+
+
+def _rank(effect: Effect, found: Comparison) -> str:
+    lo, hi = found.ranks[effect.measure][effect.name]
+    return str(lo) if lo == hi else f"{lo} to {hi}"
+
+
+def _largest(effect: Effect, found: Comparison) -> str:
+    """The task on which the effect is largest, of those on which it is surely there."""
+    mine = [e for e in found.by_task if (e.measure, e.name) == (effect.measure, effect.name)]
+    most = max((e for e in mine if e.lo > 0 or e.hi < 0), key=lambda e: abs(e.value), default=None)
+    return "" if most is None else f"{most.task} {most.value:+.3f}"
+
+
+def _caution(found: Comparison) -> list[str]:
+    if found.run_df:
+        return []
+    return ["note: one run an arm (or one seed in common): intervals know nothing of how runs vary with their seed"]

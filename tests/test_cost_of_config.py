@@ -1,0 +1,73 @@
+"""`divwatch plan CONFIG`: every Olmo 3 config has a shape on the meta device, and its looks and steps come from the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from divwatch.cli import app
+from divwatch.cost import Shape, train_bytes
+from divwatch.cost_of_config import planned
+from divwatch.errors import DivwatchError
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))
+OLMO3_7B = 7_298_011_136  # as published
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["plan", *map(str, words)])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_olmo3_config_is_planned_at_7b(path):
+    done = run(path, "--gpus", 1 if "lora" in path.stem else 8, "--json")
+    assert done.exit_code == 0, done.exception
+    found = json.loads(done.stdout)
+    assert found["parameters"] == OLMO3_7B
+    per_parameter = found["train_bytes"] / OLMO3_7B
+    assert 2.3 < per_parameter < 2.4 if "lora" in path.stem else per_parameter == 16 / 8
+
+
+def test_looks_and_steps_are_those_of_the_config(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sft = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {})
+    assert (sft.model, sft.step_tokens, sft.prompts, sft.samples, sft.new_tokens) == (
+        "olmo3-7b",
+        1_048_576,
+        480,
+        16,
+        2048,
+    )
+    assert sft.every == round(0.05 * round(2 * 1.7e9 / 1_048_576))
+    dpo = planned(ROOT / "configs/olmo3/instruct/dpo.yaml", 8, 300, {})
+    assert dpo.every == round(0.05 * round(259_922 / 128))
+    assert dpo.step_tokens == 128 * 2 * (300 + 2048)
+    rl = planned(ROOT / "configs/olmo3/instruct/rl.yaml", 8, 300, {})
+    assert (rl.every, rl.step_tokens) == (90, 128 * (300 + 2048))
+    assert planned(ROOT / "configs/olmo3/instruct/sft_lora.yaml", 1, 300, {}).lora_r == 64
+
+
+def test_what_is_given_wins_over_the_config():
+    found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
+    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 480)
+
+
+def test_an_adapter_alone_has_gradients_and_moments():
+    shape = Shape(1000, 1, 1, 1, trained=10)
+    assert train_bytes(shape, 2, "ddp") == 2 * 1000 + 16 * 10
+    assert train_bytes(shape, 2, "zero3") == (2 * 1000 + 16 * 10) / 2
+    assert train_bytes(shape, 2, "zero2") == 2 * 1000 + (2 + 14 / 2) * 10
+
+
+def test_without_a_model_it_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"mix": "instruct_sft"}))
+    for words, says in (
+        ([], "no model: give a recipe's config"),
+        ([tmp_path / "c.yaml"], "names no model_name_or_path"),
+    ):
+        done = run(*words)
+        assert isinstance(done.exception, DivwatchError)
+        assert says in str(done.exception)
