@@ -2,12 +2,14 @@
 PYTHON ?= python3
 RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test lint lineages base clean
+.PHONY: demo test test-all faults lint lineages base clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train, watch and report the embedded lineages (minutes on two cores)"
 	@echo "make test      lint, types, tests"
+	@echo "make test-all  everything, slow tests too, into docs/test-all.md and docs/reliability.md (hours on two cores)"
+	@echo "make faults    the faults alone, into docs/reliability.md"
 	@echo "make lineages  the counted experiment of docs/lineages.md (40 minutes)"
 	@echo "make base      pretrain the embedded base model again (15 minutes)"
 
@@ -22,6 +24,12 @@ test: .venv/.ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -q -n 2
+
+test-all: .venv/.ready
+	.venv/bin/python scripts/test_all.py
+
+faults: .venv/.ready
+	.venv/bin/python tests/faults/table.py
 
 lineages: .venv/.ready
 	.venv/bin/python benchmarks/lineages.py

@@ -12,7 +12,7 @@ if "no_wandb" in sys.argv:
 
 import signal
 
-from faults.conftest import QUICK
+from faults.undisturbed import QUICK
 from training import sft_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -34,7 +34,10 @@ class Grace(TrainerCallback):
 
 def main(out, panel, options):
     trainer = sft_trainer(out, steps=400 if "long" in options else 3, save_strategy="steps", save_steps=2)
-    divwatch.watch(trainer, **QUICK | {"panel": panel, "held_out": "off", "background": True, "every": 50 if "long" in options else 1})  # fmt: skip
+    divwatch.watch(
+        trainer,
+        **QUICK | {"panel": panel, "held_out": "off", "background": True, "every": 50 if "long" in options else 1},
+    )
     if "grace" in options:
         trainer.add_callback(Grace())
     print("begins", flush=True)

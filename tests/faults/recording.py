@@ -1,7 +1,8 @@
 """What became of every declared fault, for the table of docs/reliability.md.
 
-A test says which fault it injects with `@pytest.mark.fault("what is injected")`, its module's FAMILY says of what kind, the first
-sentence of its docstring is what must hold, and what it tells the fixture `saw` is what was seen. `pytest --faults FILE` writes all that as JSON.
+A test says which fault it injects with `@pytest.mark.fault("what is injected")`, its module's FAMILY says of what kind, the
+first sentence of its docstring is what must hold, and what it tells the fixture `saw` is what was seen. `pytest --faults
+FILE` writes all that as JSON.
 """
 
 import json

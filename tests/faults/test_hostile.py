@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,14 +87,22 @@ def test_panel_files(tmp_path, line, saw):
 
 
 @pytest.mark.parametrize(
-    "name", [cell(f"an id that is {what}", name, slow=i > 0) for i, (what, name) in enumerate({
-        "a path out of the directory": "../../../../tmp/escaped", "an absolute path": "/tmp/escaped",
-        "HTML": "<script>alert(1)</script>", "a terminal escape": "\x1b]0;owned\x07\x1b[2J",
-    }.items())],
-)  # fmt: skip
+    "name",
+    [
+        cell(f"an id that is {what}", name, slow=i > 0)
+        for i, (what, name) in enumerate(
+            {
+                "a path out of the directory": "../../../../tmp/escaped",
+                "an absolute path": "/tmp/escaped",
+                "HTML": "<script>alert(1)</script>",
+                "a terminal escape": "\x1b]0;owned\x07\x1b[2J",
+            }.items()
+        )
+    ],
+)
 def test_ids_and_texts(tmp_path, name, saw):
     """A whole run and its report: nothing is written elsewhere, no markup is live, no escape reaches the terminal."""
-    from faults.conftest import QUICK
+    from faults.undisturbed import QUICK
     from training import sft_trainer
 
     import divwatch
@@ -217,10 +226,15 @@ def test_lines_of_a_gigabyte(tmp_path, what, saw):
 
 # mixes and configs: YAML
 
+LAUGHS = (
+    "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghij"))
+    + "kind: sft\nparts: *j\n"
+)
 YAMLS = {
     "a Python object tag": "!!python/object/apply:os.system ['touch /tmp/owned']",
     "a tag inside a part": "kind: sft\nparts: [{hub: !!python/name:os.system ''}]",
-    "aliases that explode (a billion laughs)": "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]" for i in range(9)) + "\nkind: sft\nparts: *i",
+    "aliases that explode (a billion laughs)": LAUGHS,
     "an alias of itself": "kind: sft\nparts: &p [*p]",
     "a mix that is part of itself": "kind: sft\nparts: [{mix: SELF}]",
     "a path out of its folder": "kind: sft\nparts: [{file: ../../../../../etc/passwd}]",
@@ -228,7 +242,7 @@ YAMLS = {
     "nesting 5,000 deep": "kind: sft\nparts: " + "[" * 5000 + "]" * 5000,
     "numbers where names belong": "kind: 5\nparts: [1]",
     "binary": "\x00\x01",
-}  # fmt: skip
+}
 
 
 @pytest.mark.limit(200)
@@ -270,14 +284,21 @@ RECORDS = {
     "run.json nested 200,000 deep": ("run.json", deep().encode()),
     "run.json that names itself as its parent": ("run.json", None),
     "looks.jsonl nested 200,000 deep": ("looks.jsonl", deep().encode() + b"\n"),
-    "looks with texts where numbers belong": ("looks.jsonl", b'{"step": 0, "status": "ok", "tasks": {"all": {"diversity/ead": {"mean": "x"}}}, "seconds": 5}\n'),
-    "looks whose tasks are markup": ("looks.jsonl", b'{"step": 0, "status": "<script>alert(1)</script>", "tasks": {"<script>alert(1)</script>": {"diversity/ead": {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 5}}}}\n'),
+    "looks with texts where numbers belong": (
+        "looks.jsonl",
+        b'{"step": 0, "status": "ok", "tasks": {"all": {"diversity/ead": {"mean": "x"}}}, "seconds": 5}\n',
+    ),
+    "looks whose tasks are markup": (
+        "looks.jsonl",
+        b'{"step": 0, "status": "<script>alert(1)</script>", "tasks": {"<script>alert(1)</script>": '
+        b'{"diversity/ead": {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 5}}}}\n',
+    ),
     "a look at step 10**400": ("looks.jsonl", b'{"step": 1' + b"0" * 400 + b', "status": "ok"}\n'),
     "a pickle as scores": ("scores/step-00000000.parquet", b"\x80\x04\x95cposix\nsystem\n(S'touch /tmp/owned'\ntR."),
     "a text as completions": ("completions/step-00000000.parquet", b"no parquet"),
     "events that are no objects": ("events.jsonl", b'5\n"x"\n[]\n'),
     "a file whose name is no step": ("completions/step-abc.parquet", b"x"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -305,14 +326,50 @@ def test_run_directories(tmp_path, stranger, name, content, saw):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "task", "prompt", "messages", "role", "content", "reference", "verifier", "chosen", "rejected", "step", "status", "outputs", "is_correct"]) | st.text(max_size=5), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "id",
+                    "task",
+                    "prompt",
+                    "messages",
+                    "role",
+                    "content",
+                    "reference",
+                    "verifier",
+                    "chosen",
+                    "rejected",
+                    "step",
+                    "status",
+                    "outputs",
+                    "is_correct",
+                ]
+            )
+            | st.text(max_size=5),
+            inner,
+            max_size=5,
+        )
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 FILES = st.one_of(
     st.binary(max_size=300),
     st.lists(JSON, max_size=4).map(lambda rows: "\n".join(json.dumps(row) for row in rows).encode()),
-    st.dictionaries(st.sampled_from(["prompt", "messages", "outputs", "id"]), JSON, max_size=4).map(lambda row: json.dumps(row).encode()),
-)  # fmt: skip
+    st.dictionaries(st.sampled_from(["prompt", "messages", "outputs", "id"]), JSON, max_size=4).map(
+        lambda row: json.dumps(row).encode()
+    ),
+)
+
+
+def one_line(read):
+    try:
+        read()
+    except DivwatchError as refused:
+        lines = str(refused).splitlines()
+        if len(lines) > 1:
+            raise AssertionError(lines) from None
 
 
 def panel_file(path):
@@ -344,10 +401,7 @@ def run_record(path):
     for name in ("run.json", "looks.jsonl", "events.jsonl"):
         (path.parent / name).write_bytes(path.read_bytes())
     for read in (run.info, run.looks, run.events, run.unscored):
-        try:
-            read()
-        except DivwatchError as error:
-            assert "\n" not in str(error)
+        one_line(read)
 
 
 def run_report(path):
@@ -362,11 +416,19 @@ def parquet(path):
 
 @pytest.mark.parametrize(
     "parse",
-    [cell(f"fuzzed: {what}", parse) for what, parse in {
-        "panel files": panel_file, "files to score": score_input, "rows of a mix": mix_rows, "mix YAML": mix_yaml,
-        "run.json, looks.jsonl and events.jsonl": run_record, "what the report reads": run_report, "Parquet": parquet,
-    }.items()],
-)  # fmt: skip
+    [
+        cell(f"fuzzed: {what}", parse)
+        for what, parse in {
+            "panel files": panel_file,
+            "files to score": score_input,
+            "rows of a mix": mix_rows,
+            "mix YAML": mix_yaml,
+            "run.json, looks.jsonl and events.jsonl": run_record,
+            "what the report reads": run_report,
+            "Parquet": parquet,
+        }.items()
+    ],
+)
 def test_fuzzed(tmp_path, parse):
     """Any bytes are read or refused as a DivwatchError of one line."""
 
@@ -375,9 +437,6 @@ def test_fuzzed(tmp_path, parse):
     def check(content):
         path = tmp_path / "input.jsonl"
         path.write_bytes(content)
-        try:
-            parse(path)
-        except DivwatchError as error:
-            assert "\n" not in str(error)
+        one_line(lambda: parse(path))
 
     check()

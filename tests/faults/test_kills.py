@@ -12,8 +12,8 @@ import signal
 import time
 
 import pytest
-from faults.conftest import QUICK
 from faults.test_storage import rows
+from faults.undisturbed import QUICK
 from training import sft_trainer, weights_hash
 
 import divwatch
@@ -94,11 +94,31 @@ def unharmed(out, reported):
 @pytest.mark.parametrize(
     ("kills", "background"),
     [
-        pytest.param(3, False, id="3", marks=pytest.mark.fault("SIGKILL at 3 random moments, each followed by a resume")),
-        pytest.param(30, False, id="30", marks=[pytest.mark.fault("SIGKILL at 30 random moments, scored in place"), pytest.mark.slow, pytest.mark.limit(900)]),
-        pytest.param(30, True, id="30-background", marks=[pytest.mark.fault("SIGKILL at 30 random moments, scored in the background"), pytest.mark.slow, pytest.mark.limit(900)]),
+        pytest.param(
+            3, False, id="3", marks=pytest.mark.fault("SIGKILL at 3 random moments, each followed by a resume")
+        ),
+        pytest.param(
+            30,
+            False,
+            id="30",
+            marks=[
+                pytest.mark.fault("SIGKILL at 30 random moments, scored in place"),
+                pytest.mark.slow,
+                pytest.mark.limit(900),
+            ],
+        ),
+        pytest.param(
+            30,
+            True,
+            id="30-background",
+            marks=[
+                pytest.mark.fault("SIGKILL at 30 random moments, scored in the background"),
+                pytest.mark.slow,
+                pytest.mark.limit(900),
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_killed_at_random_moments_and_resumed(tmp_path, kills, background, undisturbed, saw):
     """Nothing reported done is lost, doubled or torn; record and weights end as those of an undisturbed run."""
     whole = tmp_path / "whole"

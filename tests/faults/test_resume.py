@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from faults.conftest import QUICK, statuses
 from faults.recording import cell
-from faults.test_storage import resumed, rows, undisturbed_record, watched  # noqa: F401
+from faults.test_storage import resumed, rows, watched
+from faults.undisturbed import QUICK, statuses
 from launched.launching import launch
 from training import sft_trainer
 from transformers import TrainerCallback
@@ -63,7 +63,7 @@ def test_settings_that_do_not(tmp_path, half, name):
 
 
 @pytest.mark.fault("resume from a checkpoint before the last look")
-def test_from_before_the_last_look(tmp_path, half, undisturbed_record):  # noqa: F811
+def test_from_before_the_last_look(tmp_path, half, undisturbed_record):
     """The looks beyond it are taken again; record and verdict are those of an uninterrupted run."""
     resumed(tmp_path, str(tmp_path / "checkpoint-1"))
     assert rows(tmp_path) == undisturbed_record
@@ -71,7 +71,7 @@ def test_from_before_the_last_look(tmp_path, half, undisturbed_record):  # noqa:
 
 @pytest.mark.slow
 @pytest.mark.fault("resume twice from the same checkpoint")
-def test_twice(tmp_path, half, undisturbed_record):  # noqa: F811
+def test_twice(tmp_path, half, undisturbed_record):
     """The record is that of an uninterrupted run both times."""
     for _ in range(2):
         resumed(tmp_path, half)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from faults.conftest import At, before_the_look, statuses
 from faults.recording import cell
 from faults.test_storage import clean_next_start
+from faults.undisturbed import At, before_the_look, statuses
 from training import lora_trainer, sft_trainer
 
 from divwatch.errors import DivwatchError
@@ -54,12 +54,29 @@ RAISED = [
     cell("exception in the first look", [0], RuntimeError("planted"), "RuntimeError: planted"),
     cell("exception in the last look", [3], RuntimeError("planted"), "RuntimeError: planted", slow=True),
     cell("exception in every look", [0, 1, 2, 3], RuntimeError("planted"), "RuntimeError: planted", slow=True),
-    cell("out of memory in the first look, however small the batch", [0], torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError"),
-    cell("out of memory in the last look, however small the batch", [3], torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError", slow=True),
+    cell(
+        "out of memory in the first look, however small the batch",
+        [0],
+        torch.OutOfMemoryError("CUDA out of memory"),
+        "OutOfMemoryError",
+    ),
+    cell(
+        "out of memory in the last look, however small the batch",
+        [3],
+        torch.OutOfMemoryError("CUDA out of memory"),
+        "OutOfMemoryError",
+        slow=True,
+    ),
     cell("out of memory on the CPU (MemoryError)", [2], MemoryError("planted"), "MemoryError", slow=True),
-    cell("a CUDA error in a look", [2], RuntimeError("CUDA error: an illegal memory access\nmore lines"), "illegal memory", slow=True),
+    cell(
+        "a CUDA error in a look",
+        [2],
+        RuntimeError("CUDA error: an illegal memory access\nmore lines"),
+        "illegal memory",
+        slow=True,
+    ),
     cell("an exception without a message", [2], AssertionError(), "AssertionError", slow=True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("steps", "error", "says"), RAISED)
@@ -140,9 +157,12 @@ def rambling(trainer):
 
 @pytest.mark.parametrize(
     "plant",
-    [cell("a model that never stops", never_ending), cell("a model that says nothing", silent, slow=True),
-     cell("a model that repeats one token without end", rambling, slow=True)],
-)  # fmt: skip
+    [
+        cell("a model that never stops", never_ending),
+        cell("a model that says nothing", silent, slow=True),
+        cell("a model that repeats one token without end", rambling, slow=True),
+    ],
+)
 def test_outputs_that_are_no_answers(survive, plant):
     """The look is on record as not comparable, bounded by the token limit; later looks are."""
     store = survive(lambda trainer: plant(trainer) and None)
@@ -185,11 +205,16 @@ def left_padding(trainer):
 TOKENIZERS = [
     cell("tokenizer without a pad token", without_pad, ALL_OK),
     cell("tokenizer and model without an end token", without_eos, failed_at(0, 1, 2, 3)),
-    cell("tokenizer that loses its template in the middle", lambda t: before_the_look(t, 2, lambda: without_template(t)), None, slow=True),
+    cell(
+        "tokenizer that loses its template in the middle",
+        lambda t: before_the_look(t, 2, lambda: without_template(t)),
+        None,
+        slow=True,
+    ),
     cell("template that raises from the third look on", template_that_breaks_later, failed_at(2, 3), slow=True),
     cell("tokenizer that cannot decode from the third look on", failing_decode, failed_at(2, 3), slow=True),
     cell("tokenizer that pads on the left", left_padding, ALL_OK, slow=True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("plant", "expected"), TOKENIZERS)
@@ -216,7 +241,7 @@ def test_no_template_from_the_start(tmp_path, saw):
 
     trainer = sft_trainer(tmp_path, steps=2)
     trainer.processing_class.chat_template = None
-    from faults.conftest import QUICK, looks_of
+    from faults.undisturbed import QUICK, looks_of
 
     divwatch.watch(trainer, **QUICK)
     trainer.train()
@@ -267,9 +292,14 @@ def adapter_off(trainer):
     ("plant", "expected"),
     [
         cell("LoRA: adapters switched off at a look", adapter_off, ALL_OK),
-        cell("LoRA: exception in a look", lambda t: in_looks(t, [2], raising(RuntimeError("planted"))) and None, failed_at(2), slow=True),
+        cell(
+            "LoRA: exception in a look",
+            lambda t: in_looks(t, [2], raising(RuntimeError("planted"))) and None,
+            failed_at(2),
+            slow=True,
+        ),
     ],
-)  # fmt: skip
+)
 def test_lora(survive, plant, expected):
     """Adapters are after the look as they were before it."""
     assert statuses(survive(plant, kind=lora_trainer)) == expected

@@ -1,5 +1,6 @@
 """Signals: a training that is ended leaves its record, and no process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.recording import cell
-from faults.test_scoring import hostile_panel  # noqa: F401
+from faults.test_scoring import hostile_panel  # noqa: F401 -- a fixture
 from faults.test_storage import child_environment
 
 from divwatch.store import RunDirectory
@@ -47,10 +48,8 @@ def sandboxes(process):
     found = psutil.Process(process.pid).children(recursive=True)
     names = []
     for child in found:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             names.append(child.name())
-        except psutil.NoSuchProcess:
-            pass
     return found if "bwrap" in names and len(found) >= 4 else None
 
 
@@ -60,7 +59,7 @@ SIGNALS = [
     cell("SIGHUP while code is judged in sandboxes", signal.SIGHUP, [], slow=True),
     cell("SIGKILL while code is judged in sandboxes", signal.SIGKILL, [], slow=True),
     cell("SIGTERM with a grace period of 10 s, after which SIGKILL", signal.SIGTERM, ["grace"], slow=True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.limit(240)
@@ -83,7 +82,7 @@ def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options, saw):
         process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     ended = time.monotonic() - sent
-    gone, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
     store = RunDirectory.of(out)
     assert len(store.completions(0)) == 24
@@ -97,7 +96,7 @@ def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options, saw):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("no wandb installed")
+@pytest.mark.fault("no wandb installed", family="Tracking")
 def test_no_wandb(tmp_path, hostile_panel, saw):  # noqa: F811
     """The run directory alone holds the record."""
     process = start(tmp_path / "out", hostile_panel("return [1.0] * len(completions)"), "no_wandb")
@@ -108,7 +107,9 @@ def test_no_wandb(tmp_path, hostile_panel, saw):  # noqa: F811
     saw("looks 0 to 3 ok")
 
 
-@pytest.mark.fault("keys in the environment: W&B, hub, OpenAI, cloud; a verifier's sandbox that prints its own")
+@pytest.mark.fault(
+    "keys in the environment (W&B, hub, OpenAI, cloud, judge); a program that reads its own", family="Secrets"
+)
 def test_secrets(tmp_path, hostile_panel, saw):  # noqa: F811
     """No key is in the run directory, in what is printed, or in a sandbox's environment."""
     names = ["WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DIVWATCH_JUDGE_KEY"]

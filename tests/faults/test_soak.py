@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.conftest import QUICK
+from faults.undisturbed import QUICK
 from launched.launching import launch
 from training import sft_trainer
 from transformers import TrainerCallback

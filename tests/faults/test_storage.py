@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.conftest import QUICK, At, before_the_look, statuses
 from faults.recording import cell
+from faults.undisturbed import QUICK, At, before_the_look, statuses
 from training import sft_trainer
 from transformers import TrainerCallback
 
@@ -198,11 +198,23 @@ def test_a_look_that_is_lost(tmp_path, names, background, survive):
         cell("run.json of a newer format on resume", "run.json", b'{"format": 99}', "format 99", slow=True),
         cell("run.json that is a list on resume", "run.json", b"[]", "is damaged", slow=True),
         cell("run.json of the right format without a panel", "run.json", b'{"format": 1}', "'panel'", slow=True),
-        cell("looks.jsonl damaged in the middle on resume", "looks.jsonl", b'{"step": 0\n{}\n{"step": 2}\n', "line 1", slow=True),
-        cell("looks.jsonl with a line that is no look", "looks.jsonl", b'{"step": 0}\n42\n{"step": 2}\n', "line 2", slow=True),
-        cell("looks.jsonl that is not UTF-8", "looks.jsonl", b'\xff\xfe\n{}\n', "line 1", slow=True),
+        cell(
+            "looks.jsonl damaged in the middle on resume",
+            "looks.jsonl",
+            b'{"step": 0\n{}\n{"step": 2}\n',
+            "line 1",
+            slow=True,
+        ),
+        cell(
+            "looks.jsonl with a line that is no look",
+            "looks.jsonl",
+            b'{"step": 0}\n42\n{"step": 2}\n',
+            "line 2",
+            slow=True,
+        ),
+        cell("looks.jsonl that is not UTF-8", "looks.jsonl", b"\xff\xfe\n{}\n", "line 1", slow=True),
     ],
-)  # fmt: skip
+)
 def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
     """Refused before the first step, in one line that names the file; a fresh start moves it aside."""
     checkpoint = watched(tmp_path, checkpoints=True)
@@ -215,7 +227,7 @@ def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
 def test_two_runs_at_one_directory(tmp_path, survive, saw):
     """The second is refused in one line before its first step; the first is undisturbed; afterwards the place is free."""
     program = (
-        "import sys, pathlib; from training import sft_trainer; from faults.conftest import QUICK; import divwatch\n"
+        "import sys, pathlib; from training import sft_trainer; from faults.undisturbed import QUICK; import divwatch\n"
         "trainer = sft_trainer(pathlib.Path(sys.argv[1]), steps=1)\ndivwatch.watch(trainer, **QUICK)\ntrainer.train()"
     )
     said = []
@@ -334,10 +346,12 @@ def rows(out):
     assert len([line for line in lines if line["status"] != "unscored"]) == len(store.looks()), "a look is there twice"
     return {
         look["step"]: (
-            store.completions(look["step"]), store.scores(look["step"]).values["diversity/ead"].tolist(), look["tasks"]
+            store.completions(look["step"]),
+            store.scores(look["step"]).values["diversity/ead"].tolist(),
+            look["tasks"],
         )
         for look in store.looks()
-    }  # fmt: skip
+    }
 
 
 def whole(store):

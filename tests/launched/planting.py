@@ -1,8 +1,13 @@
 """Faults planted in a launched run, on one rank: before, inside and between generate calls."""
 
+import os
+import signal
+import threading
+
 import torch
 from training import make_alike
 
+from divwatch import callback
 from divwatch.ranks import Ranks
 from divwatch.sampling import in_process, sampler
 
@@ -10,7 +15,7 @@ _planted = []
 
 
 def plant(fault, trainer):
-    """fault: {"where": before | inside | memory, "rank": ..., "step": ...}, {"where": "alike", "step": ...}, or None."""
+    """fault: {"where": ..., "rank": ..., "step": ...}, {"where": "alike", "step": ...}, or None. No rank: all of them."""
     if fault is None:
         return
     if fault["where"] == "alike":
@@ -19,9 +24,11 @@ def plant(fault, trainer):
     ranks = Ranks.of(trainer.accelerator)
 
     def here():
-        return ranks.rank == fault["rank"] and trainer.state.global_step == fault["step"]
+        return ranks.rank == fault.get("rank", ranks.rank) and trainer.state.global_step == fault["step"]
 
-    {"before": _before, "inside": _inside, "memory": _memory}[fault["where"]](here)
+    kinds = {"before": _before, "inside": _inside, "memory": _memory, "dies_before": _dies_before}
+    kinds |= {"dies_inside": _dies_inside, "asleep": _asleep}
+    kinds[fault["where"]](here)
 
 
 def remove():
@@ -63,6 +70,46 @@ def _inside(here):
         return real(*arguments)
 
     _replace(in_process, "_decode", fails)
+
+
+def _dies_before(here):
+    real = sampler.make_request
+
+    def dies(*arguments):
+        if here():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    _replace(sampler, "make_request", dies)
+
+
+def _dies_inside(here):
+    real = in_process._decode
+
+    def dies(*arguments):
+        if here():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    _replace(in_process, "_decode", dies)
+
+
+def _asleep(here):
+    """The scoring process of rank 0 sleeps for 40 s from this look on."""
+    import psutil
+
+    real = sampler.make_request
+
+    def falls_asleep(*arguments):
+        if here():
+            for child in psutil.Process().children():
+                if "divwatch.worker" in child.cmdline():
+                    child.suspend()
+                    threading.Timer(40, child.resume).start()
+        return real(*arguments)
+
+    _replace(sampler, "make_request", falls_asleep)
+    _replace(callback, "HEARTBEAT", 2.0)
 
 
 def _memory(here):

@@ -1,0 +1,79 @@
+"""Ranks: one dies, all fail, or rank 0 is long busy, under real launches of two processes."""
+
+import time
+
+import pytest
+from faults.recording import cell
+from faults.undisturbed import looks_of
+from launched.launching import launch, start
+from launched.test_strategies import looks, weights
+
+from divwatch.store import RunDirectory
+
+FAMILY = "Ranks"
+SMALL = {"metrics": ["ead"], "prompts": 8, "every": 1, "on_error": "record"}
+
+
+@pytest.mark.slow
+@pytest.mark.limit(420)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        cell("DDP x2: all ranks raise in the first and the last look", "ddp"),
+        cell("ZeRO-3 x2: all ranks raise in the first and the last look", "zero3"),
+    ],
+)
+def test_all_ranks_raise(strategy, tmp_path, saw):
+    """The look is failed with its reason, the others are whole, the weights are those of an undisturbed run."""
+    arms = {"off": None}
+    for name, step in (("first", 0), ("last", 3)):
+        arms[name] = SMALL | {"fault": {"where": "before", "step": step}}
+    found = launch(strategy, tmp_path, {"kind": "sft", "training": {"steps": 3}, "arms": arms})
+    for arm, step in (("first", 0), ("last", 3)):
+        assert weights(found, arm) == weights(found, "off")
+        assert looks(tmp_path, arm) == [(s, "failed" if s == step else "ok") for s in range(4)]
+    saw(looks_of(RunDirectory.of(tmp_path / "first")))
+
+
+@pytest.mark.slow
+@pytest.mark.limit(420)
+@pytest.mark.parametrize(
+    ("strategy", "where", "rank"),
+    [
+        cell("DDP x2: a rank killed (SIGKILL) in a look, outside any collective", "ddp", "dies_inside", 1),
+        cell("DDP x2: rank 0 killed in a look", "ddp", "dies_inside", 0),
+        cell("ZeRO-3 x2: a rank killed in a look while weights are gathered", "zero3", "dies_inside", 1),
+        cell("ZeRO-3 x2: a rank killed before the first collective of a look", "zero3", "dies_before", 1),
+    ],
+)
+def test_a_rank_that_dies(strategy, where, rank, tmp_path, saw):
+    """All processes end in bounded time with the reason on one line, and the record is whole."""
+    arms = {"run": SMALL | {"fault": {"where": where, "rank": rank, "step": 2}}}
+    started = time.monotonic()
+    done = start(strategy, tmp_path, {"kind": "sft", "training": {"steps": 3}, "arms": arms}, limit=200)
+    seconds = time.monotonic() - started
+    assert done.returncode != 0
+    reasons = [
+        line.strip()
+        for line in done.stdout.splitlines()
+        if "SIGKILL" in line or "exitcode: -9" in line or "Signal 9" in line
+    ]
+    assert reasons
+    store = RunDirectory.of(tmp_path / "run")
+    assert [look["step"] for look in store.looks()] == [0, 1]
+    assert not list(store.path.rglob("*.tmp"))
+    saw(f"ended after {seconds:.0f} s, start included; {reasons[0][:100]}")
+
+
+@pytest.mark.slow
+@pytest.mark.limit(420)
+@pytest.mark.fault("DDP x2 with a time limit of 20 s on collectives: rank 0's scores take 40 s at the end")
+def test_a_long_wait_is_no_dead_rank(tmp_path, undisturbed, saw):
+    """The other ranks get signs of life; training ends as if nothing had been, with every look scored."""
+    fault = {"where": "asleep", "rank": 0, "step": 3}
+    arms = {"off": None, "run": SMALL | {"background": True, "fault": fault}}
+    training = {"steps": 3, "ddp_timeout": 20}
+    found = launch("ddp", tmp_path, {"kind": "sft", "training": training, "arms": arms})
+    assert weights(found, "run") == weights(found, "off")
+    assert looks(tmp_path, "run") == [(step, "ok") for step in range(4)]
+    saw("looks 0 to 3 ok")
