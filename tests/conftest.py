@@ -1,6 +1,7 @@
 """What every test needs: no hub, one thread (two would spin against each other), the embedded base, the shared data."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -8,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
+# trackio reads it when it is imported, which any test may bring about.
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 import pytest
 from faults.recording import (  # noqa: F401 -- hooks and a fixture

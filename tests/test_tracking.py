@@ -4,6 +4,7 @@ W&B is written offline and read with its own `wandb leet inspect`; TensorBoard a
 """
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -66,7 +67,6 @@ def environment():
                 patch.delenv(name, raising=False)
             patch.setenv("WANDB_DIR", str(folder))
             patch.setenv("WANDB_MODE", "offline")
-            patch.setenv("TRACKIO_DIR", str(folder / "trackio"))
 
         yield use
 
@@ -181,7 +181,7 @@ def test_tensorboard_receives_every_scalar_at_the_looks_own_step(records, tracke
 
 
 def test_trackio_receives_every_scalar_with_the_looks_own_step_in_the_one_run(records, tracked):
-    (database,) = (tracked / "trackio").glob("*.db")
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("*.db")
     rows = sqlite3.connect(database).execute("select run_name, metrics from metrics").fetchall()
     assert len({name for name, _ in rows}) == 1, "late scores opened a second run"
     logged = [json.loads(metrics) for _, metrics in rows]

@@ -172,9 +172,10 @@ def test_the_quick_panels_sums_have_numbers_that_its_verifier_reads():
     assert len(sums) == 24
     assert len({p.text for p in prompts}) == len(prompts)
     for prompt in sums:
-        judge = get_verifier(prompt.verifier)
-        assert judge(f"So the answer is {prompt.reference}.", prompt.reference).correct
-        assert not judge(f"So the answer is {prompt.reference}1.", prompt.reference).correct
+        answers = [f"So the answer is {prompt.reference}.", f"So the answer is {prompt.reference}1."]
+        right, wrong = get_verifier(prompt.verifier)(answers, [prompt, prompt])
+        assert right.correct
+        assert not wrong.correct
 
 
 @pytest.mark.parametrize(
