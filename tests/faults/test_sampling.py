@@ -204,7 +204,7 @@ def left_padding(trainer):
 
 TOKENIZERS = [
     cell("tokenizer without a pad token", without_pad, ALL_OK),
-    cell("tokenizer and model without an end token", without_eos, failed_at(0, 1, 2, 3)),
+    cell("tokenizer and model without an end token", without_eos, failed_at(0, 1, 2, 3), slow=True),
     cell(
         "tokenizer that loses its template in the middle",
         lambda t: before_the_look(t, 2, lambda: without_template(t)),
@@ -256,6 +256,7 @@ def write_panel(path, texts):
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("some prompts longer than the model's context")
 def test_prompts_that_are_too_long(tmp_path, survive):
     """They are left out, with a line that says so; the others are watched."""
