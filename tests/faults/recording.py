@@ -53,6 +53,6 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture
-def saw(record_property):
-    """`saw(text)`: what the test saw, in a few words, for the table."""
-    return lambda text: record_property("saw", str(text))
+def saw(record_property, tmp_path):
+    """`saw(text)`: what the test saw, in a few words, for the table; its own folder is `OUT` there."""
+    return lambda text: record_property("saw", str(text).replace(str(tmp_path), "OUT"))

@@ -122,9 +122,11 @@ def unharmed(out, reported):
 def test_killed_at_random_moments_and_resumed(tmp_path, kills, background, undisturbed, saw):
     """Nothing reported done is lost, doubled or torn; record and weights end as those of an undisturbed run."""
     whole = tmp_path / "whole"
+    started = time.monotonic()
     trial(whole, background, None)
+    seconds = time.monotonic() - started  # what a whole run takes here: moments all over it
     expected = rows(whole)
-    moments, killed, runs, seconds = random.Random(0), 0, 0, 3.0
+    moments, killed, runs, later = random.Random(0), 0, 0, 0
     while killed < kills:
         out = tmp_path / f"run-{runs}"
         runs += 1
@@ -136,8 +138,9 @@ def test_killed_at_random_moments_and_resumed(tmp_path, kills, background, undis
             if done:
                 break
             killed += 1
+            later += any("look" in message for message in told)
         assert done, "never ended"
         assert told[-1]["weights"] == undisturbed(sft_trainer, STEPS)
         assert rows(out) == expected
         assert not list((out / "divwatch").rglob("*.tmp"))
-    saw(f"{killed} kills in {runs} runs")
+    saw(f"{killed} kills in {runs} trainings, {later} of them after a look of that start was on record")
