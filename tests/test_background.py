@@ -124,6 +124,8 @@ def test_the_pace_keeps_the_promise_and_lets_a_cheap_look_through():
     pace._began -= 60
     assert pace.allows_another()
     assert 0.04 < pace.overhead < 0.06
+    pace.spent(1.0, recurring=False)  # a look at full length tells nothing of the next dense one
+    assert pace._last == 8.0
 
 
 def test_looks_are_put_off_to_keep_the_overhead_and_the_first_and_last_are_taken(tmp_path, capsys):

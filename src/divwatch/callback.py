@@ -159,7 +159,7 @@ class DiversityCallback(TrainerCallback):
         step, started = self.trainer.state.global_step, time.monotonic()
         completions, failure = self._sample(at_full_length(self.prompts), self.config.at_full_length())
         seconds = time.monotonic() - started
-        self._pace.spent(seconds)
+        self._pace.spent(seconds, recurring=False)
         if failure is None:
             embeddings = self._sampler.embeddings
             failure = self._on_main(lambda r: r.keep(step, completions, seconds, embeddings, full=True))
@@ -235,8 +235,10 @@ class Pace:
     def begin(self) -> None:
         self._began = time.monotonic()
 
-    def spent(self, seconds: float) -> None:
-        self._blocked, self._last = self._blocked + seconds, seconds
+    def spent(self, seconds: float, recurring: bool = True) -> None:
+        """A look has held training up; one that is not `recurring` says nothing of how long the next will."""
+        self._blocked += seconds
+        self._last = seconds if recurring else self._last
 
     @property
     def overhead(self) -> float:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.sampling.memory import LOGIT_BYTES, MEMORY_SHARE
 
 # Bytes a parameter of the training itself: bf16 weight and gradient; fp32 master weight and two moments.
 WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12
@@ -113,14 +114,14 @@ def cost_of(
     free = device.memory - train
     gathered = sharded and whole < 0.9 * free
     room = free - (whole if gathered else 0)
-    width = look.prompt_tokens + look.new_tokens + 24 * shape.vocabulary // shape.token_bytes
-    if 0.5 * room < width * shape.token_bytes:
+    width = look.prompt_tokens + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
+    if MEMORY_SHARE * room < width * shape.token_bytes:
         raise DivwatchError(
             f"training takes {train / 1e9:.0f} of {device.memory / 1e9:.0f} GB a device ({strategy}), which leaves no room "
             "for a look: use more devices, zero3 or fsdp2"
         )
     rows_here = math.ceil(look.prompts * look.samples / devices)
-    rows = min(rows_here, int(0.5 * room / (width * shape.token_bytes)))
+    rows = min(rows_here, int(MEMORY_SHARE * room / (width * shape.token_bytes)))
     batches = math.ceil(rows_here / rows)
     gather = whole * (devices - 1) / devices / device.link if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)

@@ -7,15 +7,13 @@ from typing import Any
 
 from divwatch.ranks import Ranks
 from divwatch.sampling.decode import decode
-from divwatch.sampling.memory import free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
+from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
 from divwatch.sampling.nucleus import uniforms
 from divwatch.sampling.plan import Row, batches
 from divwatch.sampling.request import Request
 
 # Prompt and completion tokens in one batch on a CPU, all rows counted: enough to keep its cores busy.
 CPU_TOKENS = 32_768
-# Of what is free on an accelerator, for keys, values and logits; activations and the allocator's loss need the rest.
-MEMORY_SHARE = 0.5
 
 
 def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callable[[int], None]) -> list[list[int]]:

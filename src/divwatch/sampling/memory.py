@@ -5,6 +5,11 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+# Of what is free on a device, for keys, values and logits; activations and the allocator's loss need the rest.
+MEMORY_SHARE = 0.5
+# Of a row's logits, a token of the vocabulary: they and the sampler's copies of them are six of 4 bytes.
+LOGIT_BYTES = 24
+
 
 def free_bytes(device: Any) -> int:
     """What is free on the device, the allocator's unused share included; on a CPU what the system can give."""
@@ -28,8 +33,8 @@ def token_bytes(model: Any) -> int:
 
 
 def logit_tokens(model: Any) -> int:
-    """What a row's logits and the sampler's copies of them take (six of 4 bytes), counted in tokens of the cache."""
-    return 24 * model.config.get_text_config().vocab_size // token_bytes(model)
+    """What a row's logits and the sampler's copies of them take, counted in tokens of the cache."""
+    return LOGIT_BYTES * model.config.get_text_config().vocab_size // token_bytes(model)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,7 +64,8 @@ class Sampler:
         self.trainer, self.config, self.ranks = trainer, config, ranks
         self.embeddings: Embeddings | None = None
         self._engine: Any = None
-        self._encoder = _encoder(config, trainer.args.device)
+        # On a CPU the scoring process encodes.
+        self._encoder: Any = None if trainer.args.device.type == "cpu" else _load_encoder(config, trainer.args.device)
 
     def sample(
         self, prompts: Sequence[Prompt], config: WatchConfig, step: int, progress: Callable[[int], Any]
@@ -90,12 +91,7 @@ class Sampler:
 
     def encoder(self) -> Any:
         """The encoder on this rank's device, loaded where it is not there yet; None where no metric needs one."""
-        from divwatch.metrics.encoder import load_encoder
-        from divwatch.scoring import needs_encoder
-
-        if self._encoder is None and needs_encoder(self.config.metrics):
-            return load_encoder(self.config.encoder, device=str(self.trainer.args.device))
-        return self._encoder
+        return self._encoder or _load_encoder(self.config, self.trainer.args.device)
 
     def _embed(self, completions: Sequence[Completion]) -> Embeddings:
         from divwatch.metrics.encoder import text_key
@@ -109,14 +105,12 @@ def look_seed(config: WatchConfig, step: int) -> int:
     return config.seed * 1_000_003 + step
 
 
-def _encoder(config: WatchConfig, device: Any) -> Any:
-    """The encoder on an accelerator; None on a CPU, where the scoring process encodes."""
+def _load_encoder(config: WatchConfig, device: Any) -> Any:
+    """The encoder, or None where no metric needs one."""
     from divwatch.metrics.encoder import load_encoder
     from divwatch.scoring import needs_encoder
 
-    if device.type == "cpu" or not needs_encoder(config.metrics):
-        return None
-    return load_encoder(config.encoder, device=str(device))
+    return load_encoder(config.encoder, device=str(device)) if needs_encoder(config.metrics) else None
 
 
 def _sample(
