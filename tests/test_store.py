@@ -52,6 +52,23 @@ def test_a_torn_last_line_is_passed_over_and_the_next_look_still_lands(tmp_path)
     assert run.looks() == [look(0), look(20)]
 
 
+def test_every_line_is_strict_json(tmp_path):
+    """NaN, which JSON has no word for, is null: other programs read these files too."""
+    store = RunDirectory(tmp_path / "divwatch")
+    store.create({})
+    store.append_look({"step": 0, "status": "failed", "tasks": {"all": {"mean": 0.5, "lo": float("nan")}}})
+    store.append_event({"step": 0, "change_interval": [float("-inf"), 0.1]})
+    store.resume_at(0)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    for name in ("looks.jsonl", "events.jsonl"):
+        line = json.loads((store.path / name).read_text(), parse_constant=refuse)
+        assert line["step"] == 0
+    assert line["change_interval"] == [None, 0.1]
+
+
 def test_a_line_damaged_in_the_middle_is_named(tmp_path):
     run = make(tmp_path)
     (run.path / "looks.jsonl").write_text('{"step": 0}\n{oops\n{"step": 2}\n')

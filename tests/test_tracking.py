@@ -160,6 +160,22 @@ def expected(records) -> dict[int, dict[str, float]]:
     return scalars
 
 
+def test_online_the_server_receives_each_look_on_its_step(tmp_path):
+    """The real client, a stand-in for the server: what is logged live is what is on record."""
+    from faults.test_tracking import online
+
+    found = online(tmp_path, "answers")
+    assert found["error"] is None
+    assert [tuple(group) for group in found["groups"]] == [("lineage", "sft")]
+    rows = [row for row in found["history"] if "collapse/alarm" in row]
+    recorded = {look["step"]: look["tasks"]["all"] for look in RunDirectory.of(tmp_path).looks()}
+    for key, name in (("diversity/ead", "diversity/all/ead"), ("quality/accuracy", "quality/all/accuracy")):
+        told = {row["train/global_step"]: row[name] for row in rows}
+        assert told == pytest.approx({step: tasks[key]["mean"] for step, tasks in recorded.items()})
+    tables = [row for row in found["history"] if "watch/completions" in row]
+    assert [row["train/global_step"] for row in tables] == [0, 1, 2, 3]
+
+
 def test_late_scores_stand_on_their_looks_step_in_the_log_history(records, tracked):
     entries = json.loads((tracked / "log_history.json").read_text())
     stored = {e["step"]: e for e in entries if "diversity/all/sbert" in e}

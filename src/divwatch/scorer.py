@@ -19,7 +19,7 @@ from divwatch.terminal import event_message, look_line
 from divwatch.tracking import assessment_scalars, look_scalars, table_rows
 
 if TYPE_CHECKING:
-    from divwatch.analysis.assess import Assessment
+    from divwatch.analysis.assess import Assessment, Assessor
 
 
 class Models(NamedTuple):
@@ -51,9 +51,10 @@ class Scorer:
     ) -> None:
         self.store, self.prompts, self.config, self.max_looks, self.models = store, prompts, config, max_looks, models
         self._history = stored_looks(store)
+        self._assessor = _assessor(config, max_looks)
 
     def score(self, step: int, seconds: float) -> dict[str, Any]:
-        """Scores the stored completions of `step`, whose sampling took `seconds`.
+        """Scores the stored completions of `step`, whose sampling took `seconds`, and says what the run shows up to it.
 
         Returns `line` (for looks.jsonl), `scalars` (by their logged names), `alarms` (an event a flagged series),
         `text` (the look in a line) and `rows` (of the table of completions).
@@ -65,7 +66,7 @@ class Scorer:
         usable = float(np.mean([s.usable for s in samples]))
         comparable = usable >= self.config.min_usable
         self._history[step] = (scores, comparable)
-        assessment = self.assessment()
+        assessment = _assess(self._assessor, {at: look for at, look in self._history.items() if at <= step})
         tasks = _summarised(scores, self.config.seed)
         verdict = assessment.verdict
         line = {
@@ -106,10 +107,6 @@ class Scorer:
         self.store.write_scores(step, scores)
         return samples, scores, unjudged
 
-    def assessment(self) -> Assessment:
-        """What the looks scored so far show. Raises DivwatchError before the first."""
-        return assess_looks(self._history, self.config, self.max_looks)
-
 
 def stored_looks(store: RunDirectory) -> dict[int, tuple[PromptScores, bool]]:
     """step -> (scores, comparable) of the looks that were scored."""
@@ -118,10 +115,19 @@ def stored_looks(store: RunDirectory) -> dict[int, tuple[PromptScores, bool]]:
 
 
 def assess_looks(looks: dict[int, tuple[PromptScores, bool]], config: WatchConfig, max_looks: int) -> Assessment:
-    from divwatch.analysis.assess import History, assess
+    return _assess(_assessor(config, max_looks), looks)
 
-    history = History.of([(step, *looks[step]) for step in sorted(looks)])
-    return assess(history, max_looks, config.alpha, config.min_drop)
+
+def _assessor(config: WatchConfig, max_looks: int) -> Assessor:
+    from divwatch.analysis.assess import Assessor
+
+    return Assessor(max_looks, config.alpha, config.min_drop)
+
+
+def _assess(assessor: Assessor, looks: dict[int, tuple[PromptScores, bool]]) -> Assessment:
+    from divwatch.analysis.assess import History
+
+    return assessor.assess(History.of([(step, *looks[step]) for step in sorted(looks)]))
 
 
 def _summarised(scores: PromptScores, seed: int) -> dict[str, Any]:

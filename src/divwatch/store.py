@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -141,11 +142,11 @@ class RunDirectory:
 
     def resume_at(self, step: int) -> None:
         """Makes the record one that goes on from a checkpoint at `step`: what was seen beyond is dropped, and so is what a
-        crash left half written; a look whose scores cannot be read any more counts as unscored."""
-        looks = [self._as_readable(look) for look in self.looks() if look["step"] <= step]
+        crash left half written; a look whose scores cannot be read, or could not be computed, counts as unscored."""
+        looks = [self._to_score_again(look) for look in self.looks() if look["step"] <= step]
         events = [event for event in self.events() if event["step"] <= step]
         for name, lines in (("looks.jsonl", looks), ("events.jsonl", events)):
-            _write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            _write_atomically(self.path / name, b"".join(_line_of(line) for line in lines))
         for part in ("completions", "scores"):
             for beyond in [s for s in self._steps(part) if s > step]:
                 self._file(part, beyond).unlink()
@@ -153,14 +154,18 @@ class RunDirectory:
         for torn in self.path.rglob("*.tmp"):
             torn.unlink()
 
-    def _as_readable(self, look: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if look["status"] in SCORED:
+    def _to_score_again(self, look: dict[str, Any]) -> dict[str, Any]:
+        reason = look.get("reason")
+        if look["status"] in SCORED:
+            try:
                 self.scores(look["step"])
-        except DivwatchError as error:
-            kept = {key: value for key, value in look.items() if key in ("step", "time", "seconds")}
-            return kept | {"status": "unscored", "reason": str(error)}
-        return look
+                return look
+            except DivwatchError as error:
+                reason = str(error)
+        elif not self._file("completions", look["step"]).is_file():
+            return look  # it failed before anything was sampled
+        kept = {key: value for key, value in look.items() if key in ("step", "time", "seconds")}
+        return kept | {"status": "unscored", "reason": reason}
 
     # reading
 
@@ -331,7 +336,7 @@ def _object_with_step(line: bytes) -> dict[str, Any]:
 
 def _append_line(path: Path, row: dict[str, Any]) -> None:
     """Whole or not at all: a line that an earlier crash tore is cut off, and so is this one where there is no room."""
-    left = memoryview(json.dumps(row).encode() + b"\n")
+    left = memoryview(_line_of(row))
     with path.open("a+b", buffering=0) as file:
         end = _end_of_lines(file)
         file.truncate(end)
@@ -342,6 +347,19 @@ def _append_line(path: Path, row: dict[str, Any]) -> None:
         except OSError:
             file.truncate(end)
             raise
+
+
+def _line_of(row: dict[str, Any]) -> bytes:
+    return json.dumps(without_nan(row), allow_nan=False).encode() + b"\n"
+
+
+def without_nan(value: Any) -> Any:
+    """The same lists, dicts and numbers with None for what is no finite number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _end_of_lines(file: Any) -> int:

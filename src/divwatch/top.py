@@ -14,7 +14,9 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.store import RunDirectory, find_runs
+from divwatch.store import RunDirectory, find_runs, without_nan
+
+NAN = float("nan")
 
 BARS = "▁▂▃▄▅▆▇█"
 FALLING = 5  # flagged series that are named
@@ -114,7 +116,7 @@ def _said(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]]) 
     ):
         if key in scored[-1]["tasks"]["all"]:
             now = scored[-1]["tasks"]["all"][key]
-            levels[name] = {part: now[part] for part in ("mean", "lo", "hi")}
+            levels[name] = {part: NAN if now[part] is None else now[part] for part in ("mean", "lo", "hi")}
             levels[name] |= _change(assessment.statuses.get(("all", key)), scored[-1]["step"], assessment.baseline_step)
     means = [look["tasks"]["all"].get(f"diversity/{primary}", {}).get("mean") for look in scored]
     return found | {
@@ -157,7 +159,7 @@ def follow(paths: Sequence[Path], every: float, once: bool = False, as_json: boo
         import json
 
         for shown in _changes(follower, every, once):
-            print(json.dumps([asdict(one) for one in shown]), flush=True)
+            print(json.dumps(without_nan([asdict(one) for one in shown])), flush=True)
     elif once:
         console.print(table(follower.snapshots()))
     elif console.is_terminal:

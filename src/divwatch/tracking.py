@@ -22,8 +22,8 @@ AXIS = "train/global_step"
 PIPELINE_AXIS = "divwatch/pipeline_step"
 LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
 TABLE = "watch/completions"
-# Jobs that wait for W&B; what is more is not sent there. A look is one job, so that this is more than a run has looks.
-PENDING = 256
+# Jobs that wait for W&B, two a look; what is more is not sent there.
+PENDING = 512
 # Seconds that the end of training waits for W&B to take what it was told.
 CLOSE_LIMIT = 60.0
 
@@ -169,19 +169,24 @@ class WandbLog:
         return record
 
     def log(self, step: int, pipeline_step: int, scalars: Mapping[str, float], rows: Sequence[Sequence[Any]]) -> None:
-        """One call to `run.log` a look, scalars and the new table rows together; a dense look, which has rows, is sent once."""
-        if step not in self._sent or not rows:
-            self._sent.add(step)
-            self._do(f"look at step {step}", lambda: self._log(step, pipeline_step, scalars, rows))
+        """A look's scalars, then its new table rows; a dense look, which has rows, is sent once.
 
-    def _log(self, step: int, pipeline_step: int, scalars: Mapping[str, float], rows: Sequence[Sequence[Any]]) -> None:
+        Two calls of `run.log`: online a table first asks the server, and one that hangs or refuses must keep no curve.
+        """
+        if step in self._sent and rows:
+            return
+        self._sent.add(step)
+        at = {AXIS: step, PIPELINE_AXIS: pipeline_step}
+        self._do(f"look at step {step}", lambda: self._log(at | dict(scalars)))
+        if rows:
+            self._do(f"table of the look at step {step}", lambda: self._log(at | {TABLE: self._add_to_table(rows)}))
+
+    def _log(self, values: Mapping[str, Any]) -> None:
         for name in (AXIS, PIPELINE_AXIS):
             self._define(name)
-        for name in scalars:
+        for name in values.keys() - {AXIS, PIPELINE_AXIS}:
             self._define(name, step_metric=AXIS)
-        self._run.log(
-            {**scalars, AXIS: step, PIPELINE_AXIS: pipeline_step, **({TABLE: self._add_to_table(rows)} if rows else {})}
-        )
+        self._run.log(dict(values))
 
     def _define(self, name: str, **axis: str) -> None:
         if name not in self._defined:
@@ -193,7 +198,6 @@ class WandbLog:
             import wandb
 
             self._table = wandb.Table(columns=list(TABLE_COLUMNS), log_mode="INCREMENTAL")
-            self._define(TABLE, step_metric=AXIS)
         for row in rows:
             self._table.add_data(*row)
         return self._table

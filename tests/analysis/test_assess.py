@@ -9,7 +9,7 @@ import pytest
 from histories import history
 
 from divwatch import CollapseDetector, DivwatchError
-from divwatch.analysis.assess import ALL, History, assess
+from divwatch.analysis.assess import ALL, Assessor, History, assess
 from divwatch.analysis.verdict import KINDS
 from divwatch.records import PromptScores
 
@@ -50,6 +50,37 @@ WORLDS = {
     "format acquisition": [{"usable": RAMBLED}],
     "not comparable": [{"usable": 0.2}],
 }
+
+
+@pytest.mark.parametrize("world", [world for worlds in WORLDS.values() for world in worlds[:2]])
+def test_look_by_look_says_what_the_whole_history_says(world):
+    """Also where a look comes late, between two that were counted already, and where a series appears on the way."""
+    whole = history(**world)
+    rows = range(len(whole.steps))
+
+    def part(kept):
+        kept = list(kept)
+        values = {key: table[kept] for key, table in whole.values.items()}
+        return History(
+            [whole.steps[i] for i in kept], whole.ids, whole.tasks, values, [whole.comparable[i] for i in kept]
+        )
+
+    assessor = Assessor(len(whole.steps))
+    late = [0, 1, 2, 4, 5]
+    without = part(rows[:1])
+    without.values.pop("correct_diversity/sbert", None)
+    grown = [
+        without,
+        *(part(rows[: i + 1]) for i in range(5)),
+        part(late),
+        *(part(rows[: i + 1]) for i in range(5, len(rows))),
+    ]
+    for seen in grown:
+        mine, anew = assessor.assess(seen), assess(seen, len(whole.steps))
+        assert mine.verdict == anew.verdict
+        assert list(mine.statuses) == list(anew.statuses)
+        for key, status in mine.statuses.items():
+            np.testing.assert_equal(status.as_dict(), anew.statuses[key].as_dict())
 
 
 @pytest.mark.parametrize(("kind", "world"), [(kind, world) for kind, worlds in WORLDS.items() for world in worlds])

@@ -65,6 +65,50 @@ def test_a_rank_that_dies(strategy, where, rank, tmp_path, saw):
     saw(f"ended after {seconds:.0f} s, start included; {reasons[0][:100]}")
 
 
+BESIDES = "scoring process killed; run directory deleted; W&B raising; W&B hanging: each in a run of its own"
+
+
+@pytest.mark.slow
+@pytest.mark.limit(600)
+@pytest.mark.parametrize("strategy", [cell(f"DDP x2: {BESIDES}", "ddp"), cell(f"ZeRO-3 x2: {BESIDES}", "zero3")])
+def test_what_fails_beside_the_sampling(strategy, tmp_path, saw):
+    """Weights are those of an undisturbed run on both ranks, and every look that is on record is scored."""
+    watched = SMALL | {"background": True}
+    tracked = watched | {"training": {"report_to": "wandb"}}
+    arms = {
+        "off": None,
+        "worker": watched | {"fault": {"where": "worker", "rank": 0, "step": 1}},
+        "gone": watched | {"fault": {"where": "gone", "rank": 0, "step": 2}},
+        "raises": tracked | {"fault": {"where": "tracker_raises", "step": 0}},
+        "hangs": tracked | {"fault": {"where": "tracker_hangs", "step": 0}},
+    }
+    found = launch(strategy, tmp_path, {"kind": "sft", "training": {"steps": 3}, "arms": arms}, limit=560)
+    for arm in arms.keys() - {"off"}:
+        assert weights(found, arm) == weights(found, "off"), arm
+        kept = (2, 3) if arm == "gone" else range(4)
+        assert looks(tmp_path, arm)[-len(kept) :] == [(step, "ok") for step in kept], arm
+    saw("; ".join(f"{arm}: {looks_of(RunDirectory.of(tmp_path / arm))}" for arm in arms.keys() - {"off"}))
+
+
+@pytest.mark.slow
+@pytest.mark.limit(420)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        cell("DDP x2: disk full at the second look, room again after it", "ddp"),
+        cell("ZeRO-3 x2: disk full at the second look, room again after it", "zero3"),
+    ],
+)
+def test_a_full_disk_under_ranks(strategy, small_disk, saw):
+    """That look is lost, the others are whole, the weights are those of an undisturbed run on both ranks."""
+    arms = {"off": None, "full": SMALL | {"fault": {"where": "full", "rank": 0, "step": 1}}}
+    found = launch(strategy, small_disk, {"kind": "sft", "training": {"steps": 3}, "arms": arms})
+    assert weights(found, "full") == weights(found, "off")
+    landed = [step for step, status in looks(small_disk, "full") if status == "ok"]
+    assert landed == [0, 2, 3]
+    saw(looks_of(RunDirectory.of(small_disk / "full")))
+
+
 @pytest.mark.slow
 @pytest.mark.limit(420)
 @pytest.mark.fault("DDP x2 with a time limit of 20 s on collectives: rank 0's scores take 40 s at the end")

@@ -127,6 +127,28 @@ def test_an_encoder_that_fails_once(survive, monkeypatch, fault):
     assert look["status"] == "failed" or value is None or value != value
 
 
+@pytest.mark.fault("scoring fails at one look; the run is resumed once the cause is mended")
+def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, monkeypatch):
+    """Tried again from the stored completions: the record is that of an undisturbed run."""
+    from divwatch.scorer import Scorer
+
+    real = Scorer.score
+
+    def fails(self, step, seconds):
+        if step == 1:
+            raise RuntimeError("planted")
+        return real(self, step, seconds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "score", fails)
+        trainer = sft_trainer(tmp_path, steps=3, save_strategy="steps", save_steps=3)
+        divwatch.watch(trainer, **QUICK)
+        trainer.train()
+    assert statuses(divwatch.store.RunDirectory.of(tmp_path))[1] == (1, "failed")
+    resumed(tmp_path, str(tmp_path / "checkpoint-3"))
+    assert {step: row for step, row in rows(tmp_path).items() if step <= 3} == undisturbed_record
+
+
 # verifiers, in the scoring process, where a stranger's code runs
 
 VERIFIERS = {

@@ -1,12 +1,19 @@
 """Tracking: W&B that raises, hangs, dies or is not there costs its own record and nothing else."""
 
+import json
+import subprocess
+import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from faults.recording import cell
-from faults.undisturbed import before_the_look, child_processes, statuses
+from faults.undisturbed import QUICK, before_the_look, statuses
+from training import sft_trainer
 from transformers.integrations import WandbCallback
+
+import divwatch
 
 FAMILY = "Tracking"
 ALL_OK = [(step, "ok") for step in range(4)]
@@ -115,20 +122,90 @@ def test_finished_early(offline, survive):
     assert statuses(survive(plant, training={"report_to": "wandb"})) == ALL_OK
 
 
+@pytest.mark.fault("`wandb.init` raises the first time")
+def test_init_raises_once(offline, survive, monkeypatch):
+    """The trainer's own call opens the run, and every look is in the run directory."""
+    real, calls = offline.init, []
+
+    def init(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 1:
+            raises()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(offline, "init", init)
+    store = survive(training={"report_to": "wandb"})
+    assert len(calls) > 1
+    assert statuses(store) == ALL_OK
+    assert store.info()["wandb"]["id"]
+
+
+@pytest.mark.fault("`wandb.init` raises every time")
+def test_init_raises_always(offline, tmp_path, monkeypatch, saw):
+    """The trainer ends with W&B's reason, as it does without the monitor; nothing is half written."""
+    monkeypatch.setattr(offline, "init", lambda *_, **__: raises())
+    for watched in (False, True):
+        trainer = sft_trainer(tmp_path / str(watched), steps=1, report_to="wandb")
+        if watched:
+            divwatch.watch(trainer, **QUICK)
+        with pytest.raises(ConnectionError, match="planted") as error:
+            trainer.train()
+    assert not (tmp_path / "True" / "divwatch" / "run.json").exists()
+    saw(f"{type(error.value).__name__} of the trainer's callback, with and without the monitor")
+
+
+def online(out, mode, limit=200):
+    """What a training left that reported to a W&B server of this mode."""
+    program = [sys.executable, str(Path(__file__).parent / "online.py"), str(out), mode]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=limit, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LATER = {
+    "hangs": "takes requests and never answers",
+    "fails": "answers every request with status 500",
+    "gone": "is gone",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.limit(250)
+@pytest.mark.parametrize(
+    "mode", [cell(f"W&B online, whose server {what} from the second look on", mode) for mode, what in LATER.items()]
+)
+def test_a_server_that_fails_later(tmp_path, undisturbed, mode, saw):
+    """Training is held up for a minute at its end and no more, and every look is in the run directory."""
+    found = online(tmp_path, mode)
+    assert found["error"] is None
+    assert found["weights"] == undisturbed(sft_trainer, 3)
+    assert found["looks"] == [list(look) for look in ALL_OK]
+    assert found["seconds"] < 100
+    saw(f"{found['told']}; {found['seconds']:.0f} s")
+
+
 @pytest.mark.slow
 @pytest.mark.fault("W&B's service process killed in the middle")
-def test_service_killed(offline, survive, saw):
+def test_service_killed(tmp_path, undisturbed, saw):
     """Every look is in the run directory; the trainer's own callback is taken out, for it would end any training."""
+    found = online(tmp_path, "killed")
+    assert found["error"] is None
+    assert found["weights"] == undisturbed(sft_trainer, 3)
+    assert found["looks"] == [list(look) for look in ALL_OK]
+    saw(f"{found['told']}; {found['seconds']:.0f} s")
 
-    def kill():
-        for child in child_processes():
-            if "wandb-core" in " ".join(child.cmdline()):
-                child.kill()
 
-    def plant(trainer):
-        before_the_look(trainer, 2, lambda: (trainer.pop_callback(_wandb_callback(trainer)), kill()))
+NEVER = {"deaf": "takes the first request and never answers", "absent": "is not there"}
 
-    assert statuses(survive(plant, training={"report_to": "wandb"})) == ALL_OK
+
+@pytest.mark.slow
+@pytest.mark.limit(250)
+@pytest.mark.parametrize("mode", [cell(f"W&B online, whose server {what}", mode) for mode, what in NEVER.items()])
+def test_a_server_that_never_answers(tmp_path, mode, saw):
+    """The trainer ends with W&B's reason after its time limits, as it does without the monitor."""
+    found = online(tmp_path, mode)
+    assert "CommError" in found["error"]
+    assert found["seconds"] < 60
+    saw(f"{' '.join(found['error'].split())[:110]}; {found['seconds']:.0f} s")
 
 
 def _wandb_callback(trainer):

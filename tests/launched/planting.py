@@ -1,8 +1,11 @@
 """Faults planted in a launched run, on one rank: before, inside and between generate calls."""
 
+import contextlib
 import os
+import shutil
 import signal
 import threading
+from pathlib import Path
 
 import torch
 from training import make_alike
@@ -27,8 +30,12 @@ def plant(fault, trainer):
         return ranks.rank == fault.get("rank", ranks.rank) and trainer.state.global_step == fault["step"]
 
     kinds = {"before": _before, "inside": _inside, "memory": _memory, "dies_before": _dies_before}
-    kinds |= {"dies_inside": _dies_inside, "asleep": _asleep}
-    kinds[fault["where"]](here)
+    kinds |= {"dies_inside": _dies_inside, "asleep": _asleep, "tracker_raises": _tracker_raises}
+    kinds |= {"tracker_hangs": _tracker_hangs}
+    if fault["where"] in kinds:
+        kinds[fault["where"]](here)
+    else:
+        _at_a_look(here, {"worker": _kill_worker, "gone": _remove_record, "full": _fill}[fault["where"]], trainer)
 
 
 def remove():
@@ -110,6 +117,67 @@ def _asleep(here):
 
     _replace(sampler, "make_request", falls_asleep)
     _replace(callback, "HEARTBEAT", 2.0)
+
+
+def _at_a_look(here, what, trainer):
+    """Does something on this rank before the look is sampled."""
+    real = sampler.make_request
+
+    def disturbed(*arguments):
+        if here():
+            what(Path(trainer.args.output_dir))
+        return real(*arguments)
+
+    _replace(sampler, "make_request", disturbed)
+
+
+def _kill_worker(out):
+    import psutil
+
+    for child in psutil.Process().children():
+        if "divwatch.worker" in child.cmdline():
+            child.kill()
+
+
+def _remove_record(out):
+    shutil.rmtree(out / "divwatch")
+
+
+def _fill(out):
+    """The file system of `out` until a little after the look."""
+    filler = out / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    real = sampler.make_request
+
+    def room_again(*arguments):
+        filler.unlink(missing_ok=True)
+        return real(*arguments)
+
+    _replace(sampler, "make_request", room_again)
+
+
+def _tracker_raises(here):
+    _in_our_thread(lambda: (_ for _ in ()).throw(ConnectionError("planted")))
+
+
+def _tracker_hangs(here):
+    _in_our_thread(threading.Event().wait)
+
+
+def _in_our_thread(act):
+    """W&B's `run.log` fails for the monitor alone: where it failed for the trainer too, the trainer would end."""
+    from wandb.sdk import wandb_run
+
+    real = wandb_run.Run.log
+
+    def log(self, *arguments, **named):
+        if threading.current_thread().name.startswith("divwatch"):
+            act()
+        return real(self, *arguments, **named)
+
+    _replace(wandb_run.Run, "log", log)
 
 
 def _memory(here):

@@ -6,6 +6,7 @@ from typing import Any
 
 from divwatch.ablation.read import QUALITY, Arms
 from divwatch.analysis.compare import Comparison, Effect
+from divwatch.store import without_nan
 
 TITLES = {"diversity": "diversity", "correct_diversity": "correct-answer diversity", "quality": "accuracy"}
 
@@ -36,7 +37,7 @@ def per_cent(effect: Effect) -> float | None:
 
 def as_dict(arms: Arms, found: Comparison) -> dict[str, Any]:
     """All of it, JSON-ready: NaN is None."""
-    table = [{k: None if v != v else v for k, v in row.items()} for row in rows(arms, found)]
+    table = without_nan(rows(arms, found))
     return {
         "arms": arms.names, "reference": arms.names[0], "seeds": arms.seeds, "prompts": len(arms.tasks), "level": found.level,
         "run_df": found.run_df, "effects": [row for row in table if row["kind"] != "pair"],

@@ -1,6 +1,6 @@
 """From the stored looks of a run to what they say: detectors on every series, the split, and one verdict.
 
-Everything is computed anew from the history at each look, so that a resumed run counts no look twice and forgets none.
+What is said follows from the history alone, so that a resumed run counts no look twice and forgets none.
 """
 
 from __future__ import annotations
@@ -133,37 +133,60 @@ def assess(
     primary: str | None = None,
     seed: int = 0,
 ) -> Assessment:
-    """Detectors on every series, the split and the verdict, from the history alone.
+    """Detectors on every series, the split and the verdict, from the history alone: what `Assessor` says of it."""
+    return Assessor(max_looks, alpha, min_drop, primary, seed).assess(history)
+
+
+class Assessor:
+    """Assesses a history that grows: a look more costs one update of each detector, not a replay of the run.
 
     Watched are `correct_diversity/<primary>` and `diversity/<primary>`, over the whole panel and task by task. The
     chance of any false alarm in the run is at most `alpha`: half of it for the whole panel, half for its tasks, each
     half shared equally (Bonferroni; with one task the panel has all).
     """
-    primary = primary or next((m for m in PRIMARY if f"diversity/{m}" in history.values), None)
-    keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
-    statuses = _watch(history, keys, max_looks, alpha, min_drop, seed) if history.baseline is not None else {}
-    verdict = judge(history, statuses, lambda: split_of(history), min_drop, primary)
-    first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
-    return Assessment(primary, first, last, statuses, verdict, history)
 
+    def __init__(
+        self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, primary: str | None = None, seed: int = 0
+    ) -> None:
+        self.max_looks, self.alpha, self.min_drop, self.primary, self.seed = max_looks, alpha, min_drop, primary, seed
+        self._counted: tuple[list[str], list[int]] = ([], [])  # the series watched, the steps counted in
+        self._detectors: dict[tuple[str, str], CollapseDetector] = {}
+        self._statuses: dict[tuple[str, str], CollapseStatus] = {}
 
-def _watch(
-    history: History, keys: list[str], max_looks: int, alpha: float, min_drop: float, seed: int
-) -> dict[tuple[str, str], CollapseStatus]:
-    tasks = list(dict.fromkeys(history.tasks))
-    several = len(tasks) > 1
-    kept = np.flatnonzero(history.comparable)
-    steps = [history.steps[i] for i in kept]
-    statuses = {}
-    for key in keys:
-        whole = alpha / len(keys) / (2 if several else 1)
-        statuses[ALL, key] = CollapseDetector(max_looks, whole, min_drop, seed).replay(steps, history.series(key)[kept])
-    for key in keys:
-        for task in tasks:
-            detector = CollapseDetector(max_looks, alpha / len(keys) / 2 / len(tasks), min_drop, seed)
-            values = history.series(key, task)[kept]
-            statuses[task, key] = detector.replay(steps, values) if several else statuses[ALL, key]
-    return statuses
+    def assess(self, history: History) -> Assessment:
+        """What the looks show. The result is the same whether the history came at once or look by look."""
+        primary = self.primary or next((m for m in PRIMARY if f"diversity/{m}" in history.values), None)
+        keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
+        self._count_in(history, keys)
+        statuses = dict(self._statuses)
+        verdict = judge(history, statuses, lambda: split_of(history), self.min_drop, primary)
+        first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
+        return Assessment(primary, first, last, statuses, verdict, history)
+
+    def _count_in(self, history: History, keys: list[str]) -> None:
+        """The looks that are new; all of them where they do not simply follow those that were counted."""
+        kept = np.flatnonzero(history.comparable)
+        steps = [history.steps[i] for i in kept]
+        before = len(self._counted[1])
+        if self._counted != (keys, steps[:before]):
+            before, self._detectors, self._statuses = 0, {}, {}
+        self._counted = (keys, steps)
+        if before == len(steps):
+            return
+        new = kept[before:]
+        for (task, key), alpha in self._shares(history, keys).items():
+            detector = self._detectors.setdefault(
+                (task, key), CollapseDetector(self.max_looks, alpha, self.min_drop, self.seed)
+            )
+            self._statuses[task, key] = detector.replay(steps[before:], history.series(key, task)[new])
+
+    def _shares(self, history: History, keys: list[str]) -> dict[tuple[str, str], float]:
+        """alpha's share of each series, the whole panel's first; with one task its series is the panel's."""
+        tasks = list(dict.fromkeys(history.tasks))
+        if len(tasks) == 1:
+            return {(task, key): self.alpha / len(keys) for task in (ALL, *tasks) for key in keys}
+        shares = {(ALL, key): self.alpha / len(keys) / 2 for key in keys}
+        return shares | {(task, key): self.alpha / len(keys) / 2 / len(tasks) for key in keys for task in tasks}
 
 
 def split_of(history: History, task: str = ALL) -> Decomposition | None:
