@@ -37,9 +37,9 @@ class Device:
     """What a device reaches in practice.
 
     flops: operations/s in matrix products; bandwidth: bytes/s from its memory; attention: bytes of keys and values read
-    a second by attention; link: bytes/s between devices; memory: bytes; layer_seconds: the least time that one layer of
-    a decode step takes, its kernels being launched; row_seconds: what a row of a batch costs a decode step beyond its
-    bytes and operations (the sampler, small kernels).
+    a second by attention; link: bytes/s between the devices of a node; memory: bytes; layer_seconds: the least time that one
+    layer of a decode step takes, its kernels being launched; row_seconds: what a row of a batch costs a decode step beyond
+    its bytes and operations (the sampler, small kernels); network: bytes/s of a device to other nodes, None: as the link.
     """
 
     name: str
@@ -50,18 +50,24 @@ class Device:
     memory: float
     layer_seconds: float
     row_seconds: float = 0.0
+    network: float | None = None
+
+    def between(self, devices: int) -> float:
+        """Bytes/s at which a device is sent what the others hold: the slowest way on the ring bounds all."""
+        return self.network if self.network is not None and devices > NODE else self.link
 
 
 # Published peaks (dense bf16, HBM, NVLink one way or PCIe) times what is commonly reached: half the arithmetic, 0.7 of
 # the memory and of the link, half of the memory in attention with one query a row. layer_seconds: eager PyTorch
 # launches some 15 kernels a layer at about 30 us each. Assumptions, not measured for this project; `--device here`
-# takes measured figures of this machine.
+# takes measured figures of this machine. network: one adapter a GPU, of 200 Gb/s (A100) or 400 Gb/s.
 DEVICES = {
-    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3),
-    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3),
-    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3),
-    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3),
+    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3, 0.0, 0.7 * 25e9),
+    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3, 0.0, 0.7 * 50e9),
+    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3, 0.0, 0.7 * 50e9),
+    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3, 0.0, 0.7 * 50e9),
 }
+NODE = 8  # devices of a node
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,12 @@ def cost_of(
     rows_here = math.ceil(look.prompts * look.samples / devices)
     rows = min(rows_here, int(MEMORY_SHARE * room / (width * shape.token_bytes)))
     batches = math.ceil(rows_here / rows)
-    gather = whole * (devices - 1) / devices / device.link if gathered else 0.0
+    gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
     prefill = 2 * shape.parameters * prompts_here * look.prompt_tokens / device.flops
     step = decode_step(shape, device, rows, look.prompt_tokens + look.new_tokens / 2)
     if sharded and not gathered:  # weights come over the link at every token
-        step += whole * (devices - 1) / devices / device.link
+        step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
     seconds = gather + prefill + decode
     # Forward and backward with activation checkpointing: 8 operations a parameter and token.

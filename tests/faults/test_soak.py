@@ -32,6 +32,18 @@ def usage():
     }
 
 
+class LongerSteps(TrainerCallback):
+    """Steps here take milliseconds, so that scores would fall behind and looks be put off, as they should: they are given
+    the time that real steps give them."""
+
+    def __init__(self, watching):
+        self.watching = watching
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % 4 == 0:
+            assert self.watching.recorder.caught_up(60)
+
+
 class Gauge(TrainerCallback):
     def __init__(self):
         self.taken = []
@@ -59,9 +71,10 @@ def test_two_thousand_looks(tmp_path, undisturbed, saw):
     """Memory, handles, threads and the time of a look are flat, and every look is on record."""
     steps = int(os.environ.get("DIVWATCH_SOAK", "2000"))
     trainer = sft_trainer(tmp_path, steps=steps, logging_steps=500)
-    divwatch.watch(trainer, **SMALL | {"background": True})
+    watching = divwatch.watch(trainer, **SMALL | {"background": True})
     gauge = Gauge()
     trainer.add_callback(gauge)
+    trainer.add_callback(LongerSteps(watching))
     trainer.train()
     looks = RunDirectory.of(tmp_path).looks()
     assert [look["step"] for look in looks] == list(range(steps + 1))

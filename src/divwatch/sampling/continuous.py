@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.sampling.memory import MEMORY_SHARE
 from divwatch.sampling.plan import Row
 from divwatch.sampling.request import Request
 
@@ -33,7 +34,8 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
         outputs = model.generate_batch(
             [request.encoded[row.prompt] for row in rows],
             generation_config=_generation_config(request),
-            continuous_batching_config=ContinuousBatchingConfig(seed=seed),
+            # By default it takes most of what the device has left.
+            continuous_batching_config=ContinuousBatchingConfig(seed=seed, max_memory_percent=MEMORY_SHARE),
             progress_bar=False,
         )
     finally:
