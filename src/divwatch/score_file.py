@@ -25,6 +25,7 @@ from divwatch.metrics import embedding, lexical, nli, paper
 from divwatch.metrics.encoder import DEFAULT_ENCODER, first_line, load_encoder
 from divwatch.records import Prompt, PromptSamples, PromptScores
 from divwatch.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts, summarise
+from divwatch.store import without_nan
 from divwatch.verify import ask
 from divwatch.verify.judgement import Judgement, Verifier
 from divwatch.verify.thinking import final_answer
@@ -375,7 +376,7 @@ def _result(scored: _Scored, file: _File, rules: _Rules, models: _Models) -> dic
         found = {}
         for name in rules.metrics:
             if (key := f"{prefix}/{name}") in values:
-                per_prompt = dict(zip(scored.ids, map(_number, values[key].tolist()), strict=True))
+                per_prompt = dict(zip(scored.ids, values[key].tolist(), strict=True))
                 found[name] = _interval(means[key]) | {"per_prompt": per_prompt}
         return found
 
@@ -386,17 +387,13 @@ def _result(scored: _Scored, file: _File, rules: _Rules, models: _Models) -> dic
         "metrics": group("diversity"),
         "correct": group("correct_diversity") | {"n_prompts": int(at_least_two.sum())},
         "is_correct": scored.is_correct,
-        "quality": {name: _number(interval.mean) for name, interval in quality.items()},
+        "quality": {name: interval.mean for name, interval in quality.items()},
         "quality_ci95": {name: _interval(interval)["ci95"] for name, interval in quality.items()},
         "outputs": {name: _interval(means[f"quality/{name}"]) for name in ("usable", "repetition")},
         "across": {name: _interval(interval) for name, interval in _across(scored.across, rules, models).items()},
     }
     if file.tasks > 1:
-        by_task = summarise(PromptScores(scored.ids, scored.tasks, values), seed=rules.seed)
-        result["tasks"] = {
-            task: {key: {name: _number(x) for name, x in row.items()} for key, row in rows.items()}
-            for task, rows in by_task.items()
-        }
+        result["tasks"] = summarise(PromptScores(scored.ids, scored.tasks, values), seed=rules.seed)
     result["settings"] = {
         "divwatch": __version__,
         "preset": rules.preset,
@@ -406,7 +403,7 @@ def _result(scored: _Scored, file: _File, rules: _Rules, models: _Models) -> dic
         "verifier": rules.verifier,
         "seed": rules.seed,
     }
-    return result
+    return without_nan(result)
 
 
 def _across(texts: list[str], rules: _Rules, models: _Models) -> dict[str, Interval]:
@@ -426,12 +423,7 @@ def _across(texts: list[str], rules: _Rules, models: _Models) -> dict[str, Inter
 
 
 def _interval(interval: Interval) -> dict[str, Any]:
-    return {"mean": _number(interval.mean), "ci95": [_number(interval.lo), _number(interval.hi)], "n": interval.n}
-
-
-def _number(value: float) -> float | None:
-    """NaN is no JSON: null."""
-    return None if value != value else value
+    return {"mean": interval.mean, "ci95": [interval.lo, interval.hi], "n": interval.n}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -52,7 +52,9 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("world", [world for worlds in WORLDS.values() for world in worlds[:2]])
+@pytest.mark.parametrize(
+    "world", [{"tasks": ("pair",)}, *(world for worlds in WORLDS.values() for world in worlds[:2])]
+)
 def test_look_by_look_says_what_the_whole_history_says(world):
     """Also where a look comes late, between two that were counted already, and where a series appears on the way."""
     whole = history(**world)
@@ -81,6 +83,18 @@ def test_look_by_look_says_what_the_whole_history_says(world):
         assert list(mine.statuses) == list(anew.statuses)
         for key, status in mine.statuses.items():
             np.testing.assert_equal(status.as_dict(), anew.statuses[key].as_dict())
+
+
+def test_a_value_that_cannot_be_counted_is_named_at_every_look_and_leaves_nothing_half_counted():
+    whole = history()
+    assessor = Assessor(len(whole.steps))
+    key, good = "diversity/sbert", whole.values["diversity/sbert"].copy()
+    whole.values[key][5, 0] = np.inf
+    for _ in range(2):
+        with pytest.raises(DivwatchError, match="infinite"):
+            assessor.assess(whole)
+    whole.values[key] = good
+    assert assessor.assess(whole).verdict == assess(whole, len(whole.steps)).verdict
 
 
 @pytest.mark.parametrize(("kind", "world"), [(kind, world) for kind, worlds in WORLDS.items() for world in worlds])

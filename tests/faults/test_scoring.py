@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults.recording import cell
 from faults.test_storage import clean_next_start, resumed, rows
-from faults.undisturbed import QUICK, before_the_look, child_processes, statuses
+from faults.undisturbed import QUICK, before_the_look, scoring_processes, statuses
 from training import sft_trainer
 
 import divwatch
@@ -234,9 +234,8 @@ def test_a_verifier_that_misbehaves(survive, hostile_panel, monkeypatch, body, s
 
 
 def kill_worker(how):
-    for child in child_processes():
-        if "divwatch.worker" in child.cmdline():
-            child.send_signal(how)
+    for process in scoring_processes():
+        process.send_signal(how)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +253,7 @@ def test_a_killed_scoring_process(survive, steps):
             before_the_look(trainer, step, lambda: kill_worker(signal.SIGKILL))
 
     assert statuses(survive(plant, background=True)) == [(step, "ok") for step in range(4)]
-    assert not [c for c in child_processes() if "divwatch.worker" in c.cmdline()]
+    assert not scoring_processes()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +311,7 @@ def test_a_scoring_that_exceeds_its_limit(tmp_path, survive, monkeypatch, hostil
     store = survive(panel=path, background=True, held_out="off")
     assert statuses(store) == [(0, "failed"), (1, "ok"), (2, "ok"), (3, "ok")]
     assert "not scored within 8 s" in store.looks()[0]["reason"]
-    assert not [c for c in child_processes() if "divwatch.worker" in c.cmdline()]
+    assert not scoring_processes()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.undisturbed import QUICK
+from faults.undisturbed import QUICK, scoring_processes
 from launched.launching import launch
 from training import sft_trainer
 from transformers import TrainerCallback
@@ -23,12 +23,11 @@ def usage():
     import psutil
 
     me = psutil.Process()
-    workers = [child for child in me.children() if "divwatch.worker" in child.cmdline()]
     return {
         "memory": me.memory_info().rss / 2**20,
         "handles": me.num_fds(),
         "threads": me.num_threads(),
-        "worker": sum(worker.memory_info().rss for worker in workers) / 2**20,
+        "worker": sum(worker.memory_info().rss for worker in scoring_processes()) / 2**20,
     }
 
 

@@ -110,3 +110,7 @@ def child_processes():
     import psutil
 
     return psutil.Process().children(recursive=True)
+
+
+def scoring_processes():
+    return [child for child in child_processes() if "divwatch.worker" in child.cmdline()]

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import torch
+from faults.undisturbed import scoring_processes
 from training import make_alike
 
 from divwatch import callback
@@ -29,13 +30,14 @@ def plant(fault, trainer):
     def here():
         return ranks.rank == fault.get("rank", ranks.rank) and trainer.state.global_step == fault["step"]
 
-    kinds = {"before": _before, "inside": _inside, "memory": _memory, "dies_before": _dies_before}
-    kinds |= {"dies_inside": _dies_inside, "asleep": _asleep, "tracker_raises": _tracker_raises}
-    kinds |= {"tracker_hangs": _tracker_hangs}
-    if fault["where"] in kinds:
-        kinds[fault["where"]](here)
+    where = fault["where"]
+    if where in AT_A_LOOK:
+        _at_a_look(here, lambda: AT_A_LOOK[where](Path(trainer.args.output_dir)))
     else:
-        _at_a_look(here, {"worker": _kill_worker, "gone": _remove_record, "full": _fill}[fault["where"]], trainer)
+        kinds = {"inside": _inside, "memory": _memory, "dies_inside": _dies_inside}
+        (kinds | {"tracker_raises": _tracker_raises, "tracker_hangs": _tracker_hangs})[where](here)
+    if where == "asleep":
+        _replace(callback, "HEARTBEAT", 2.0)
 
 
 def remove():
@@ -56,87 +58,36 @@ def _replace(module, name, made):
     setattr(module, name, made)
 
 
-def _before(here):
-    real = sampler.make_request
-
-    def fails(*arguments):
-        if here():
-            raise ValueError("planted before the first collective")
-        return real(*arguments)
-
-    _replace(sampler, "make_request", fails)
-
-
-def _inside(here):
-    real, calls = in_process._decode, []
-
-    def fails(*arguments):
-        calls.append(1)
-        if here() and len(calls) > 1:  # between two batches too: some are done, some are not
-            raise RuntimeError("planted inside a batch")
-        return real(*arguments)
-
-    _replace(in_process, "_decode", fails)
-
-
-def _dies_before(here):
-    real = sampler.make_request
-
-    def dies(*arguments):
-        if here():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
-
-    _replace(sampler, "make_request", dies)
-
-
-def _dies_inside(here):
-    real = in_process._decode
-
-    def dies(*arguments):
-        if here():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
-
-    _replace(in_process, "_decode", dies)
-
-
-def _asleep(here):
-    """The scoring process of rank 0 sleeps for 40 s from this look on."""
-    import psutil
-
-    real = sampler.make_request
-
-    def falls_asleep(*arguments):
-        if here():
-            for child in psutil.Process().children():
-                if "divwatch.worker" in child.cmdline():
-                    child.suspend()
-                    threading.Timer(40, child.resume).start()
-        return real(*arguments)
-
-    _replace(sampler, "make_request", falls_asleep)
-    _replace(callback, "HEARTBEAT", 2.0)
-
-
-def _at_a_look(here, what, trainer):
-    """Does something on this rank before the look is sampled."""
+def _at_a_look(here, what):
+    """Does something on this rank before the look is sampled: before its first collective."""
     real = sampler.make_request
 
     def disturbed(*arguments):
         if here():
-            what(Path(trainer.args.output_dir))
+            what()
         return real(*arguments)
 
     _replace(sampler, "make_request", disturbed)
 
 
-def _kill_worker(out):
-    import psutil
+def _fail(out):
+    raise ValueError("planted before the first collective")
 
-    for child in psutil.Process().children():
-        if "divwatch.worker" in child.cmdline():
-            child.kill()
+
+def _die(out):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _send_to_sleep(out):
+    """The scoring process sleeps for 40 s."""
+    for process in scoring_processes():
+        process.suspend()
+        threading.Timer(40, process.resume).start()
+
+
+def _kill_worker(out):
+    for process in scoring_processes():
+        process.kill()
 
 
 def _remove_record(out):
@@ -156,6 +107,39 @@ def _fill(out):
         return real(*arguments)
 
     _replace(sampler, "make_request", room_again)
+
+
+AT_A_LOOK = {
+    "before": _fail,
+    "dies_before": _die,
+    "asleep": _send_to_sleep,
+    "worker": _kill_worker,
+    "gone": _remove_record,
+    "full": _fill,
+}
+
+
+def _inside(here):
+    real, calls = in_process._decode, []
+
+    def fails(*arguments):
+        calls.append(1)
+        if here() and len(calls) > 1:  # between two batches too: some are done, some are not
+            raise RuntimeError("planted inside a batch")
+        return real(*arguments)
+
+    _replace(in_process, "_decode", fails)
+
+
+def _dies_inside(here):
+    real = in_process._decode
+
+    def dies(*arguments):
+        if here():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    _replace(in_process, "_decode", dies)
 
 
 def _tracker_raises(here):

@@ -164,27 +164,28 @@ class Assessor:
         return Assessment(primary, first, last, statuses, verdict, history)
 
     def _count_in(self, history: History, keys: list[str]) -> None:
-        """The looks that are new; all of them where they do not simply follow those that were counted."""
+        """The looks that are new; all of them where they do not simply follow those that were counted, or counting failed."""
         kept = np.flatnonzero(history.comparable)
         steps = [history.steps[i] for i in kept]
         before = len(self._counted[1])
         if self._counted != (keys, steps[:before]):
             before, self._detectors, self._statuses = 0, {}, {}
+        if before < len(steps):
+            self._counted = ([], [])
+            for (task, key), alpha in self._shares(history, keys).items():
+                fresh = CollapseDetector(self.max_looks, alpha, self.min_drop, self.seed)
+                detector = self._detectors.setdefault((task, key), fresh)
+                values = history.series(key, task)[kept[before:]]
+                self._statuses[task, key] = detector.replay(steps[before:], values)
+            if len(tasks := set(history.tasks)) == 1:  # its series is the panel's
+                self._statuses |= {(task, key): self._statuses[ALL, key] for task in tasks for key in keys}
         self._counted = (keys, steps)
-        if before == len(steps):
-            return
-        new = kept[before:]
-        for (task, key), alpha in self._shares(history, keys).items():
-            detector = self._detectors.setdefault(
-                (task, key), CollapseDetector(self.max_looks, alpha, self.min_drop, self.seed)
-            )
-            self._statuses[task, key] = detector.replay(steps[before:], history.series(key, task)[new])
 
     def _shares(self, history: History, keys: list[str]) -> dict[tuple[str, str], float]:
-        """alpha's share of each series, the whole panel's first; with one task its series is the panel's."""
+        """alpha's share of each series, the whole panel's first; a single task takes no share of its own."""
         tasks = list(dict.fromkeys(history.tasks))
         if len(tasks) == 1:
-            return {(task, key): self.alpha / len(keys) for task in (ALL, *tasks) for key in keys}
+            return {(ALL, key): self.alpha / len(keys) for key in keys}
         shares = {(ALL, key): self.alpha / len(keys) / 2 for key in keys}
         return shares | {(task, key): self.alpha / len(keys) / 2 / len(tasks) for key in keys for task in tasks}
 
