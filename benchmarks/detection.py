@@ -8,7 +8,6 @@ others.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Result, options, publish
 from rich.progress import track
 from scipy.stats import ttest_1samp
 
@@ -255,36 +255,46 @@ def timing() -> str:
     return f"{1e3 * np.median(spent):.0f} ms"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1000, help="runs a case")
-    parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--own", action="store_true", help="leave the other detectors out")
-    parser.add_argument("--write", type=Path, help="a Markdown file whose part between the two marks is replaced")
-    options = parser.parse_args()
+def main() -> int:
+    def more(parser: Any) -> None:
+        parser.add_argument("--runs", type=int, default=1000, help="runs a case")
+        parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
+        parser.add_argument("--only", default="", help="cases whose name contains this")
+        parser.add_argument("--own", action="store_true", help="leave the other detectors out")
+        parser.add_argument("--write", type=Path, help="a Markdown file whose part between the two marks is replaced")
+
+    chosen = options(__doc__, more)
+    result = measure(chosen)
+    if chosen.write:
+        replace_between_marks(chosen.write, result.lines)
+    return publish(result, chosen.json)
+
+
+def measure(chosen: Any) -> Result:
     started = time.process_time()
-    seeds = range(options.seed, options.seed + options.runs)
-    cases = [case for case in [*QUIET, *EXACT, *FALLS] if options.only in case.name]
+    seeds = range(chosen.seed, chosen.seed + chosen.runs)
+    cases = [case for case in [*QUIET, *EXACT, *FALLS] if chosen.only in case.name]
     own, others = {}, {}
     for case in track(cases, "divwatch", transient=True):
         own[case.name] = case, watch(case, seeds, every_look=case in EXACT)
-    if not options.own:
+    if not chosen.own:
         for case in track([case for case in cases if case.settings.get("looks", 30) <= 30], "others", transient=True):
             others[case.name] = compare(case, seeds[:OTHER_RUNS])
-    lines = own_table(own)
+    result = Result(own_table(own))
     if others:
-        lines += ["", *other_table(own, others)]
+        result.add("", *other_table(own, others))
     minutes = (time.process_time() - started) / 60
-    command = f"python benchmarks/detection.py --runs {options.runs}"
-    lines += [
+    result.add(
         "",
-        f"`{command}`, seeds from {options.seed}, {minutes:.1f} minutes of one core. One update with 500 prompts and "
-        f"200 looks, interval and onset read: {timing()}. Other detectors: the first {OTHER_RUNS} runs of each case.",
-    ]
-    print("\n".join(lines))
-    if options.write:
-        replace_between_marks(options.write, lines)
+        f"`python benchmarks/detection.py --runs {chosen.runs}`, seeds from {chosen.seed}, {minutes:.1f} minutes of one core. "
+        f"One update with 500 prompts and 200 looks, interval and onset read: {timing()}. "
+        f"Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case.",
+    )
+    for name, group, kept in (("quiet runs without an alarm", QUIET, 0.0), ("falls with one", FALLS, 1.0)):
+        shares = [abs(1 - kept - own[case.name][1].share) for case in group if case.name in own]
+        if shares:
+            result.ratios[f"detection, share of {name}"] = float(np.mean(shares))
+    return result
 
 
 def replace_between_marks(path: Path, lines: list[str]) -> None:
@@ -297,4 +307,4 @@ def replace_between_marks(path: Path, lines: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,16 @@
 """Speed and memory of the metrics, beside reference implementations written the way that the paper's code works.
 
-    python benchmarks/metrics.py                   about 4 minutes on one core; --small: half a minute
+    python benchmarks/metrics.py                   about 4 minutes on one core; --small: half a minute; --few: one and a half
     python benchmarks/metrics.py --paper DIR       beside the paper's own code too (a clone at f193bfa)
     python benchmarks/metrics.py --windows         what truncation misses in long outputs, and what windows cost
 
 Every ratio is of two timings of one run, taken in turn; every pair is checked to give equal results. Needs the extra
-offline-encoder.
+offline-encoder; with scripts/peers.sh the packages vendi-score and diversity are measured too.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import random
 import resource
 import sys
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Result, options, publish
+from measuring import table as markdown
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -143,6 +145,34 @@ def reference_nli(
     return scores
 
 
+# packages
+
+
+def vendi_package(sets: np.ndarray) -> list[float]:
+    """vendi-score, prompt by prompt, by the smaller of its two matrices."""
+    from vendi_score import vendi
+
+    return [vendi.score_K(vectors @ vectors.T) for vectors in sets]
+
+
+def diversity_package(model: Any) -> Callable[[Sequence[Sequence[str]]], list[float]]:
+    """`remote_clique` of cshaib/diversity, prompt by prompt, with our encoder in place of one that it loads at each call.
+
+    It counts the distance of a text to itself too, which is taken out here, and rounds to three places.
+    """
+    found = importlib.util.find_spec("diversity")
+    assert found is not None
+    assert found.submodule_search_locations
+    # The package as a whole imports spaCy.
+    spec = importlib.util.spec_from_file_location("peer", Path(found.submodule_search_locations[0]) / "embedding.py")
+    assert spec is not None
+    assert spec.loader is not None
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
+    peer.SentenceTransformer = lambda name: model  # type: ignore[attr-defined]
+    return lambda sets: [peer.remote_clique(s, verbose=False) * len(s) / (len(s) - 1) for s in sets]
+
+
 # timing
 
 
@@ -215,10 +245,13 @@ def tiny_classifier(encoder: Encoder) -> nli.NLIClassifier:
     return nli.NLIClassifier(model.eval().requires_grad_(False), encoder.model.tokenizer, 512)
 
 
-def speed(small: bool, paper: Path | None) -> list[Row]:
+# Prompts of 16 outputs, outputs that are encoded, prompts whose pairs are asked about.
+SCALES = {"small": (60, 48, 1), "few": (200, 96, 2), "whole": (500, 192, 4)}
+
+
+def speed(scale: str, paper: Path | None) -> list[Row]:
     rng = np.random.default_rng(0)
-    n, k = (60, 16) if small else (500, 16)
-    encoded, asked = (48, 1) if small else (192, 4)
+    (n, encoded, asked), k = SCALES[scale], 16
     sets = [[zipf_words(rng, 300) for _ in range(k)] for _ in range(n)]
     vectors = rng.normal(size=(n, k, 384)) + 2 * rng.normal(size=(n, 1, 384))
     vectors = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
@@ -268,11 +301,38 @@ def speed(small: bool, paper: Path | None) -> list[Row]:
             memory=memory[1],
         ),
     ]
+    rows += packages(vectors, encoder, texts, k)
     if paper is not None:
         theirs = papers_code(paper, sets, vectors, texts, prompts, classifier, encoder.model)
         ours = (ours_ead, ours_vectors, ours_encode, ours_nli)
         for run, mine, what in zip(theirs, ours, ("EAD", "distance + Vendi", "encoding", "NLI"), strict=True):
             rows.append(compare(what, "the paper's code", run, mine))
+    return rows
+
+
+def packages(vectors: np.ndarray, encoder: Encoder, texts: Sequence[str], k: int) -> list[Row]:
+    """Beside the packages that score the same, those that are installed."""
+    n, rows = len(vectors), []
+    if importlib.util.find_spec("vendi_score"):
+        rows.append(
+            compare(
+                f"Vendi, N={n}, K={k}, d=384",
+                "vendi-score",
+                lambda: vendi_package(vectors),
+                lambda: embedding.vendi_of_gram(embedding.gram(vectors)),
+                5,
+            )
+        )
+    if importlib.util.find_spec("diversity"):
+        sets = [texts[i : i + k] for i in range(0, len(texts) - k + 1, k)]
+        remote_clique = diversity_package(encoder.model)
+
+        def ours() -> list[float]:
+            made = Encoder(encoder.model, 256).encode([text for outputs in sets for text in outputs])
+            return embedding.pairwise_distance(made.reshape(len(sets), k, -1)).tolist()
+
+        what = f"distance of {len(sets)} prompts, K={k}, from the texts"
+        rows.append(compare(what, "diversity (remote_clique)", lambda: remote_clique(sets), ours))
     return rows
 
 
@@ -324,27 +384,6 @@ def papers_code(
     return [lambda: calculator.per_input(sets), distance_and_vendi, encode, ask]
 
 
-def show_speed(rows: Sequence[Row]) -> None:
-    table = Table(title="CPU seconds, the fastest of a few runs taken in turn, one process")
-    for column in ("what", "against", "theirs", "divwatch", "ratio", "largest difference", "memory of divwatch"):
-        table.add_column(column, justify="left" if column in ("what", "against") else "right")
-    for row in rows:
-        memory = "-" if np.isnan(row.memory) else f"{row.memory:.0f} MiB"
-        table.add_row(
-            row.what,
-            row.reference,
-            f"{row.theirs:.3f}",
-            f"{row.ours:.3f}",
-            f"{row.ratio:.1f}x",
-            f"{row.apart:.0e}",
-            memory,
-        )
-    console = Console(width=140)
-    console.print(table)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    console.print(f"most memory of the whole process, models and references included: {most:.0f} MiB")
-
-
 # long outputs
 
 
@@ -387,17 +426,41 @@ def windows(small: bool) -> None:
         console.print(f"{name}: rank correlation of the distance with the share that differs {rank:.2f}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a quick check: fewer prompts, one run")
-    parser.add_argument("--paper", type=Path, help="a clone of ckarouzos/where-diversity-collapses")
-    parser.add_argument("--windows", action="store_true", help="truncation against windows on long outputs")
-    arguments = parser.parse_args()
+def result_of(rows: Sequence[Row]) -> Result:
+    result = Result()
+    head = ["job", "against", "theirs, CPU s", "divwatch, CPU s", "faster by", "largest difference", "memory, MiB"]
+    cells = [
+        [r.what, r.reference, f"{r.theirs:.3f}", f"{r.ours:.3f}", f"{r.ratio:.1f}x", f"{r.apart:.0e}",
+         "-" if np.isnan(r.memory) else f"{r.memory:.0f}"]
+        for r in rows
+    ]  # fmt: skip
+    result.add(*markdown(head, cells))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result.add(
+        "The fastest of a few runs taken in turn, one process. Loops and input order: references in the script, written the "
+        f"way that the paper's code works. Memory: what ours adds; the whole process, all of them in it, {most:.0f} MiB.",
+        "",
+    )
+    result.ratios = {f"metrics, {row.what.split(',')[0]}: {row.reference} / ours": row.ratio for row in rows}
+    apart = [row.apart < (1.1e-3 if "diversity" in row.reference else 1e-5) for row in rows]
+    result.add("- " + result.bound("equal results (1e-5; diversity rounds to 1e-3)", all(apart)))
+    return result
+
+
+def main() -> int:
+    def more(parser: Any) -> None:
+        parser.add_argument("--small", dest="scale", action="store_const", const="small", help="a quick check")
+        parser.add_argument("--few", dest="scale", action="store_const", const="few", help="between the two")
+        parser.add_argument("--paper", type=Path, help="a clone of ckarouzos/where-diversity-collapses")
+        parser.add_argument("--windows", action="store_true", help="truncation against windows on long outputs")
+
+    arguments = options(__doc__, more)
+    scale = arguments.scale or "whole"
     if arguments.windows:
-        windows(arguments.small)
-    else:
-        show_speed(speed(arguments.small, arguments.paper))
+        windows(scale == "small")
+        return 0
+    return publish(result_of(speed(scale, arguments.paper)), arguments.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,35 +1,64 @@
-"""Sampling in process against the ways that callbacks and the paper's code sample, on the same model and prompts.
+"""Sampling a look in process, beside the other ways that a model in training can be sampled, on the same prompts.
 
-    python benchmarks/sampling.py                 # this CPU: a random model of 13 M parameters, minutes
-    python benchmarks/sampling.py --device cuda   # one GPU: the Olmo 3 7B shape in bf16, also against the decode roofline
+    python benchmarks/sampling.py                   this CPU, a random Olmo 3 of 13 M parameters, one thread, minutes
 
-Random weights never stop early, so every way makes the same number of tokens. Each way is timed in turn, several
-rounds, and the medians are compared; then what a look holds training up, scored inline and in the background; then a
-step without a look; then the cost model.
+benchmarks/gpu.py asks the same of a GPU. The ways: divwatch's default backend; `generate(num_return_sequences=K)`; one
+completion a call, as TRL's callbacks ask; two a call, as the paper's code does; transformers' continuous batching; vLLM
+where it is installed. Each way draws with temperature 0.6 and top-p 0.95 and makes the whole look. Three workloads:
+long prompts and short ones, where every completion has its full length, and completions whose lengths have a heavy
+tail (half are done after 24 tokens, one in nine runs to its end).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM
+from measuring import Result, in_turn, options, peak_mib, publish, spread, table
+from transformers import ContinuousBatchingConfig, GenerationConfig, Olmo3Config, Olmo3ForCausalLM
 
-from divwatch import cost
 from divwatch.config import WatchConfig
 from divwatch.records import Prompt
 from divwatch.sampling import untouched
 from divwatch.sampling.in_process import generate
 from divwatch.sampling.plan import Row
-from divwatch.sampling.request import make_request
+from divwatch.sampling.request import Request, make_request
 
-STOP = 3  # an id that a random model hardly ever draws, and that ends nothing here
+STOP = 3  # an id that a random model hardly ever draws by itself
+TEMPERATURE, TOP_P = 0.6, 0.95
+HALF_DONE = 24  # of the heavy tail: tokens after which half of the completions have stopped
+OURS = "divwatch"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A look: prompts of so many tokens, K samples each, up to `new` tokens. calls: of the ways that call `generate`
+    again and again, so many calls are timed and the rate is theirs; None: all."""
+
+    prompts: int
+    tokens: int
+    samples: int
+    new: int
+    heavy: bool = False
+    calls: int | None = None
+
+    def __str__(self) -> str:
+        lengths = "heavy-tailed, at most" if self.heavy else "all"
+        return f"{self.prompts} prompts of {self.tokens} tokens, K = {self.samples}, {lengths} {self.new} new tokens"
+
+
+CPU_WORK = {
+    "long prompts": Work(4, 300, 16, 48),
+    "short prompts": Work(8, 30, 16, 48),
+    "heavy-tailed lengths": Work(4, 100, 16, 192, heavy=True),
+}
 
 
 class Words:
@@ -45,182 +74,173 @@ class Words:
         return " ".join(map(str, ids))
 
 
-def small_model() -> Any:
-    config = Olmo3Config(
-        hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=8,
-        vocab_size=16384, max_position_embeddings=1024, sliding_window=512, eos_token_id=STOP, pad_token_id=STOP,
-    )  # fmt: skip
-    return Olmo3ForCausalLM(config).eval()
-
-
-def large_model(device: str) -> Any:
-    with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16)
-        model = Olmo3ForCausalLM(Olmo3Config(**cost.KNOWN["olmo3-7b"], eos_token_id=STOP, pad_token_id=STOP)).eval()
-        torch.set_default_dtype(torch.float32)
-    return model
-
-
-def prompts_of(count: int, tokens: int, vocabulary: int) -> list[Prompt]:
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.randint(10, vocabulary, (count, tokens), generator=generator).tolist()
-    return [Prompt(str(i), "bench", " ".join(map(str, row))) for i, row in enumerate(rows)]
-
-
-def ways(model: Any, prompts: list[Prompt], samples: int, new_tokens: int) -> dict[str, Callable[[], int]]:
-    """Each way of sampling, as a function that returns the tokens it made."""
-    device = model.device
-    config = WatchConfig(samples=samples, max_new_tokens=new_tokens, form="plain")
-    request = make_request(model, Words(), prompts, config, 0, device)
-    asked = {
-        "do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_new_tokens": new_tokens,
-        "min_new_tokens": new_tokens, "eos_token_id": None, "pad_token_id": STOP,
+def small_model(**changes: Any) -> Any:
+    shape = {
+        "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8,
+        "num_key_value_heads": 8, "vocab_size": 16384, "max_position_embeddings": 1024, "sliding_window": 512,
     }  # fmt: skip
+    return Olmo3ForCausalLM(Olmo3Config(**shape | changes, eos_token_id=STOP, pad_token_id=STOP)).eval()
 
-    def ours() -> int:
-        rows = [Row(i, k) for i in range(len(prompts)) for k in range(samples)]
-        with untouched(model, device), torch.no_grad():
-            return sum(map(len, generate(model, request, rows, lambda done: None)))
 
-    def plain(at_a_time: int, batch: int) -> Callable[[], int]:
-        def run() -> int:
-            made = 0
-            for start in range(0, len(prompts), batch):
-                ids = torch.tensor(request.encoded[start : start + batch], device=device)
-                for _ in range(samples // at_a_time):
-                    how = GenerationConfig(**asked, num_return_sequences=at_a_time)
-                    out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
-                    made += out[:, ids.shape[1] :].numel()
-            return made
+def request_of(model: Any, work: Work) -> Request:
+    """Random prompts, the same for every way."""
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.randint(10, model.config.vocab_size, (work.prompts, work.tokens), generator=draw).tolist()
+    prompts = [Prompt(str(i), "bench", " ".join(map(str, row))) for i, row in enumerate(rows)]
+    config = WatchConfig(samples=work.samples, max_new_tokens=work.new, form="plain")
+    return make_request(model, Words(), prompts, config, 0, model.device)
 
-        return run
 
+@contextmanager
+def lengths_of(model: Any, work: Work) -> Iterator[None]:
+    """Inside, completions of heavy-tailed work stop with probability 1 / (HALF_DONE + t) at token t.
+
+    That is Lomax's law: it is planted in the logits of the model itself, so that no way can tell.
+    """
+
+    def stop_now(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        logits = output.logits
+        at = kwargs["position_ids"][..., -logits.shape[1] :] - (work.tokens - 1)  # new tokens so far
+        chance = 1.0 / (HALF_DONE + at.clamp(min=0).float())
+        rest = torch.logsumexp(logits.float() / TEMPERATURE, -1)
+        logits[..., STOP] = (TEMPERATURE * (rest + torch.log(chance / (1 - chance)))).to(logits.dtype)
+        return output
+
+    hook = model.register_forward_hook(stop_now, with_kwargs=True) if work.heavy else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+# the ways: each returns the tokens that it made
+
+
+def ours(model: Any, request: Request, work: Work) -> int:
+    rows = [Row(i, k) for i in range(work.prompts) for k in range(work.samples)]
+    with untouched(model, model.device), torch.no_grad():
+        return sum(map(len, generate(model, request, rows, lambda done: None)))
+
+
+def by_generate(model: Any, request: Request, work: Work, at_a_time: int, prompts: int) -> int:
+    """`generate` with so many prompts and so many samples of each a call."""
+    how = GenerationConfig(**_drawing(work), num_return_sequences=at_a_time)
+    made, calls = 0, 0
+    for start in range(0, work.prompts, prompts):
+        ids = torch.tensor(request.encoded[start : start + prompts], device=model.device)
+        for _ in range(work.samples // at_a_time):
+            if work.calls is not None and calls == work.calls:
+                return made
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
+            made += _tokens(out[:, ids.shape[1] :])
+            calls += 1
+    return made
+
+
+def continuous(model: Any, request: Request, work: Work) -> int:
+    """Its default memory is most of what the machine has; the pages that this work can need are enough."""
+    attention = model.config._attn_implementation
+    rows = work.prompts * work.samples
+    pages = rows * -(-(work.tokens + work.new) // 256)
+    settings = {} if model.device.type == "cuda" else {"num_blocks": 2 * pages, "max_batch_tokens": 4096}
+    try:
+        with untouched(model, model.device), torch.no_grad():
+            out = model.generate_batch(
+                [ids for ids in request.encoded for _ in range(work.samples)],
+                generation_config=GenerationConfig(**_drawing(work)),
+                continuous_batching_config=ContinuousBatchingConfig(seed=0, **settings),
+                progress_bar=False,
+            )
+    finally:
+        model.set_attn_implementation(attention)
+    if len(out) != rows:
+        raise RuntimeError(f"continuous batching returned {len(out)} of {rows} completions")
+    return sum(len(o.generated_tokens) for o in out.values())
+
+
+def _drawing(work: Work) -> dict[str, Any]:
+    ends: dict[str, Any] = {"eos_token_id": STOP} if work.heavy else {"eos_token_id": None, "min_new_tokens": work.new}
+    drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0}
+    return drawn | {"max_new_tokens": work.new, "pad_token_id": STOP} | ends
+
+
+def _tokens(new: Any) -> int:
+    """Tokens up to and with the first stop token of each row: what follows is padding."""
+    stopped = (new == STOP).int().cumsum(-1)
+    return int(((stopped == 0) | ((stopped == 1) & (new == STOP))).sum())
+
+
+def ways(model: Any, work: Work, batch: int | None = None) -> dict[str, Callable[[], int]]:
+    """By name. batch: prompts that `generate(num_return_sequences=K)` takes a call, where all do not fit; None: all."""
+    request = request_of(model, work)
     return {
-        "ours": ours,
-        f"generate(num_return_sequences={samples})": plain(samples, len(prompts)),
-        "one completion a call (callbacks)": plain(1, 1),
-        "two completions a call (the paper's code)": plain(2, 1),
+        OURS: partial(ours, model, request, work),
+        f"`generate(num_return_sequences={work.samples})`": partial(
+            by_generate, model, request, work, work.samples, batch or work.prompts
+        ),
+        "two completions a call (the paper's code)": partial(by_generate, model, request, work, 2, 1),
+        "one completion a call (callbacks)": partial(by_generate, model, request, work, 1, 1),
+        "continuous batching (transformers)": partial(continuous, model, request, work),
     }
 
 
-def compare(model: Any, count: int, tokens: int, samples: int, new: int, rounds: int) -> dict[str, dict[str, float]]:
-    prompts = prompts_of(count, tokens, model.config.vocab_size)
-    found: dict[str, list[float]] = {}
-    made: dict[str, int] = {}
-    tried = ways(model, prompts, samples, new)
-    for round_ in range(rounds):
-        for name, way in tried.items():
-            if round_ > 1 and name not in list(tried)[:2]:
-                continue  # the slow ways are timed once after a warm-up
-            torch.manual_seed(0)
-            started = time.perf_counter()
-            made[name] = way()
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-            found.setdefault(name, []).append(time.perf_counter() - started)
-    table = {}
-    for name, seconds in found.items():
-        kept = seconds[1:] or seconds
-        median = statistics.median(kept)
-        table[name] = {"seconds": median, "min": min(kept), "max": max(kept), "tokens_per_s": made[name] / median}
-    return table
+# a workload
 
 
-def blocked_seconds(folder: Path) -> dict[str, float]:
-    """Median seconds that a look of the embedded world holds training up, by where it is scored."""
-    import sys
+def compare(model: Any, work: Work, rounds: int, result: Result, title: str, batch: int | None = None) -> list[float]:
+    """One table and its ratios; the seconds of ours. Tokens/s is what is compared: ways may end a little apart."""
+    device = model.device.type
+    tried = ways(model, work, batch)
+    slow = [name for name in tried if "a call" in name or "continuous" in name]
+    made: dict[str, list[int]] = {}
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from training import SETTINGS, sft_trainer
+    def counted(name: str, way: Callable[[], int]) -> None:
+        made.setdefault(name, []).append(way())
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    import divwatch
-    from divwatch.store import RunDirectory
-
-    found = {}
-    for name in ("inline", "background"):
-        trainer = sft_trainer(folder / name, steps=60)
-        settings = SETTINGS | {"prompts": 48, "samples": 16, "background": name == "background"}
-        divwatch.watch(trainer, every=12, **settings)
-        trainer.train()
-        looks = RunDirectory.of(folder / name).looks()[1:]  # the first one warms up
-        found[name] = statistics.median(look["seconds"]["total"] for look in looks)
-        found[f"{name}: sampling"] = statistics.median(look["seconds"]["sample"] for look in looks)
-    return found
-
-
-def step_without_look(folder: Path) -> float:
-    """Microseconds of on_step_end where no look is due."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from training import SETTINGS, sft_trainer
-
-    import divwatch
-
-    trainer = sft_trainer(folder / "idle", steps=10_000)
-    callback = divwatch.watch(trainer, every=5_000, **SETTINGS | {"background": True})
-    callback._every = 5_000
-    trainer.state.max_steps, trainer.state.global_step = 10_000, 1
-    times = 20_000
-    started = time.perf_counter()
-    for _ in range(times):
-        callback.on_step_end(trainer.args, trainer.state, trainer.control)
-    return 1e6 * (time.perf_counter() - started) / times
-
-
-def roofline(model: Any, count: int, tokens: int, samples: int, new: int, bandwidth: float) -> float:
-    """Tokens/s if every decode step did nothing but read all weights and all keys and values once."""
-    from divwatch.sampling.memory import token_bytes
-
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    rows = count * samples
-    step = (weights + rows * (tokens + new / 2) * token_bytes(model)) / bandwidth
-    return rows / step
+    with lengths_of(model, work):
+        warm = Work(1, work.tokens, 2, 2, work.heavy)
+        for way in ways(model, warm).values():
+            way()
+        peaks: dict[str, float] = {}
+        torch.manual_seed(0)
+        peaks = {
+            name: peak_mib(partial(counted, name, way), device) for name, way in list(tried.items()) if name not in slow
+        }
+        made.clear()
+        found = in_turn({name: partial(counted, name, way) for name, way in tried.items()}, rounds, slow)
+    rates = {name: [n / s for n, s in zip(made[name], found[name], strict=True)] for name in tried}
+    mine = statistics.median(rates[OURS])
+    rows = []
+    for name, rate in rates.items():
+        ratio = mine / statistics.median(rate)
+        whole = work.calls is None or "a call" not in name
+        rows.append([
+            name, spread(found[name]) if whole else f"rate of {work.calls} calls", spread(rate, 0),
+            "1" if name == OURS else f"{ratio:.1f}x", f"{peaks[name]:.0f}" if name in peaks else "-",
+        ])  # fmt: skip
+        if name != OURS:
+            result.ratios[f"sampling, {title}: ours / {name}"] = ratio
+    rows.append(["vLLM", "not run: not installed" if find_spec("vllm") is None else "see below", "-", "-", "-"])
+    result.add(f"{title[0].upper()}{title[1:]}: {work}.", "")
+    result.add(*table(["way", "seconds a look", "tokens/s", "ours is faster by", "peak memory, MiB"], rows))
+    return found[OURS]
 
 
-def main() -> None:
-    import tempfile
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--bandwidth", type=float, default=3.35e12, help="peak bytes/s of the GPU's memory")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def measure() -> Result:
     torch.manual_seed(0)
-    on_cpu = options.device == "cpu"
-    model = small_model() if on_cpu else large_model(options.device)
-    count, tokens, samples, new = (4, 300, 16, 64) if on_cpu else (64, 300, 16, 256)
-    table = compare(model, count, tokens, samples, new, options.rounds)
-    result: dict[str, Any] = {"sampling": table}
-    ours = table["ours"]["seconds"]
-    print(f"{count} prompts of {tokens} tokens, K = {samples}, {new} new tokens, {torch.get_num_threads()} threads")
-    for name, row in table.items():
-        print(
-            f"{name:45s} {row['seconds']:8.2f} s [{row['min']:.2f}, {row['max']:.2f}]  {row['tokens_per_s']:9.0f} tokens/s"
-            f"  {row['seconds'] / ours:5.2f} x ours"
-        )
-    if not on_cpu:
-        limit = roofline(model, count, tokens, samples, new, options.bandwidth)
-        print(f"decode roofline {limit:.0f} tokens/s; ours reaches {table['ours']['tokens_per_s'] / limit:.0%}")
-        result["roofline"] = limit
-    else:
-        machine = cost.this_machine()
-        shape = cost.Shape(
-            sum(p.numel() for p in model.parameters()), 6, 2 * 6 * 256 * 4, model.config.vocab_size, weight_bytes=4
-        )
-        predicted = cost.cost_of(shape, machine, 1, cost.Look(count, samples, tokens, new)).seconds
-        print(f"cost model: {predicted:.2f} s predicted, {ours:.2f} s measured ({predicted / ours - 1:+.0%})")
-        result["predicted"] = predicted
-        with tempfile.TemporaryDirectory() as folder:
-            result["blocked"] = blocked_seconds(Path(folder))
-            result["step_microseconds"] = step_without_look(Path(folder))
-        for name, seconds in result["blocked"].items():
-            print(f"a look holds training up, {name:22s} {seconds:6.2f} s")
-        print(f"a step without a look {result['step_microseconds']:.1f} us")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    torch.set_num_threads(1)
+    model, result = small_model(), Result()
+    for title, work in CPU_WORK.items():
+        compare(model, work, 3, result, title)
+    result.add(
+        "Seconds are what training would wait for, since a look is sampled where it trains. Slow ways ran once, the others "
+        "three times in turn; median [least, most]. Memory is what a way adds to the process."
+    )
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(publish(measure(), options(__doc__).json))

@@ -1,0 +1,148 @@
+"""What the benchmarks share: ways timed in turn, peak memory, the machine in words, and the result that the page is made of."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = "torch transformers trl accelerate peft numpy vendi-score diversity river ruptures vllm".split()
+
+
+@dataclass
+class Result:
+    """What a benchmark found. lines: Markdown for the page. ratios: by name, each the better the larger, held against
+    the baseline. failed: what did not reach its bound, in words."""
+
+    lines: list[str] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, *lines: str) -> None:
+        self.lines += lines
+
+    def bound(self, said: str, holds: bool) -> str:
+        """`said`, and a failure where it does not hold."""
+        if not holds:
+            self.failed.append(said)
+        return f"{said}: {'yes' if holds else '**no**'}"
+
+
+def options(text: str | None, *more: Callable[[argparse.ArgumentParser], Any]) -> argparse.Namespace:
+    """The command line that all benchmarks have: --json FILE keeps the result for the page."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write lines and ratios there, as bench.py reads them")
+    for add in more:
+        add(parser)
+    return parser.parse_args()
+
+
+def publish(result: Result, file: Path | None) -> int:
+    """Prints the result and keeps it; the exit status: 1 where a bound was missed."""
+    print("\n".join(result.lines))
+    for missed in result.failed:
+        print(f"missed: {missed}", file=sys.stderr)
+    if file:
+        file.write_text(json.dumps({"lines": result.lines, "ratios": result.ratios, "failed": result.failed}, indent=1))
+    return int(bool(result.failed))
+
+
+# timing
+
+
+def in_turn(ways: Mapping[str, Callable[[], Any]], rounds: int, slow: Sequence[str] = ()) -> dict[str, list[float]]:
+    """Seconds of each way, a round after the other so that a busy machine hits all; `slow` ones in the first round only."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name, way in ways.items():
+            if turn and name in slow:
+                continue
+            found[name].append(seconds(way))
+            said = f"{name}: {found[name][-1]:.2f} s" + (f", round {turn + 1} of {rounds}" if rounds > 1 else "")
+            print(said, file=sys.stderr, flush=True)
+    return found
+
+
+def seconds(way: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    way()
+    return time.perf_counter() - started
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median [least, most]; a single value alone.
+
+    >>> spread([1.0, 2.0, 4.0]), spread([3.0])
+    ('2.00 [1.00, 4.00]', '3.00')
+    """
+    middle = f"{statistics.median(values):.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+def peak_mib(way: Callable[[], Any], device: str = "cpu") -> float:
+    """By how much `way` raises the memory in use at its highest: of the process, on a GPU of torch's allocator. MiB."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls back to what is resident now
+    before = _resident("VmRSS")
+    way()
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(name: str) -> int:
+    """kB, out of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+# words
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table.
+
+    >>> table(["a", "b"], [[1, 2]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |', '']
+    """
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in [head, *rows]]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
+
+
+def machine() -> str:
+    """Cores, processor, memory and system, in words."""
+    import psutil
+
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        named = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = named[0] if named else model
+    memory = psutil.virtual_memory().total / 2**30
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def versions() -> str:
+    """Of Python and of the packages compared, those that are not there left out."""
+    found = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)

@@ -1,0 +1,81 @@
+"""Start-up: what importing, asking for help, attaching to a trainer and the first look cost.
+
+python benchmarks/startup.py
+
+Each import is a process of its own, several in turn, the interpreter's own start included.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measuring import ROOT, Result, in_turn, options, publish, spread, table
+
+BOUND = 0.4  # seconds of `import divwatch` and of `divwatch --help`
+ROUNDS = 5
+BIN = Path(sys.executable).parent
+
+# Printed by a process of its own: seconds of each thing a user waits for.
+ATTACH = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from training import SETTINGS, sft_trainer
+trainer = sft_trainer(Path(sys.argv[2]), steps=2)
+started = time.perf_counter()
+import divwatch
+watching = divwatch.watch(trainer, every=1, **SETTINGS)
+attached = time.perf_counter()
+trainer.train()
+from divwatch.store import RunDirectory
+looks = RunDirectory.of(Path(sys.argv[2])).looks()
+print(json.dumps({"attach": attached - started, "first": looks[0]["seconds"]["total"], "next": looks[1]["seconds"]["total"]}))
+"""
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+
+
+def measure() -> Result:
+    result = Result()
+    found = in_turn(
+        {
+            "an empty interpreter": lambda: run(sys.executable, "-c", ""),
+            "import divwatch": lambda: run(sys.executable, "-c", "import divwatch"),
+            "divwatch --help": lambda: run(BIN / "divwatch", "--help"),
+            "import torch, for comparison": lambda: run(sys.executable, "-c", "import torch"),
+        },
+        ROUNDS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        watched = json.loads(run(sys.executable, "-c", ATTACH, ROOT / "tests", folder).splitlines()[-1])
+        whole = time.perf_counter() - started
+    rows = [
+        [f"`{name}`" if name[:3] in ("imp", "div") and "," not in name else name, spread(s)]
+        for name, s in found.items()
+    ]
+    rows += [
+        ["attaching to a trainer (panel, encoder and verifiers made ready)", f"{watched['attach']:.2f}"],
+        ["the first look (12 prompts x 4, 40 tokens, scored at once)", f"{watched['first']:.2f}"],
+        ["the next look", f"{watched['next']:.2f}"],
+        ["the whole of that process: imports, trainer, two steps, looks", f"{whole:.1f}"],
+    ]
+    result.add(*table(["what", f"seconds, median of {ROUNDS} [least, most]"], rows))
+    for name in ("import divwatch", "divwatch --help"):
+        result.add("- " + result.bound(f"`{name}` under {BOUND} s", sorted(found[name])[ROUNDS // 2] < BOUND))
+    loaded = run(sys.executable, "-c", "import sys, divwatch, divwatch.cli; print('torch' in sys.modules)").strip()
+    result.add("- " + result.bound("neither imports torch", loaded == "False"))
+    torch, mine = (sorted(found[name])[ROUNDS // 2] for name in ("import torch, for comparison", "divwatch --help"))
+    result.ratios["start-up: import torch / divwatch --help"] = torch / mine
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(publish(measure(), options(__doc__).json))
