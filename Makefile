@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: demo test test-all faults lint lineages base clean
+.PHONY: help demo test test-all faults bench lineages base clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make test      lint, types, tests"
 	@echo "make test-all  everything, slow tests too, into docs/test-all.md and docs/reliability.md (hours on two cores)"
 	@echo "make faults    the faults alone, into docs/reliability.md"
+	@echo "make bench     measured beside other packages and ways, into docs/benchmarks.md (20 minutes on two free cores)"
 	@echo "make lineages  the counted experiment of docs/lineages.md (40 minutes)"
 	@echo "make base      pretrain the embedded base model again (15 minutes)"
 
@@ -30,6 +31,10 @@ test-all: .venv/.ready
 
 faults: .venv/.ready
 	.venv/bin/python tests/faults/table.py
+
+bench: .venv/.ready
+	bash scripts/peers.sh
+	.venv/bin/python benchmarks/bench.py
 
 lineages: .venv/.ready
 	.venv/bin/python benchmarks/lineages.py

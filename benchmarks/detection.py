@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Result, options, publish
+from measuring import Result, options, place, publish
 from rich.progress import track
 from scipy.stats import ttest_1samp
 
@@ -266,7 +266,7 @@ def main() -> int:
     chosen = options(__doc__, more)
     result = measure(chosen)
     if chosen.write:
-        replace_between_marks(chosen.write, result.lines)
+        place(chosen.write, "table", result.lines)
     return publish(result, chosen.json)
 
 
@@ -295,15 +295,6 @@ def measure(chosen: Any) -> Result:
         if shares:
             result.ratios[f"detection, share of {name}"] = float(np.mean(shares))
     return result
-
-
-def replace_between_marks(path: Path, lines: list[str]) -> None:
-    text = path.read_text()
-    begin, end = "<!-- table: begin -->", "<!-- table: end -->"
-    if begin not in text or end not in text:
-        sys.exit(f"{path} has no marks {begin} and {end}: add them where the table belongs")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    path.write_text("\n".join([before + begin, "", *lines, "", end]) + after)
 
 
 if __name__ == "__main__":

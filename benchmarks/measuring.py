@@ -57,6 +57,16 @@ def publish(result: Result, file: Path | None) -> int:
     return int(bool(result.failed))
 
 
+def place(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Puts `lines` between the marks `<!-- name: begin -->` and `<!-- name: end -->` of a page, in place of what is there."""
+    text = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        sys.exit(f"{page} has no marks {begin} and {end}: add them where the results belong")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    page.write_text("\n".join([before + begin, "", *lines, "", end]) + after, encoding="utf-8")
+
+
 # timing
 
 

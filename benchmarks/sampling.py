@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -101,7 +102,7 @@ def lengths_of(model: Any, work: Work) -> Iterator[None]:
     def stop_now(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
         logits = output.logits
         at = kwargs["position_ids"][..., -logits.shape[1] :] - (work.tokens - 1)  # new tokens so far
-        chance = 1.0 / (HALF_DONE + at.clamp(min=0).float())
+        chance = TOP_P / (HALF_DONE + at.clamp(min=0).float())  # the nucleus raises it again
         rest = torch.logsumexp(logits.float() / TEMPERATURE, -1)
         logits[..., STOP] = (TEMPERATURE * (rest + torch.log(chance / (1 - chance)))).to(logits.dtype)
         return output
@@ -159,6 +160,30 @@ def continuous(model: Any, request: Request, work: Work) -> int:
     return sum(len(o.generated_tokens) for o in out.values())
 
 
+def vllm(model: Any, request: Request, work: Work) -> Callable[[], int]:
+    """An engine of the same shape with random weights of its own, started beforehand, in the share that a look gets."""
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from divwatch.sampling.vllm import GPU_SHARE
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        engine = LLM(
+            folder, load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16", max_model_len=work.tokens + work.new,
+            gpu_memory_utilization=GPU_SHARE,
+        )  # fmt: skip
+    how = SamplingParams(
+        n=work.samples, temperature=TEMPERATURE, top_p=TOP_P, max_tokens=work.new, ignore_eos=True, detokenize=False
+    )
+
+    def run() -> int:
+        asked = [TokensPrompt(prompt_token_ids=ids) for ids in request.encoded]
+        return sum(len(o.token_ids) for found in engine.generate(asked, how, use_tqdm=False) for o in found.outputs)
+
+    return run
+
+
 def _drawing(work: Work) -> dict[str, Any]:
     ends: dict[str, Any] = {"eos_token_id": STOP} if work.heavy else {"eos_token_id": None, "min_new_tokens": work.new}
     drawn = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0}
@@ -174,7 +199,7 @@ def _tokens(new: Any) -> int:
 def ways(model: Any, work: Work, batch: int | None = None) -> dict[str, Callable[[], int]]:
     """By name. batch: prompts that `generate(num_return_sequences=K)` takes a call, where all do not fit; None: all."""
     request = request_of(model, work)
-    return {
+    tried: dict[str, Callable[[], int]] = {
         OURS: partial(ours, model, request, work),
         f"`generate(num_return_sequences={work.samples})`": partial(
             by_generate, model, request, work, work.samples, batch or work.prompts
@@ -183,50 +208,52 @@ def ways(model: Any, work: Work, batch: int | None = None) -> dict[str, Callable
         "one completion a call (callbacks)": partial(by_generate, model, request, work, 1, 1),
         "continuous batching (transformers)": partial(continuous, model, request, work),
     }
+    if find_spec("vllm") and model.device.type == "cuda" and not work.heavy:  # its logits are out of reach
+        tried["vLLM"] = vllm(model, request, work)
+    return tried
 
 
 # a workload
 
 
-def compare(model: Any, work: Work, rounds: int, result: Result, title: str, batch: int | None = None) -> list[float]:
-    """One table and its ratios; the seconds of ours. Tokens/s is what is compared: ways may end a little apart."""
+def compare(
+    model: Any, work: Work, rounds: int, result: Result, title: str, batch: int | None = None
+) -> dict[str, float]:
+    """One table and its ratios; tokens/s of each way. Rates are compared: ways may end a little apart."""
     device = model.device.type
     tried = ways(model, work, batch)
     slow = [name for name in tried if "a call" in name or "continuous" in name]
-    made: dict[str, list[int]] = {}
+    made: dict[str, list[int]] = {name: [] for name in tried}
+    peaks: dict[str, float] = {}
 
     def counted(name: str, way: Callable[[], int]) -> None:
-        made.setdefault(name, []).append(way())
+        peak = peak_mib(lambda: made[name].append(way()), device)
+        peaks.setdefault(name, peak)
         if device == "cuda":
             torch.cuda.synchronize()
 
     with lengths_of(model, work):
-        warm = Work(1, work.tokens, 2, 2, work.heavy)
-        for way in ways(model, warm).values():
+        for way in ways(model, replace(work, prompts=1, samples=2, new=2)).values():
             way()
-        peaks: dict[str, float] = {}
         torch.manual_seed(0)
-        peaks = {
-            name: peak_mib(partial(counted, name, way), device) for name, way in list(tried.items()) if name not in slow
-        }
-        made.clear()
         found = in_turn({name: partial(counted, name, way) for name, way in tried.items()}, rounds, slow)
     rates = {name: [n / s for n, s in zip(made[name], found[name], strict=True)] for name in tried}
     mine = statistics.median(rates[OURS])
     rows = []
     for name, rate in rates.items():
         ratio = mine / statistics.median(rate)
-        whole = work.calls is None or "a call" not in name
+        whole = work.calls is None or name == OURS or "continuous" in name
         rows.append([
             name, spread(found[name]) if whole else f"rate of {work.calls} calls", spread(rate, 0),
-            "1" if name == OURS else f"{ratio:.1f}x", f"{peaks[name]:.0f}" if name in peaks else "-",
+            "1" if name == OURS else f"{ratio:.1f}x", f"{peaks[name]:.0f}",
         ])  # fmt: skip
         if name != OURS:
             result.ratios[f"sampling, {title}: ours / {name}"] = ratio
-    rows.append(["vLLM", "not run: not installed" if find_spec("vllm") is None else "see below", "-", "-", "-"])
+    if find_spec("vllm") is None:
+        rows.append(["vLLM", "not run: not installed", "-", "-", "-"])
     result.add(f"{title[0].upper()}{title[1:]}: {work}.", "")
     result.add(*table(["way", "seconds a look", "tokens/s", "ours is faster by", "peak memory, MiB"], rows))
-    return found[OURS]
+    return {name: statistics.median(rate) for name, rate in rates.items()}
 
 
 def measure() -> Result:

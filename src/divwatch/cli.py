@@ -229,6 +229,12 @@ def plan(
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {where}"
     )
     print(f"overhead  {cost.overhead:.1%} with a look every {told.every} steps of {told.step_tokens:,} tokens")
+    if told.max_overhead and cost.overhead > told.max_overhead:
+        print(
+            f"promise   watch_max_overhead {told.max_overhead:g} puts looks off to about every "
+            f"{cost.steps_within(told.max_overhead):,} steps, were all completions {look.new_tokens:,} tokens long; fewer "
+            "prompts, samples or tokens make them more frequent"
+        )
 
 
 def main() -> None:

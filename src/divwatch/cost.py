@@ -104,6 +104,10 @@ class Cost:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def steps_within(self, share: float) -> int:
+        """The least number of optimizer steps between looks at which they take at most this share (0 to 1) of the time."""
+        return max(1, math.ceil(self.seconds * (1 - share) / (share * self.step_seconds)))
+
 
 def cost_of(
     shape: Shape, device: Device, devices: int, look: Look, strategy: str = "ddp", step_tokens: int = 1_048_576

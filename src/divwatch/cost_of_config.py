@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 
 
 @dataclass(frozen=True)
 class Planned:
     """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens a step, all devices.
-    lora_r: rank of the adapter that is trained, None: the whole model. The defaults are those of a run without a config."""
+    lora_r: rank of the adapter that is trained, None: the whole model. max_overhead: the share of the time that looks may
+    take, 0: any. The defaults are those of a run without a config."""
 
     model: str
     every: int = 100
@@ -21,6 +23,7 @@ class Planned:
     new_tokens: int = 256
     step_tokens: int = 1_048_576
     lora_r: int | None = None
+    max_overhead: float = WatchConfig.max_overhead
 
 
 def planned(config: Path | None, gpus: int, prompt_tokens: int, given: dict[str, Any]) -> Planned:
@@ -41,7 +44,7 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, given: dict[str,
     found = Planned(released(str(name)), lora_r=int(told.get("lora_r", 16)) if told.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
     watched: dict[str, Any] = {ours: int(told[theirs]) for ours, theirs in looks.items() if theirs in told}
-    found = replace(found, **watched)
+    found = replace(found, **watched, max_overhead=float(told.get("watch_max_overhead", found.max_overhead)))
     step_tokens = _rows(told, gpus) * _row_tokens(told, prompt_tokens + found.new_tokens)
     found = replace(found, step_tokens=step_tokens, every=_every(told, gpus, step_tokens))
     return replace(found, **{k: v for k, v in given.items() if k != "model"})

@@ -1,0 +1,103 @@
+"""`make bench`: every benchmark in a process of its own, docs/benchmarks.md written from them, and the guard on ratios.
+
+    python benchmarks/bench.py                     all of them, under 20 minutes on two free cores
+    python benchmarks/bench.py --only scale        one, its section of the page alone
+    python benchmarks/bench.py --keep              also make the ratios of this run the baseline (benchmarks/baseline.json)
+
+Seconds are of one machine; ratios of one run carry over. A ratio that has fallen by more than a third since the
+baseline is named, and the exit status is 1: a change made something slower, or the machine was not free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from measuring import ROOT, machine, options, place, versions
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+BASELINE = Path(__file__).with_name("baseline.json")
+FALL = 1 / 3
+PARTS: dict[str, list[str]] = {
+    "startup": ["startup.py"],
+    "sampling": ["sampling.py"],
+    "metrics": ["metrics.py", "--few"],
+    "detection": ["detection.py", "--runs", "100"],
+    "overhead": ["overhead.py"],
+    "scale": ["scale.py"],
+}
+
+
+def fallen(baseline: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """The ratios of both that are now more than a third smaller, in words.
+
+    >>> fallen({"a": 3.0, "b": 3.0, "c": 1.0}, {"a": 2.1, "b": 1.9})
+    ['b: 3.00 at the baseline, now 1.90']
+    """
+    both = [name for name in baseline if name in now]
+    return [
+        f"{name}: {baseline[name]:.2f} at the baseline, now {now[name]:.2f}"
+        for name in both
+        if now[name] < (1 - FALL) * baseline[name]
+    ]
+
+
+def run(name: str) -> dict[str, Any]:
+    """What the benchmark says of itself. Raises CalledProcessError where it did not come to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        script, *flags = PARTS[name]
+        command = [sys.executable, str(Path(__file__).with_name(script)), *flags, "--json", str(file)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        started = time.monotonic()
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        if not file.is_file():
+            raise subprocess.CalledProcessError(done.returncode, command)
+        return json.loads(file.read_text()) | {"seconds": time.monotonic() - started}
+
+
+def main() -> int:
+    chosen = options(
+        __doc__,
+        lambda parser: parser.add_argument("--only", choices=PARTS, help="one of them"),
+        lambda parser: parser.add_argument("--keep", action="store_true", help="make this run the baseline"),
+    )
+    found = {}
+    for name in [chosen.only] if chosen.only else PARTS:
+        print(f"== {name}", file=sys.stderr, flush=True)
+        found[name] = run(name)
+        command = f"`python benchmarks/{' '.join(PARTS[name])}`, {found[name]['seconds']:.0f} s."
+        place(PAGE, name, [*found[name]["lines"], "", command])
+    ratios = {key: value for result in found.values() for key, value in result["ratios"].items()}
+    kept = json.loads(BASELINE.read_text()) if BASELINE.is_file() else {}
+    worse = fallen(kept, ratios)
+    missed = [f"{name}: {said}" for name, result in found.items() for said in result["failed"]]
+    if not chosen.only:
+        total = sum(result["seconds"] for result in found.values()) / 60
+        said = f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; {versions()}. All of `make bench`: {total:.0f} minutes."
+        place(PAGE, "machine", [said, "", *verdict(kept, worse, missed)])
+    if chosen.keep:
+        BASELINE.write_text(json.dumps(kept | {k: round(v, 3) for k, v in ratios.items()}, indent=1) + "\n")
+    for said in [*(f"fallen by more than a third: {line}" for line in worse), *(f"missed: {line}" for line in missed)]:
+        print(said, file=sys.stderr)
+    return int(bool(worse or missed))
+
+
+def verdict(kept: Mapping[str, float], worse: list[str], missed: list[str]) -> list[str]:
+    lines = [f"- missed in this run: {line}" for line in missed]
+    lines += [f"- fallen by more than a third since the baseline: {line}" for line in worse]
+    if kept and not worse:
+        lines.append("- no ratio has fallen by more than a third since the baseline (`benchmarks/baseline.json`)")
+    return lines or ["- nothing missed; no baseline yet"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The benchmarks' own logic: the guard on ratios, the marks of the page, work that all ways agree on; gpu.py at toy size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import bench  # noqa: E402
+import measuring  # noqa: E402
+
+
+def test_a_ratio_that_falls_by_more_than_a_third_is_named():
+    kept = {"same": 4.0, "a little": 3.0, "much": 3.0, "no longer measured": 9.0}
+    now = {"same": 4.1, "a little": 2.01, "much": 1.99, "new": 0.1}
+    assert [line.split(":")[0] for line in bench.fallen(kept, now)] == ["much"]
+
+
+def test_a_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Head\n\n<!-- a: begin -->\nold\n<!-- a: end -->\n\nbetween\n\n<!-- b: begin -->\nkept\n<!-- b: end -->\n"
+    )
+    measuring.place(page, "a", ["new", "lines"])
+    once = page.read_text()
+    measuring.place(page, "a", ["new", "lines"])
+    assert page.read_text() == once
+    assert "old" not in once
+    assert once.startswith("# Head\n\n<!-- a: begin -->\n\nnew\nlines\n\n<!-- a: end -->\n\nbetween\n")
+    assert once.endswith("<!-- b: begin -->\nkept\n<!-- b: end -->\n")
+
+
+def test_a_page_without_the_marks_is_refused_in_a_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here\n")
+    with pytest.raises(SystemExit, match="has no marks"):
+        measuring.place(page, "a", ["new"])
+    assert page.read_text() == "nothing here\n"
+
+
+def test_the_page_has_a_place_for_every_benchmark():
+    text = bench.PAGE.read_text(encoding="utf-8")
+    for name in [*bench.PARTS, "machine", "gpu"]:
+        assert text.count(f"<!-- {name}: begin -->") == 1, name
+
+
+def test_peak_memory_counts_what_was_held_and_given_back():
+    import torch
+
+    def hold():
+        torch.ones(16 * 2**20, dtype=torch.float32)
+
+    assert 60 < measuring.peak_mib(hold) < 120
+
+
+def test_every_way_of_sampling_makes_the_whole_look():
+    import sampling
+    import torch
+
+    torch.manual_seed(0)
+    model = sampling.small_model(num_hidden_layers=2, vocab_size=512)
+    work = sampling.Work(2, 12, 4, 6)
+    tried = sampling.ways(model, work)
+    assert {name: way() for name, way in tried.items()} == dict.fromkeys(tried, 2 * 4 * 6)
+
+
+def test_heavy_tailed_lengths_have_the_same_law_in_every_way():
+    """Median 24 of Lomax's law, one in nine at the limit of 192: 256 lengths a way."""
+    import sampling
+    import torch
+
+    torch.manual_seed(0)
+    model = sampling.small_model(num_hidden_layers=1, hidden_size=32, intermediate_size=32, vocab_size=1024)
+    work = sampling.Work(2, 8, 128, 192, heavy=True)
+    mean = sum((sampling.HALF_DONE - 1) / (sampling.HALF_DONE - 1 + t) for t in range(192))  # of those still running
+    with sampling.lengths_of(model, work):
+        request = sampling.request_of(model, work)
+        ours = sampling.ours(model, request, work) / 256
+        theirs = sampling.by_generate(model, request, work, 128, 2) / 256
+    error = 60 / 256**0.5  # the law's standard deviation, cut at 192, is below 60
+    assert abs(ours - mean) < 4 * error
+    assert abs(theirs - mean) < 4 * error
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_rehearses(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "gpu.py"),
+        "--rehearse",
+        "--json",
+        str(tmp_path / "found.json"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = "\n".join(json.loads((tmp_path / "found.json").read_text())["lines"])
+    for part in ("Roofline", "LoRA, rank 16: a step", "full fine-tuning: a step", "heavy-tailed"):
+        assert part in said
