@@ -8,7 +8,7 @@ RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --m
 help:
 	@echo "make demo      train, watch and report the embedded lineages (minutes on two cores)"
 	@echo "make test      lint, types, tests"
-	@echo "make test-all  everything, slow tests too, into docs/test-all.md and docs/reliability.md (hours on two cores)"
+	@echo "make test-all  everything, slow tests too, into docs/test-all.md and docs/reliability.md (an hour on two cores)"
 	@echo "make faults    the faults alone, into docs/reliability.md"
 	@echo "make bench     measured beside other packages and ways, into docs/benchmarks.md (20 minutes on two free cores)"
 	@echo "make lineages  the counted experiment of docs/lineages.md (40 minutes)"
