@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -31,11 +34,11 @@ class Result:
     def add(self, *lines: str) -> None:
         self.lines += lines
 
-    def bound(self, said: str, holds: bool) -> str:
-        """`said`, and a failure where it does not hold."""
+    def bound(self, said: str, holds: bool) -> None:
+        """A line of the page, and a failure where it does not hold."""
         if not holds:
             self.failed.append(said)
-        return f"{said}: {'yes' if holds else '**no**'}"
+        self.lines.append(f"- {said}: {'yes' if holds else '**no**'}")
 
 
 def options(text: str | None, *more: Callable[[argparse.ArgumentParser], Any]) -> argparse.Namespace:
@@ -70,17 +73,22 @@ def place(page: Path, name: str, lines: Sequence[str]) -> None:
 # timing
 
 
-def in_turn(ways: Mapping[str, Callable[[], Any]], rounds: int, slow: Sequence[str] = ()) -> dict[str, list[float]]:
-    """Seconds of each way, a round after the other so that a busy machine hits all; `slow` ones in the first round only."""
+def in_turn(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, once: Sequence[str] = (), device: str = "cpu"
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """(seconds of each way by round, MiB of each in its first round): a round after the other, so that a busy machine
+    hits all ways; those named in `once` run in the first round only."""
     found: dict[str, list[float]] = {name: [] for name in ways}
+    peaks: dict[str, float] = {}
     for turn in range(rounds):
         for name, way in ways.items():
-            if turn and name in slow:
+            if turn and name in once:
                 continue
-            found[name].append(seconds(way))
+            peak = peak_mib(lambda way=way, name=name: found[name].append(seconds(way)), device)
+            peaks.setdefault(name, peak)
             said = f"{name}: {found[name][-1]:.2f} s" + (f", round {turn + 1} of {rounds}" if rounds > 1 else "")
             print(said, file=sys.stderr, flush=True)
-    return found
+    return found, peaks
 
 
 def seconds(way: Callable[[], Any]) -> float:
@@ -100,7 +108,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def peak_mib(way: Callable[[], Any], device: str = "cpu") -> float:
-    """By how much `way` raises the memory in use at its highest: of the process, on a GPU of torch's allocator. MiB."""
+    """By how much `way` raises the memory in use at its highest: of this process, on a GPU of torch's allocator. MiB.
+
+    NaN where the system does not tell (it is read from Linux's /proc).
+    """
+    gc.collect()
     if device == "cuda":
         import torch
 
@@ -108,16 +120,20 @@ def peak_mib(way: Callable[[], Any], device: str = "cpu") -> float:
         before = torch.cuda.memory_allocated()
         way()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        way()
+        return float("nan")
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what an earlier way has freed must not hide what this one takes
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls back to what is resident now
-    before = _resident("VmRSS")
+    before = _kilobytes(status, "VmRSS")
     way()
-    return (_resident("VmHWM") - before) / 1024
+    return (_kilobytes(status, "VmHWM") - before) / 1024
 
 
-def _resident(name: str) -> int:
-    """kB, out of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def _kilobytes(status: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
 
 
 # words

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from measuring import ROOT, Result, in_turn, options, publish, spread, table
 
@@ -44,7 +45,7 @@ def run(*command: str | Path) -> str:
 
 def measure() -> Result:
     result = Result()
-    found = in_turn(
+    found, _ = in_turn(
         {
             "an empty interpreter": lambda: run(sys.executable, "-c", ""),
             "import divwatch": lambda: run(sys.executable, "-c", "import divwatch"),
@@ -67,12 +68,12 @@ def measure() -> Result:
         ["the next look", f"{watched['next']:.2f}"],
         ["the whole of that process: imports, trainer, two steps, looks", f"{whole:.1f}"],
     ]
-    result.add(*table(["what", f"seconds, median of {ROUNDS} [least, most]"], rows))
+    result.add(*table(["what", f"seconds; of {ROUNDS} the median [least, most]"], rows))
     for name in ("import divwatch", "divwatch --help"):
-        result.add("- " + result.bound(f"`{name}` under {BOUND} s", sorted(found[name])[ROUNDS // 2] < BOUND))
+        result.bound(f"`{name}` under {BOUND} s", median(found[name]) < BOUND)
     loaded = run(sys.executable, "-c", "import sys, divwatch, divwatch.cli; print('torch' in sys.modules)").strip()
-    result.add("- " + result.bound("neither imports torch", loaded == "False"))
-    torch, mine = (sorted(found[name])[ROUNDS // 2] for name in ("import torch, for comparison", "divwatch --help"))
+    result.bound("neither imports torch", loaded == "False")
+    torch, mine = (median(found[name]) for name in ("import torch, for comparison", "divwatch --help"))
     result.ratios["start-up: import torch / divwatch --help"] = torch / mine
     return result
 

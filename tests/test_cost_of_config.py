@@ -84,3 +84,10 @@ def test_what_the_promise_makes_of_looks_that_cost_more_is_said():
     shares = [cost.seconds / (cost.seconds + every * cost.step_seconds) for every in (steps, steps - 1)]
     assert shares[0] <= told.max_overhead < shares[1]
     assert "promise" not in run(config, "--every", 2 * steps).output
+
+
+def test_what_is_looked_up_is_not_multiplied():
+    shape = shape_of("olmo3-7b")
+    table = 100_278 * 4096
+    assert (shape.parameters, shape.lookup, shape.head) == (OLMO3_7B, table, table)
+    assert shape.multiplied == OLMO3_7B - table

@@ -8,7 +8,7 @@ or the launching of kernels where that takes longer. docs/cost.md derives the fo
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from divwatch.errors import DivwatchError
@@ -22,7 +22,9 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 @dataclass(frozen=True)
 class Shape:
     """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight; trained: parameters of the
-    adapter that is trained in place of the model, None: all of the model's."""
+    adapter that is trained in place of the model, None: all of the model's. Of the parameters, lookup: those that are
+    looked up and not multiplied (embeddings not tied to the head); head: those of the head, which of a prompt only the
+    last token needs."""
 
     parameters: int
     layers: int
@@ -30,6 +32,12 @@ class Shape:
     vocabulary: int
     weight_bytes: int = WEIGHT
     trained: int | None = None
+    lookup: int = 0
+    head: int = 0
+
+    @property
+    def multiplied(self) -> int:
+        return self.parameters - self.lookup
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,10 @@ class Device:
 
     flops: operations/s in matrix products; bandwidth: bytes/s from its memory; attention: bytes of keys and values read
     a second by attention; link: bytes/s between the devices of a node; memory: bytes; layer_seconds: the least time that one
-    layer of a decode step takes, its kernels being launched; row_seconds: what a row of a batch costs a decode step beyond
-    its bytes and operations (the sampler, small kernels); network: bytes/s of a device to other nodes, None: as the link.
+    layer of a decode step takes, its kernels being launched. What a row of a batch costs a decode step besides:
+    logit_seconds for each token of the vocabulary (the sampler), small_seconds for each byte of keys and values of a token
+    (norms, rotations and other small kernels, which grow as those do). overlaps: launching, reading weights and multiplying
+    go on at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link.
     """
 
     name: str
@@ -49,8 +59,14 @@ class Device:
     link: float
     memory: float
     layer_seconds: float
-    row_seconds: float = 0.0
+    logit_seconds: float = 0.0
+    small_seconds: float = 0.0
+    overlaps: bool = True
     network: float | None = None
+
+    def together(self, one: float, other: float) -> float:
+        """Seconds of two things that a GPU does at once and a CPU one after the other."""
+        return max(one, other) if self.overlaps else one + other
 
     def between(self, devices: int) -> float:
         """Bytes/s at which a device is sent what the others hold: the slowest way on the ring bounds all."""
@@ -62,10 +78,10 @@ class Device:
 # launches some 15 kernels a layer at about 30 us each. Assumptions, not measured for this project; `--device here`
 # takes measured figures of this machine. network: one adapter a GPU, of 200 Gb/s (A100) or 400 Gb/s.
 DEVICES = {
-    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3, 0.0, 0.7 * 25e9),
-    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3, 0.0, 0.7 * 50e9),
-    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3, 0.0, 0.7 * 50e9),
-    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3, 0.0, 0.7 * 50e9),
+    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3, network=0.7 * 25e9),
+    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3, network=0.7 * 50e9),
+    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3, network=0.7 * 50e9),
+    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3, network=0.7 * 50e9),
 }
 NODE = 8  # devices of a node
 
@@ -135,14 +151,14 @@ def cost_of(
     batches = math.ceil(rows_here / rows)
     gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
-    prefill = 2 * shape.parameters * prompts_here * look.prompt_tokens / device.flops
+    prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
     step = decode_step(shape, device, rows, look.prompt_tokens + look.new_tokens / 2)
     if sharded and not gathered:  # weights come over the link at every token
         step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
     seconds = gather + prefill + decode
     # Forward and backward with activation checkpointing: 8 operations a parameter and token.
-    step_seconds = 8 * shape.parameters * step_tokens / devices / device.flops
+    step_seconds = 8 * shape.multiplied * step_tokens / devices / device.flops
     look_bytes = rows * width * shape.token_bytes + (whole if gathered else 0)
     overhead = seconds / (seconds + look.every * step_seconds)
     return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds, overhead)
@@ -150,9 +166,17 @@ def cost_of(
 
 def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
     """Seconds of one decode step of `rows` rows with `tokens` tokens each in their cache."""
-    products = max(shape.parameters * shape.weight_bytes / device.bandwidth, 2 * shape.parameters * rows / device.flops)
+    products = products_of(shape, device, rows)
     attention = rows * tokens * shape.token_bytes / device.attention
-    return max(products + attention, shape.layers * device.layer_seconds) + rows * device.row_seconds
+    launching, working = shape.layers * device.layer_seconds, products + attention
+    besides = rows * (shape.vocabulary * device.logit_seconds + shape.token_bytes * device.small_seconds)
+    return device.together(launching, working) + besides
+
+
+def products_of(shape: Shape, device: Device, rows: int) -> float:
+    """Seconds of the matrix products of one decode step: the weights are read, and multiplied with each row."""
+    reading, arithmetic = shape.weight_bytes / device.bandwidth, 2 * rows / device.flops
+    return shape.multiplied * device.together(reading, arithmetic)
 
 
 def train_bytes(shape: Shape, devices: int, strategy: str) -> float:
@@ -202,17 +226,32 @@ def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> 
         ) from None
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    return shape_of_model(made, lora_r)
+
+
+def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
+    """The shape of a model that is there, on whatever device."""
+    import torch
+
     from divwatch.sampling.memory import token_bytes
 
-    text = config.get_text_config()
-    parameters = sum(p.numel() for p in made.parameters())
-    weight = next(made.parameters()).element_size()
+    text = model.config.get_text_config()
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     trained = lora_r and lora_r * sum(
         m.in_features + m.out_features
-        for m in made.modules()
-        if isinstance(m, torch.nn.Linear) and m is not made.get_output_embeddings()
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()
     )
-    return Shape(parameters, text.num_hidden_layers, token_bytes(made), text.vocab_size, weight, trained)
+    return Shape(
+        sum(p.numel() for p in model.parameters()),
+        text.num_hidden_layers,
+        token_bytes(model),
+        text.vocab_size,
+        next(model.parameters()).element_size(),
+        trained,
+        0 if table is head else table.numel(),
+        head.numel(),
+    )
 
 
 def this_machine() -> Device:
@@ -235,42 +274,59 @@ def this_machine() -> Device:
         flops = 2 * rows.numel() * 1024 / fastest(lambda: rows @ square)
         big, vector = torch.randn(4096, 4096), torch.randn(1, 4096)
         bandwidth = big.numel() * 4 / fastest(lambda: vector @ big)
-    attention, layer, row = _measured_decode(flops)
     memory = psutil.virtual_memory().total
-    return Device("this CPU", flops, bandwidth, attention, bandwidth, memory, layer, row)
+    bare = Device("this CPU", flops, bandwidth, math.inf, bandwidth, memory, 0.0, overlaps=False)
+    found = _Probes(bare)
+    return replace(
+        bare, attention=found.attention, layer_seconds=found.layer, logit_seconds=found.logit, small_seconds=found.small
+    )
 
 
-def _measured_decode(flops: float) -> tuple[float, float, float]:
-    """(bytes of keys and values read a second, least seconds of a layer, seconds a row), from decodes of a small model."""
-    import time
+class _Probes:
+    """What the matrix products leave of decode steps of two small models: by the layer, row, logit and token of context."""
 
-    import torch
-    from transformers import Olmo3Config, Olmo3ForCausalLM
+    LAYERS, ROWS, CONTEXT, TOKENS = 4, 64, 400, 24
 
-    from divwatch.sampling.decode import Decoding, decode
-    from divwatch.sampling.memory import token_bytes
-    from divwatch.sampling.nucleus import uniforms
+    def __init__(self, bare: Device) -> None:
+        self._bare = bare
+        narrow, wide = self._model(512), self._model(16_384)
+        few, many = self._left(narrow, 1, 8), self._left(narrow, self.ROWS, 8)
+        shape = shape_of_model(narrow)
+        self.layer = few / self.LAYERS
+        vocabularies = shape_of_model(wide).vocabulary - shape.vocabulary
+        self.logit = max(0.0, (self._left(wide, self.ROWS, 8) - many) / self.ROWS / vocabularies)
+        row = (many - few) / self.ROWS - self.logit * shape.vocabulary
+        self.small = max(0.0, row / shape.token_bytes)
+        longer = self._left(narrow, self.ROWS, self.CONTEXT) - many
+        self.attention = self.ROWS * (self.CONTEXT - 8) * shape.token_bytes / max(1e-9, longer)
 
-    config = Olmo3Config(
-        hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8,
-        vocab_size=4096, max_position_embeddings=1024, eos_token_id=1,
-    )  # fmt: skip
-    model, tokens, many, long = Olmo3ForCausalLM(config).eval(), 24, 64, 400
+    def _model(self, vocabulary: int) -> Any:
+        from transformers import Olmo3Config, Olmo3ForCausalLM
 
-    def step(rows: int, context: int) -> float:
-        how = Decoding(0.6, 0.95, [4095], tokens)
-        noise = uniforms(0, [("probe", k) for k in range(rows)], tokens)
+        config = Olmo3Config(
+            hidden_size=256, intermediate_size=512, num_hidden_layers=self.LAYERS, num_attention_heads=8,
+            num_key_value_heads=8, vocab_size=vocabulary, max_position_embeddings=1024, eos_token_id=1,
+        )  # fmt: skip
+        return Olmo3ForCausalLM(config).eval()
+
+    def _left(self, model: Any, rows: int, context: int) -> float:
+        """Seconds of a decode step with so many rows and tokens, without its matrix products; the fastest of three."""
+        import time
+
+        import torch
+
+        from divwatch.sampling.decode import Decoding, decode
+        from divwatch.sampling.nucleus import uniforms
+
+        how = Decoding(0.6, 0.95, [-1], self.TOKENS)  # nothing stops early
+        noise = uniforms(0, [("probe", k) for k in range(rows)], self.TOKENS)
         found = []
         for _ in range(3):
             started = time.perf_counter()
             with torch.no_grad():
-                decode(model, [[5] * context], [0] * rows, noise, [tokens] * rows, how, torch.device("cpu"))
-            found.append((time.perf_counter() - started) / tokens)
-        return min(found)
-
-    one, short, full = step(1, 8), step(many, 8), step(many, long)
-    operations = 2 * sum(p.numel() for p in model.parameters())
-    prefill = operations * (long - 8) / flops / tokens  # the longer prompt is read once, by all steps
-    attention = many * (long - 8) * token_bytes(model) / max(1e-9, full - short - prefill)
-    arithmetic = operations * many / flops
-    return attention, one / config.num_hidden_layers, max(0.0, (short - arithmetic) / many)
+                decode(model, [[5] * context], [0] * rows, noise, [self.TOKENS] * rows, how, torch.device("cpu"))
+            found.append((time.perf_counter() - started) / self.TOKENS)
+        shape = shape_of_model(model)
+        # The prompt is read once, by all steps.
+        prefill = 2 * (shape.multiplied - shape.head) * context / self._bare.flops / self.TOKENS
+        return min(found) - prefill - products_of(shape, self._bare, rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.sampling.memory import MEMORY_SHARE
+from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, token_bytes
 from divwatch.sampling.plan import Row
 from divwatch.sampling.request import Request
 
@@ -34,8 +34,9 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
         outputs = model.generate_batch(
             [request.encoded[row.prompt] for row in rows],
             generation_config=_generation_config(request),
-            # By default it takes most of what the device has left.
-            continuous_batching_config=ContinuousBatchingConfig(seed=seed, max_memory_percent=MEMORY_SHARE),
+            continuous_batching_config=ContinuousBatchingConfig(
+                seed=seed, max_memory_percent=MEMORY_SHARE, **_room(model, request, rows)
+            ),
             progress_bar=False,
         )
     finally:
@@ -46,6 +47,18 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
         raise RuntimeError(f"continuous batching returned {len(made)} of {len(rows)} completions")
     progress(len(made))
     return made
+
+
+def _room(model: Any, request: Request, rows: Sequence[Row]) -> dict[str, Any]:
+    """Of the cache: by default it takes all the memory it may, and has to clear it; no more than all rows need is enough."""
+    from transformers import ContinuousBatchingConfig
+
+    page = ContinuousBatchingConfig.page_size
+    pages = sum(-(-(request.lengths[row.prompt] + request.how.limit) // page) for row in rows)
+    small = pages * page * token_bytes(model) < 0.5 * MEMORY_SHARE * free_bytes(request.device)
+    # A dense mask of a batch's tokens by all that is held: on a CPU nothing better is chosen.
+    batch = {"max_batch_tokens": max(len(rows), 1024)} if request.device.type == "cpu" else {}
+    return batch | ({"num_blocks": pages} if small else {})
 
 
 def _generation_config(request: Request) -> Any:
