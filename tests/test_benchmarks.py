@@ -103,5 +103,7 @@ def test_the_gpu_benchmark_rehearses(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     said = "\n".join(json.loads((tmp_path / "found.json").read_text())["lines"])
-    for part in ("Roofline", "LoRA, rank 16: a step", "full fine-tuning: a step", "heavy-tailed"):
+    for part in ("of the roofline", "LoRA, rank 16: a step", "full training in bf16: a step", "Short", "Heavy-tailed"):
         assert part in said
+    assert "failed" not in said
+    assert "not begun" not in said
