@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py                      one GPU of 80 GB or more, under 9 minutes, nothing is downloaded
     python benchmarks/gpu.py --write docs/benchmarks.md
-    python benchmarks/gpu.py --only "full training"    one part
+    python benchmarks/gpu.py --only "LoRA, rank 16"    one part
     python benchmarks/gpu.py --rehearse           the same parts on a CPU at toy size, so that the script is known to run
 
 The model has random weights in bf16, made on the device. Each part is a process of its own, so that none finds memory
@@ -31,7 +31,6 @@ from sampling import CONTINUOUS, OURS, STOP, TEMPERATURE, TOP_P, Work, compare, 
 from transformers import Olmo3Config, Olmo3ForCausalLM
 
 from divwatch import cost
-from divwatch.sampling.memory import token_bytes
 
 LIMIT = 9 * 60 - 15
 STEP_TOKENS, EVERY = 1_048_576 // 8, 100  # tokens of this GPU in a step of eight; steps between looks
@@ -97,7 +96,7 @@ def large_model() -> Any:
 # the roofline
 
 
-def roofline(model: Any, work: Work, here: Setting, shared: bool) -> float:
+def roofline(shape: cost.Shape, work: Work, here: Setting, shared: bool) -> float:
     """Tokens/s that the device could make at most.
 
     Prefill: twice the body's parameters for every prompt token, at the peak arithmetic. Then for every new token the
@@ -105,22 +104,19 @@ def roofline(model: Any, work: Work, here: Setting, shared: bool) -> float:
     And every row's keys and values: its own and the prompt's, which `shared` counts once a prompt and not once a row, as
     an attention kernel that knows of shared prefixes could. The table of embeddings is looked up and not multiplied.
     """
-    table = model.get_input_embeddings().weight.numel()
-    multiplied = sum(p.numel() for p in model.parameters()) - table  # body and head; here they are not tied
-    bytes_each = next(model.parameters()).element_size()
-    rows, token = work.prompts * work.samples, token_bytes(model)
+    rows, token, weights = work.prompts * work.samples, shape.token_bytes, shape.multiplied * shape.weight_bytes
     prompts = work.tokens * (work.prompts if shared else rows)  # tokens of prompts that are held and read a step
-    batches = math.ceil((prompts + rows * work.new) * token / (here.memory - multiplied * bytes_each))
-    prefill = 2 * (multiplied - table) * work.prompts * work.tokens / here.flops
-    reading = batches * work.new * multiplied * bytes_each / here.bandwidth
-    arithmetic = 2 * multiplied * rows * work.new / here.flops
+    batches = math.ceil((prompts + rows * work.new) * token / (here.memory - weights))
+    prefill = 2 * (shape.multiplied - shape.head) * work.prompts * work.tokens / here.flops
+    reading = batches * work.new * weights / here.bandwidth
+    arithmetic = 2 * shape.multiplied * rows * work.new / here.flops
     keys = (prompts + rows * work.new / 2) * work.new * token / here.bandwidth
     return rows * work.new / (prefill + max(reading, arithmetic) + keys)
 
 
-def shares(model: Any, work: Work, here: Setting, rates: dict[str, float], result: Result) -> None:
+def shares(shape: cost.Shape, work: Work, here: Setting, rates: dict[str, float], result: Result) -> None:
     """Each way's share of both rooflines."""
-    each, shared = (roofline(model, work, here, prefix) for prefix in (False, True))
+    each, shared = (roofline(shape, work, here, prefix) for prefix in (False, True))
     rows = [[name, f"{rate:,.0f}", f"{rate / each:.0%}", f"{rate / shared:.0%}"] for name, rate in rates.items()]
     rows.append(["the roofline itself", "", f"{each:,.0f} tokens/s", f"{shared:,.0f} tokens/s"])
     result.add(*table(["way", "tokens/s", "of the roofline", "of the roofline with shared prefixes"], rows))
@@ -134,9 +130,10 @@ def sampling(here: Setting, result: Result, title: str, work: Work) -> None:
     rates = compare(model, work, 1, result, title)
     if work.heavy:
         return  # how many tokens each step still reads is chance
-    shares(model, work, here, rates, result)
+    shape = cost.shape_of_model(model)
+    shares(shape, work, here, rates, result)
     if work is here.look and here.device == "cuda":
-        best = max(rates[OURS], rates[CONTINUOUS]) / roofline(model, work, here, shared=False)
+        best = max(rates[OURS], rates[CONTINUOUS]) / roofline(shape, work, here, shared=False)
         result.bound("at least half of the roofline at the default look, with the better backend", best >= 0.5)
 
 
@@ -150,12 +147,9 @@ def vllm(here: Setting, result: Result, title: str, work: Work) -> None:
 
     from divwatch.sampling.vllm import GPU_SHARE
 
-    with torch.device("meta"):
-        model = Olmo3ForCausalLM(Olmo3Config(**cost.KNOWN["olmo3-7b"]))
     asked = [TokensPrompt(prompt_token_ids=[10 + i] * work.tokens) for i in range(work.prompts)]
     with tempfile.TemporaryDirectory() as folder:
-        model.config.architectures = ["Olmo3ForCausalLM"]
-        model.config.save_pretrained(folder)
+        Olmo3Config(**cost.KNOWN["olmo3-7b"], architectures=["Olmo3ForCausalLM"]).save_pretrained(folder)
         engine = LLM(
             folder, load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16", max_model_len=work.tokens + work.new,
             gpu_memory_utilization=GPU_SHARE, enable_prefix_caching=False,
@@ -166,7 +160,7 @@ def vllm(here: Setting, result: Result, title: str, work: Work) -> None:
     engine.generate(asked[:4], how, use_tqdm=False)
     started = time.perf_counter()
     made = sum(len(o.token_ids) for found in engine.generate(asked, how, use_tqdm=False) for o in found.outputs)
-    shares(model.to(torch.bfloat16), work, here, {"vLLM": made / (time.perf_counter() - started)}, result)
+    shares(cost.shape_of("olmo3-7b"), work, here, {"vLLM": made / (time.perf_counter() - started)}, result)
 
 
 def training(here: Setting, result: Result, title: str, lora: bool) -> None:
@@ -311,6 +305,8 @@ def main() -> int:
     if chosen.part:
         PARTS[chosen.part](rehearsal() if chosen.rehearse else real(), result, chosen.part)
         return publish(result, chosen.json)
+    if not chosen.rehearse:
+        real()  # says in a line what is missing, before any part begins
     began = time.monotonic()
     said = "rehearsal on a CPU, figures of no meaning" if chosen.rehearse else torch.cuda.get_device_name()
     result.add(f"{said}; {machine()}; {versions()}.", "")

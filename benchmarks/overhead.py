@@ -23,7 +23,7 @@ from typing import Any
 from measuring import ROOT, Result, in_turn, options, publish, spread, table
 
 ROUNDS = 2
-IDLE = 20.0  # microseconds of a step without a look: a ten-thousandth of the fastest step there is
+IDLE = 20.0  # microseconds of a step without a look: a ten-thousandth of a step of a fifth of a second
 STEPS = 120  # of the demo's 80 and more, so that the first and the last look weigh less
 DEMO = "a look every 10 steps, as in the demo"
 WAYS: dict[str, list[str]] = {
@@ -137,7 +137,8 @@ def measure(steps: int = STEPS, rounds: int = ROUNDS) -> Result:
         blocked = blocked_seconds(folder)
         idle = step_without_look(folder)
     rows = [[name, spread(values)] for name, values in blocked.items()]
-    result.add("A look of 48 prompts x 16, up to 40 tokens, holds training up:", "")
+    said = "A look of 48 prompts x 16, up to 40 tokens, holds training up (two runs, one after the other, five looks each):"
+    result.add(said, "")
     result.add(*table(["scored", "seconds, median [least, most]"], rows))
     result.add(f"A step without a look: {idle:.1f} microseconds of `on_step_end`.", "")
     result.bound(f"less than {IDLE:.0f} microseconds", idle < IDLE)

@@ -182,10 +182,9 @@ def on_paper(result: Result) -> None:
     look = cost.Look()
     for name in ("olmo3-7b", "olmo3-32b"):
         shape = cost.shape_of(name)
-        whole = shape.parameters * shape.weight_bytes
         for devices in (8, 64, 512):
             told = cost.cost_of(shape, cost.DEVICES["h100"], devices, look, "zero3", 1_048_576)
-            sent = whole * (devices - 1) / devices / 1e9 if told.gathered else 0.0
+            sent = told.gather * cost.DEVICES["h100"].between(devices) / 1e9
             texts = look.prompts * look.samples * look.new_tokens * 5 * (devices - 1) / devices / 1e6
             gathered = f"{sent:.1f} GB, {told.gather:.2f} s" if told.gathered else "at every token"
             rows.append([

@@ -1,6 +1,6 @@
 """Start-up: what importing, asking for help, attaching to a trainer and the first look cost.
 
-python benchmarks/startup.py
+    python benchmarks/startup.py           less than a minute
 
 Each import is a process of its own, several in turn, the interpreter's own start included.
 """
@@ -19,6 +19,7 @@ from measuring import ROOT, Result, in_turn, options, publish, spread, table
 
 BOUND = 0.4  # seconds of `import divwatch` and of `divwatch --help`
 ROUNDS = 5
+IMPORT, HELP, TORCH = "`import divwatch`", "`divwatch --help`", "`import torch`, for comparison"
 BIN = Path(sys.executable).parent
 
 # Printed by a process of its own: seconds of each thing a user waits for.
@@ -48,9 +49,9 @@ def measure() -> Result:
     found, _ = in_turn(
         {
             "an empty interpreter": lambda: run(sys.executable, "-c", ""),
-            "import divwatch": lambda: run(sys.executable, "-c", "import divwatch"),
-            "divwatch --help": lambda: run(BIN / "divwatch", "--help"),
-            "import torch, for comparison": lambda: run(sys.executable, "-c", "import torch"),
+            IMPORT: lambda: run(sys.executable, "-c", "import divwatch"),
+            HELP: lambda: run(BIN / "divwatch", "--help"),
+            TORCH: lambda: run(sys.executable, "-c", "import torch"),
         },
         ROUNDS,
     )
@@ -58,10 +59,7 @@ def measure() -> Result:
         started = time.perf_counter()
         watched = json.loads(run(sys.executable, "-c", ATTACH, ROOT / "tests", folder).splitlines()[-1])
         whole = time.perf_counter() - started
-    rows = [
-        [f"`{name}`" if name[:3] in ("imp", "div") and "," not in name else name, spread(s)]
-        for name, s in found.items()
-    ]
+    rows = [[name, spread(spent)] for name, spent in found.items()]
     rows += [
         ["attaching to a trainer (panel, encoder and verifiers made ready)", f"{watched['attach']:.2f}"],
         ["the first look (12 prompts x 4, 40 tokens, scored at once)", f"{watched['first']:.2f}"],
@@ -69,12 +67,11 @@ def measure() -> Result:
         ["the whole of that process: imports, trainer, two steps, looks", f"{whole:.1f}"],
     ]
     result.add(*table(["what", f"seconds; of {ROUNDS} the median [least, most]"], rows))
-    for name in ("import divwatch", "divwatch --help"):
-        result.bound(f"`{name}` under {BOUND} s", median(found[name]) < BOUND)
+    for name in (IMPORT, HELP):
+        result.bound(f"{name} under {BOUND} s", median(found[name]) < BOUND)
     loaded = run(sys.executable, "-c", "import sys, divwatch, divwatch.cli; print('torch' in sys.modules)").strip()
     result.bound("neither imports torch", loaded == "False")
-    torch, mine = (median(found[name]) for name in ("import torch, for comparison", "divwatch --help"))
-    result.ratios["start-up: import torch / divwatch --help"] = torch / mine
+    result.ratios["start-up: import torch / divwatch --help"] = median(found[TORCH]) / median(found[HELP])
     return result
 
 

@@ -1,5 +1,6 @@
 """The benchmarks' own logic: the guard on ratios, the marks of the page, work that all ways agree on; gpu.py at toy size."""
 
+import doctest
 import json
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def test_a_ratio_that_falls_by_more_than_a_third_is_named():
     kept = {"same": 4.0, "a little": 3.0, "much": 3.0, "no longer measured": 9.0}
     now = {"same": 4.1, "a little": 2.01, "much": 1.99, "new": 0.1}
     assert [line.split(":")[0] for line in bench.fallen(kept, now)] == ["much"]
+
+
+def test_what_their_docstrings_say_is_so():
+    for module in (bench, measuring):
+        found = doctest.testmod(module)
+        assert found.attempted
+        assert not found.failed
 
 
 def test_a_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path):

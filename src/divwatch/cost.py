@@ -236,11 +236,9 @@ def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
     from divwatch.sampling.memory import token_bytes
 
     text = model.config.get_text_config()
-    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
     trained = lora_r and lora_r * sum(
-        m.in_features + m.out_features
-        for m in model.modules()
-        if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()
+        m.in_features + m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head
     )
     return Shape(
         sum(p.numel() for p in model.parameters()),
@@ -249,8 +247,8 @@ def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
         text.vocab_size,
         next(model.parameters()).element_size(),
         trained,
-        0 if table is head else table.numel(),
-        head.numel(),
+        0 if head is not None and table.weight is head.weight else table.weight.numel(),
+        0 if head is None else head.weight.numel(),
     )
 
 

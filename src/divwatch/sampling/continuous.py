@@ -50,7 +50,10 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
 
 
 def _room(model: Any, request: Request, rows: Sequence[Row]) -> dict[str, Any]:
-    """Of the cache: by default it takes all the memory it may, and has to clear it; no more than all rows need is enough."""
+    """Of the cache: by default it takes all the memory it may, and has to clear it; no more than all rows need is enough.
+
+    Where that is more than half of what a look may take, the library sizes the cache: it knows what the masks need beside.
+    """
     from transformers import ContinuousBatchingConfig
 
     page = ContinuousBatchingConfig.page_size
