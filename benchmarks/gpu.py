@@ -30,7 +30,7 @@ from measuring import Result, machine, options, place, publish, table, versions
 from sampling import CONTINUOUS, OURS, STOP, TEMPERATURE, TOP_P, Work, compare, endless, small_model
 from transformers import Olmo3Config, Olmo3ForCausalLM
 
-from divwatch import cost
+from divwatch.plan import cost
 
 LIMIT = 9 * 60 - 15
 STEP_TOKENS, EVERY = 1_048_576 // 8, 100  # tokens of this GPU in a step of eight; steps between looks
@@ -195,7 +195,7 @@ def _trained(here: Setting, model: Any, lora: bool, folder: Path) -> tuple[list[
     from trl import SFTConfig, SFTTrainer
 
     import divwatch
-    from divwatch.store import RunDirectory
+    from divwatch.store.run_directory import RunDirectory
 
     steps: list[float] = []
 

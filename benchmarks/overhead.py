@@ -64,7 +64,7 @@ def launch(folder: Path, flags: list[str], steps: int) -> None:
 
 
 def trainings(folder: Path, result: Result, steps: int, rounds: int) -> None:
-    from divwatch.store import RunDirectory
+    from divwatch.store.run_directory import RunDirectory
 
     folders: dict[str, list[Path]] = {name: [] for name in WAYS}
 
@@ -90,7 +90,7 @@ def blocked_seconds(folder: Path) -> dict[str, list[float]]:
     from training import SETTINGS, sft_trainer
 
     import divwatch
-    from divwatch.store import RunDirectory
+    from divwatch.store.run_directory import RunDirectory
 
     found = {}
     for name in ("inline", "background"):

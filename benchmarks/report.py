@@ -71,7 +71,7 @@ def main() -> None:
         else:
             from worlds import write_long_lineage
 
-            from divwatch.report import write_report
+            from divwatch.outputs.report import write_report
 
             write_long_lineage(folder / "runs")
             started = time.perf_counter()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from divwatch.verify.sandbox import Job, _python, require, run_programs
+from divwatch.verify.sandbox.bubblewrap import Job, _python, require, run_programs
 
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -23,7 +23,7 @@ import torch
 from measuring import Result, in_turn, options, publish, spread, table
 from sampling import Words, Work, by_backend, request_of, small_model
 
-from divwatch import cost
+from divwatch.plan import cost
 from divwatch.sampling import in_process
 
 BASE = Work(8, 100, 8, 32)
@@ -123,8 +123,8 @@ def worker() -> None:
     from accelerate import Accelerator
 
     from divwatch.config import WatchConfig
-    from divwatch.ranks import Ranks
     from divwatch.sampling import sample
+    from divwatch.sampling.ranks import Ranks
     from divwatch.sampling.weights import Source
 
     torch.manual_seed(0)

@@ -34,7 +34,7 @@ import divwatch
 watching = divwatch.watch(trainer, every=1, **SETTINGS)
 attached = time.perf_counter()
 trainer.train()
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 looks = RunDirectory.of(Path(sys.argv[2])).looks()
 print(json.dumps({"attach": attached - started, "first": looks[0]["seconds"]["total"], "next": looks[1]["seconds"]["total"]}))
 """

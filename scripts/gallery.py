@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from divwatch.report import write_report
-from divwatch.top import Follower, table
+from divwatch.outputs.report import write_report
+from divwatch.outputs.top import Follower, table
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 FRAME = '<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>'

@@ -9,10 +9,10 @@ from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.background import Background
 from divwatch.callback import Pace
 from divwatch.config import WatchConfig
-from divwatch.store import RunDirectory
+from divwatch.monitor.background import Background
+from divwatch.store.run_directory import RunDirectory
 
 BACKGROUND = SETTINGS | {"background": True}
 

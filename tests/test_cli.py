@@ -130,7 +130,7 @@ def test_an_interrupted_command_ends_with_130_and_no_traceback(monkeypatch, caps
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("divwatch.top.follow", interrupted)
+    monkeypatch.setattr("divwatch.outputs.top.follow", interrupted)
     assert run(["top", "x"], monkeypatch) == 130
     assert "Traceback" not in capsys.readouterr().err
 

@@ -8,9 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 from divwatch.cli import app
-from divwatch.cost import DEVICES, Look, Shape, cost_of, shape_of, train_bytes
-from divwatch.cost_of_config import planned
 from divwatch.errors import DivwatchError
+from divwatch.plan.cost import DEVICES, Look, Shape, cost_of, shape_of, train_bytes
+from divwatch.plan.of_config import planned
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))

@@ -11,8 +11,8 @@ from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.lineage import stage_values
-from divwatch.measure import measure, settings_like
-from divwatch.store import RunDirectory, lineage_of
+from divwatch.monitor.measure import measure, settings_like
+from divwatch.store.run_directory import RunDirectory, lineage_of
 from divwatch.tiny import BASE_MODEL
 
 CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 ACCELERATE = Path(sys.executable).parent / "accelerate"

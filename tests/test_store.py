@@ -7,7 +7,7 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, PromptSamples, PromptScores
-from divwatch.store import RunDirectory, find_parent, lineage_of
+from divwatch.store.run_directory import RunDirectory, find_parent, lineage_of
 
 
 def make(path, **info):

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from divwatch.terminal import event_message, reference_lines
+from divwatch.outputs.terminal import event_message, reference_lines
 
 
 def test_the_published_share_stands_beside_ones_own():

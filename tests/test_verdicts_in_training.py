@@ -3,7 +3,7 @@
 from training import SETTINGS, sft_trainer
 
 import divwatch
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 WATCH = SETTINGS | {"prompts": 36, "samples": 8, "min_usable": 0.0}
 

@@ -18,8 +18,8 @@ def plots(spec):
 
 
 def test_the_workspace_shows_what_is_logged_in_reading_order(monkeypatch, capsys):
+    from divwatch.outputs.workspace import sections, workspace
     from divwatch.tiny.panel import panel
-    from divwatch.workspace import sections, workspace
 
     tasks = sorted({prompt.task for prompt in panel()})
     spec = workspace("me", "mine", tasks)._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -35,8 +35,8 @@ def test_the_workspace_shows_what_is_logged_in_reading_order(monkeypatch, capsys
 def test_every_name_of_the_workspace_is_one_that_a_run_logs():
     from types import SimpleNamespace as Thing
 
-    from divwatch.tracking import AXIS, PIPELINE_AXIS, assessment_scalars, look_scalars
-    from divwatch.workspace import sections
+    from divwatch.outputs.tracking import AXIS, PIPELINE_AXIS, assessment_scalars, look_scalars
+    from divwatch.outputs.workspace import sections
 
     parts = {p: 0.1 for p in ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")}
     status = Thing(change=-0.1, onset_step=3)

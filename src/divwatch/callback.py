@@ -13,15 +13,15 @@ from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.monitor.recorder import Recorder
+from divwatch.monitor.rollouts import watch_rollouts
+from divwatch.outputs.terminal import bar_of, say
+from divwatch.outputs.tracking import LOGGED_GROUPS
 from divwatch.panel import choose, load_panel
 from divwatch.panel.form import at_full_length
-from divwatch.ranks import LookFailed, Ranks, reason_of
-from divwatch.recorder import Recorder
 from divwatch.records import Completion, Prompt
-from divwatch.rollouts import watch_rollouts
 from divwatch.sampling import LookEnds, Sampler
-from divwatch.terminal import bar_of, say
-from divwatch.tracking import LOGGED_GROUPS
+from divwatch.sampling.ranks import LookFailed, Ranks, reason_of
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment

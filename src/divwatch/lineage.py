@@ -11,7 +11,7 @@ from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 Values = dict[str, dict[str, np.ndarray]]
 

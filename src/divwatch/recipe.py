@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Optional
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.store import RunDirectory, find_parent
+from divwatch.store.run_directory import RunDirectory, find_parent
 
 
 @dataclass

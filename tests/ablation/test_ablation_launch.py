@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from divwatch.ablation.launch import FINISHED, LOG, RECORD, last_checkpoint
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 TASKS = ["sums", "stories"] * 8
 IDS = [f"p{i}" for i in range(16)]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divwatch import DivwatchError, stage_attribution
-from divwatch.analysis import reference
+from divwatch.tasks import published as reference
 
 LINES = {
     "think": {"base": "Base", "sft": "Think-SFT", "dpo": "Think-DPO", "rl": "Think"},

@@ -27,7 +27,7 @@ from training import sft_trainer, weights_hash
 from transformers.integrations import WandbCallback
 
 import divwatch
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 
 def turn(mode):

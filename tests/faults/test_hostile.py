@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from divwatch.errors import DivwatchError
-from divwatch.store import RunDirectory, read_parquet
+from divwatch.store.run_directory import RunDirectory, read_parquet
 
 FAMILY = "Hostile input"
 GB = 1 << 30
@@ -184,7 +184,8 @@ def test_parquet_claims(tmp_path, rows, width, says, saw):
         for _ in range(rows // part):
             file.write_table(table, row_group_size=part)
     program = (
-        "import sys; from pathlib import Path; from divwatch.store import read_parquet; read_parquet(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from divwatch.store.run_directory import read_parquet; "
+        "read_parquet(Path(sys.argv[1]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)],
@@ -379,7 +380,7 @@ def panel_file(path):
 
 
 def score_input(path):
-    from divwatch.score_file import _rows
+    from divwatch.cli.score import _rows
 
     list(_rows(path))
 
@@ -405,7 +406,7 @@ def run_record(path):
 
 
 def run_report(path):
-    from divwatch.report.read import read_jsonl
+    from divwatch.outputs.report.read import read_jsonl
 
     read_jsonl(path, [])
 

@@ -17,8 +17,8 @@ from faults.undisturbed import QUICK
 from training import sft_trainer, weights_hash
 
 import divwatch
-from divwatch.recorder import Recorder
-from divwatch.store import RunDirectory
+from divwatch.monitor.recorder import Recorder
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Storage"
 STEPS = 6

@@ -8,7 +8,7 @@ from faults.undisturbed import looks_of
 from launched.launching import launch, start
 from launched.test_strategies import looks, weights
 
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Ranks"
 SMALL = {"metrics": ["ead"], "prompts": 8, "every": 1, "on_error": "record"}

@@ -11,7 +11,7 @@ from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Resume"
 

@@ -237,7 +237,7 @@ def test_a_tokenizer_that_lacks_something(survive, plant, expected):
 def test_no_template_from_the_start(tmp_path, saw):
     """Prompts of one turn are asked in plain form; every look is on record."""
     import divwatch
-    from divwatch.store import RunDirectory
+    from divwatch.store.run_directory import RunDirectory
 
     trainer = sft_trainer(tmp_path, steps=2)
     trainer.processing_class.chat_template = None

@@ -130,7 +130,7 @@ def test_an_encoder_that_fails_once(survive, monkeypatch, fault):
 @pytest.mark.fault("scoring fails at one look; the run is resumed once the cause is mended")
 def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, monkeypatch):
     """Tried again from the stored completions: the record is that of an undisturbed run."""
-    from divwatch.scorer import Scorer
+    from divwatch.monitor.scorer import Scorer
 
     real = Scorer.score
 
@@ -144,7 +144,7 @@ def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, mo
         trainer = sft_trainer(tmp_path, steps=3, save_strategy="steps", save_steps=3)
         divwatch.watch(trainer, **QUICK)
         trainer.train()
-    assert statuses(divwatch.store.RunDirectory.of(tmp_path))[1] == (1, "failed")
+    assert statuses(divwatch.store.run_directory.RunDirectory.of(tmp_path))[1] == (1, "failed")
     resumed(tmp_path, str(tmp_path / "checkpoint-3"))
     assert {step: row for step, row in rows(tmp_path).items() if step <= 3} == undisturbed_record
 
@@ -291,7 +291,7 @@ def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record
     kill_worker(signal.SIGSTOP)
     trainer.train()
     assert weights_hash(trainer.model) == undisturbed(sft_trainer, 3)
-    assert statuses(divwatch.store.RunDirectory.of(tmp_path)) == [(step, "unscored") for step in range(4)]
+    assert statuses(divwatch.store.run_directory.RunDirectory.of(tmp_path)) == [(step, "unscored") for step in range(4)]
     resumed(tmp_path, str(tmp_path / "checkpoint-3"))
     assert {step: row for step, row in rows(tmp_path).items() if step <= 3} == undisturbed_record
     saw("looks 0 to 3 unscored after 2 s of waiting; all scored on resume")
@@ -301,7 +301,7 @@ def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record
 @pytest.mark.fault("scoring a look takes longer than its limit (here 4 s)")
 def test_a_scoring_that_exceeds_its_limit(tmp_path, survive, monkeypatch, hostile_panel):
     """That look is failed with its reason, its process is ended, and the later looks are scored."""
-    from divwatch import background
+    from divwatch.monitor import background
 
     monkeypatch.setattr(background, "LIMIT", 8.0)
     path = hostile_panel(
@@ -318,7 +318,7 @@ def test_a_scoring_that_exceeds_its_limit(tmp_path, survive, monkeypatch, hostil
 @pytest.mark.fault("the scoring process cannot be started again (no more processes)")
 def test_no_scoring_process_can_be_started(tmp_path, survive, monkeypatch):
     """The looks are failed with their reason, training does not wait, and the next start is clean."""
-    from divwatch import background
+    from divwatch.monitor import background
 
     def plant(trainer):
         def die():

@@ -12,7 +12,7 @@ from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Soak"
 SMALL = QUICK | {"prompts": 2, "samples": 2, "max_new_tokens": 8, "min_usable": 0.0}

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Storage"
 

@@ -10,7 +10,7 @@ from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 # EAD needs no encoder: a training of three steps with four looks takes a second.
 QUICK = SETTINGS | {"metrics": ["ead"], "prompts": 6, "on_error": "record", "every": 1}
@@ -113,4 +113,4 @@ def child_processes():
 
 
 def scoring_processes():
-    return [child for child in child_processes() if "divwatch.worker" in child.cmdline()]
+    return [child for child in child_processes() if "divwatch.monitor.worker" in child.cmdline()]

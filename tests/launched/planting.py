@@ -12,8 +12,8 @@ from faults.undisturbed import scoring_processes
 from training import make_alike
 
 from divwatch import callback
-from divwatch.ranks import Ranks
 from divwatch.sampling import in_process, sampler
+from divwatch.sampling.ranks import Ranks
 
 _planted = []
 

@@ -21,7 +21,7 @@ from training import SETTINGS, dpo_trainer, grpo_trainer, lora_trainer, sft_trai
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.ranks import Ranks
+from divwatch.sampling.ranks import Ranks
 
 KINDS = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer, "lora": lora_trainer}
 

@@ -7,7 +7,7 @@ after the other, because starting one takes longer than training.
 import pytest
 from launched.launching import launch, start
 
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 PROOF = {
     "single": {"world": 1, "zero": 0, "engine": "Olmo3ForCausalLM"},

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from divwatch.analysis.decompose import PairStats, decompose, decompose_pairs
 from divwatch.errors import DivwatchError
 from divwatch.metrics import answers, embedding, lexical, quality
+from divwatch.metrics.scoring import METRICS, PAIR_KEYS, PLAIN, live_subsets, score_prompts, summarise
 from divwatch.records import PromptSamples, PromptScores
-from divwatch.scoring import METRICS, PAIR_KEYS, PLAIN, live_subsets, score_prompts, summarise
 
 WORDS = ["red", "blue", "green", "one", "two", "three", "up", "down"]
 

@@ -23,7 +23,7 @@ from divwatch import recipe
 from divwatch.config import WatchArguments
 from divwatch.mixes.definition import find
 from divwatch.mixes.templates import names
-from divwatch.store import RunDirectory
+from divwatch.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))
@@ -111,7 +111,7 @@ QUICK = ["instruct/sft", "think/dpo", "rl_zero/math"]
 def needs(path):
     """Rows with programs are judged in the sandbox."""
     if stage_of(path) == "rl" and named(path) not in ("rl_zero/math", "rl_zero/if", "rl_zero/general"):
-        pytest.importorskip("divwatch.verify.sandbox")
+        pytest.importorskip("divwatch.verify.sandbox.bubblewrap")
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed: programs cannot be judged")
 

@@ -13,8 +13,8 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose, load_panel, names
-from divwatch.panel.task import load_task, resolved_revision
-from divwatch.panel.tasks import PANELS, PAPER, TASKS
+from divwatch.tasks import PANELS, PAPER, TASKS
+from divwatch.tasks.task import load_task, resolved_revision
 
 RECORDED = {  # rows in the recorded file, as counted by hand with wc and tail
     "gsm8k": ("gsm8k_test.jsonl", 400), "humaneval": ("humaneval.jsonl", 164), "cruxeval": ("cruxeval.jsonl", 500),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from worlds import INSTRUCT, THINK, write_lineage
 
-from divwatch.report import write_report
+from divwatch.outputs.report import write_report
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divwatch.report.layout import lay_out, slot_lengths
-from divwatch.report.read import LOOK_COLUMNS, MEAN_COLUMNS, Run
+from divwatch.outputs.report.layout import lay_out, slot_lengths
+from divwatch.outputs.report.read import LOOK_COLUMNS, MEAN_COLUMNS, Run
 
 STAGES = ["sft", "dpo", "rlvr"]
 

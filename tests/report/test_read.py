@@ -10,7 +10,7 @@ import pytest
 from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
-from divwatch.report.read import find_runs, lineages, load_run, load_runs, read_jsonl
+from divwatch.outputs.report.read import find_runs, lineages, load_run, load_runs, read_jsonl
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.report.svg import (
+from divwatch.outputs.report.svg import (
     Axis,
     Bar,
     Onset,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.report.text import between, inert, number, percent, shortened
+from divwatch.outputs.report.text import between, inert, number, percent, shortened
 
 STEERING = {"Cc", "Cs"}
 

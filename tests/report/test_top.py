@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from worlds import INSTRUCT, THINK, write_lineage
 
-from divwatch import top
 from divwatch.errors import DivwatchError
-from divwatch.top import Follower, follow, plain_line, table
+from divwatch.outputs import top
+from divwatch.outputs.top import Follower, follow, plain_line, table
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose
-from divwatch.ranks import LookFailed
 from divwatch.sampling import Source, sample
 from divwatch.sampling.plan import Row
+from divwatch.sampling.ranks import LookFailed
 from divwatch.sampling.request import make_request
 from divwatch.sampling.vllm import Engine
 from divwatch.tiny.panel import panel

@@ -7,8 +7,8 @@ import torch
 
 from divwatch.config import WatchConfig
 from divwatch.panel import choose
-from divwatch.ranks import LookFailed
 from divwatch.sampling import Source, in_process, sample
+from divwatch.sampling.ranks import LookFailed
 from divwatch.sampling.request import make_request
 from divwatch.tiny.panel import panel
 

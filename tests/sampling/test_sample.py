@@ -9,9 +9,9 @@ from transformers import GenerationConfig
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.ranks import LookFailed
 from divwatch.records import Prompt
 from divwatch.sampling import Source, in_process, sampler
+from divwatch.sampling.ranks import LookFailed
 from divwatch.sampling.request import make_request, stop_tokens
 from divwatch.tiny.panel import panel
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from divwatch.verify.sandbox import unavailable
+from divwatch.verify.sandbox.bubblewrap import unavailable
 
 # Where bubblewrap is part of the set-up (.ci/run), a missing sandbox fails instead of skipping.
 _MUST_RUN = os.environ.get("DIVWATCH_REQUIRE_SANDBOX") == "1"

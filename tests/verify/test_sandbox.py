@@ -14,8 +14,8 @@ import pytest
 from verify import hostile
 
 from divwatch.errors import DivwatchError
-from divwatch.verify import sandbox as module
-from divwatch.verify.sandbox import Job, Limits, Verdict, run_programs
+from divwatch.verify.sandbox import bubblewrap as module
+from divwatch.verify.sandbox.bubblewrap import Job, Limits, Verdict, run_programs
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=5)
 SQUARE = ["assert f(2) == 4", "assert f(3) == 9"]
@@ -173,7 +173,7 @@ class TestHostilePrograms:
 def test_sandboxes_end_with_the_process_that_started_them():
     before = living()
     code = (
-        "from divwatch.verify.sandbox import Job, Limits, run_programs\n"
+        "from divwatch.verify.sandbox.bubblewrap import Job, Limits, run_programs\n"
         "jobs = [Job(['import time\\nprint(1)\\ntime.sleep(100)'], ['f()'], ['f'])] * 2\n"
         "run_programs(jobs, Limits(wall_seconds=100))"
     )

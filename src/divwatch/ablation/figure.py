@@ -18,7 +18,7 @@ def write_figure(arms: Arms, found: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from divwatch.report.text import inert
+    from divwatch.outputs.report.text import inert
 
     measures = list(arms.values)
     first = sorted((e for e in found.effects if e.measure == measures[0]), key=lambda e: e.value)

@@ -18,7 +18,7 @@ from divwatch.analysis.assess import PRIMARY
 from divwatch.analysis.compare import Item
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
-from divwatch.store import RunDirectory, find_runs
+from divwatch.store.run_directory import RunDirectory, find_runs
 
 QUALITY = "quality/accuracy"
 # Settings of a look that decide its values: runs that differ in one are not compared.

@@ -44,7 +44,7 @@ class PairStats:
     @classmethod
     def from_values(cls, values: Mapping[str, Any], rows: Any = slice(None)) -> PairStats:
         """From the `values` of `PromptScores`; `rows` picks prompts."""
-        from divwatch.scoring import PAIR_KEYS
+        from divwatch.metrics.scoring import PAIR_KEYS
 
         missing = [key for key in PAIR_KEYS if key not in values]
         if missing:

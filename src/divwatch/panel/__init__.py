@@ -34,15 +34,15 @@ def load_panel(spec: str | None, eval_dataset: Any = None) -> tuple[str, list[Pr
 
 def names() -> list[str]:
     """Every panel and every task that can be named."""
-    from divwatch.panel.tasks import PANELS, TASKS
+    from divwatch.tasks import PANELS, TASKS
 
     return ["quick", "tiny", *PANELS, *TASKS]
 
 
 def _named(spec: str) -> list[Prompt]:
     """The prompts of the panels and tasks in `spec`, a task that is named twice taken once."""
-    from divwatch.panel.task import load_task
-    from divwatch.panel.tasks import PANELS, TASKS
+    from divwatch.tasks import PANELS, TASKS
+    from divwatch.tasks.task import load_task
 
     parts = [part.strip() for part in spec.split(",")]
     unknown = [part for part in parts if part not in names()]

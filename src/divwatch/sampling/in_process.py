@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from divwatch.ranks import Ranks
 from divwatch.sampling.decode import decode
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
 from divwatch.sampling.nucleus import uniforms
 from divwatch.sampling.plan import Row, batches
+from divwatch.sampling.ranks import Ranks
 from divwatch.sampling.request import Request
 
 # Prompt and completion tokens in one batch on a CPU, all rows counted: enough to keep its cores busy.

@@ -13,11 +13,11 @@ import numpy as np
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.ranks import ALONE, Ranks, raise_if_failed, reason_of
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.memory import free_bytes
 from divwatch.sampling.plan import Row, share_out
+from divwatch.sampling.ranks import ALONE, Ranks, raise_if_failed, reason_of
 from divwatch.sampling.request import Request, make_request
 from divwatch.sampling.weights import Source, fits, reading
 
@@ -108,7 +108,7 @@ def look_seed(config: WatchConfig, step: int) -> int:
 def _load_encoder(config: WatchConfig, device: Any) -> Any:
     """The encoder, or None where no metric needs one."""
     from divwatch.metrics.encoder import load_encoder
-    from divwatch.scoring import needs_encoder
+    from divwatch.metrics.scoring import needs_encoder
 
     return load_encoder(config.encoder, device=str(device)) if needs_encoder(config.metrics) else None
 

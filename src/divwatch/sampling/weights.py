@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from divwatch.errors import DivwatchError
-from divwatch.ranks import Ranks
+from divwatch.sampling.ranks import Ranks
 
 
 class Source(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any
 
 from divwatch.records import Prompt
 from divwatch.verify.judgement import Judgement, Verifier, attempt, unsaid
-from divwatch.verify.sandbox import cores, lowest_priority
+from divwatch.verify.sandbox.bubblewrap import cores, lowest_priority
 
 SECONDS = 10.0  # for one answer
 _START = 120.0  # for the imports, on a machine that is busy training

@@ -17,7 +17,7 @@ from divwatch.errors import DivwatchError
 from divwatch.metrics.code import extract_code
 from divwatch.records import Prompt
 from divwatch.verify.judgement import Judgement, Verifier, unsaid
-from divwatch.verify.sandbox import DEFAULT, Job, Limits, require, run_programs
+from divwatch.verify.sandbox.bubblewrap import DEFAULT, Job, Limits, require, run_programs
 
 # A line at the margin ends a function's body, but for closing brackets; Chen et al. (2021, arXiv 2107.03374, section
 # 3.1) stop at the commonest of them.

@@ -1,0 +1,180 @@
+"""`divwatch panel list | show TASK | check [--against DATA]`: what can be watched, worded how, and is it held out?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+panel_app = typer.Typer(no_args_is_help=True, help="Held-out prompts: list, show and check them.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@panel_app.command("list")
+def list_panels(as_json: AsJson = False) -> None:
+    """The named panels and tasks. Works without the hub.
+
+    Example: divwatch panel list
+    """
+    from divwatch.tasks import PANELS, TASKS
+
+    panels = {name: [task.name for task in tasks] for name, tasks in PANELS.items()}
+    panels = {"quick": ["stories", "ideas", "opinions", "sums"], "tiny": ["the embedded world's six tasks"], **panels}
+    tasks = [
+        {"task": t.name, "about": t.about, "set": t.hub, "verifier": t.verifier or "", "limit": t.limit or "all"}
+        for t in TASKS.values()
+    ]
+    if as_json:
+        print(json.dumps({"panels": panels, "tasks": tasks}, indent=1))
+        return
+    _table("panels", [{"panel": name, "tasks": ", ".join(members)} for name, members in panels.items()])
+    _table("tasks (each is a panel too; name several with commas)", tasks)
+
+
+@panel_app.command()
+def show(
+    task: Annotated[str, typer.Argument(help="A task's name, as in `divwatch panel list`.")], as_json: AsJson = False
+) -> None:
+    """A task: its set, wording, limits and verifier, and an example of divwatch's own. Works without the hub.
+
+    Example: divwatch panel show gsm8k
+    """
+    from divwatch.errors import DivwatchError
+    from divwatch.tasks import TASKS
+
+    if task not in TASKS:
+        raise DivwatchError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+    found = TASKS[task]
+    prompt = found.prompt(found.example, f"{found.name}/example")
+    facts = {
+        "task": found.name, "about": found.about, "path": found.path, "config": found.config, "split": found.split,
+        "revision": found.revision, "columns": list(found.columns), "prompts": found.limit or "all",
+        "verifier": found.verifier, "stop (plain form)": list(found.stop), "max_new_tokens": found.max_new_tokens,
+        "example prompt": prompt.text, "example reference": prompt.reference,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for name, value in facts.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(f"{name}:\n{_indented(text)}" if "\n" in text else f"{name}: {text}")
+
+
+@panel_app.command()
+def check(
+    panel: Annotated[str, typer.Argument(help="A panel, a task, several with commas, or a JSONL file.")] = "quick",
+    against: Annotated[
+        Optional[str],
+        typer.Option(help="Training data to search: a mix's name, a JSONL or parquet file, or a hub set."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes for the search.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Load a panel, print the revision that each set resolved to, and search the training data for its prompts.
+
+    Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
+    """
+    from divwatch.panel import fingerprint
+    from divwatch.panel.overlap import check_held_out
+
+    prompts, sets = _loaded(panel)
+    result: dict[str, Any] = {
+        "panel": panel,
+        "prompts": len(prompts),
+        "fingerprint": fingerprint(prompts),
+        "tasks": sets,
+    }
+    report = check_held_out(prompts, _training_rows(against), workers=workers) if against else None
+    if report:
+        result["against"] = {"data": against, **report.as_dict()}
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    _table(f"panel {panel}: {len(prompts)} prompts, fingerprint {result['fingerprint']}", sets)
+    if report:
+        rows = [
+            {"task": task, "prompts": t.prompts, "found": t.contaminated, "%": f"{100 * t.share:.1f}",
+             "words covered %": f"{100 * t.coverage:.1f}"} for task, t in report.by_task.items()
+        ]  # fmt: skip
+        _table(f"13-gram overlap with {against} ({report.rows:,} rows)", rows)
+        print(report.line)
+        for id, row in list(report.contaminated.items())[:20]:
+            print(f"  {id} in row {row}")
+
+
+def _loaded(panel: str) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The prompts of a panel, and a line about each of its tasks; for one of the hub, the commit it was read at."""
+    from divwatch.panel import load_panel
+    from divwatch.tasks import TASKS
+    from divwatch.tasks.task import hub_rows, resolved_revision
+
+    _, prompts = load_panel(panel)
+    lines = []
+    for name in dict.fromkeys(p.task for p in prompts):
+        own = [p for p in prompts if p.task == name]
+        line = {"task": name, "prompts": len(own), "verifier": ", ".join(sorted({p.verifier or "" for p in own}))}
+        if name in TASKS and not Path(panel).is_file():
+            line["set"] = TASKS[name].hub
+            line["revision"] = resolved_revision(hub_rows(TASKS[name])) or "not noted by the data set's cache"
+        lines.append(line)
+    return prompts, lines
+
+
+def _training_rows(name: str) -> Any:
+    """Rows to search: a file or a mix that divwatch knows, else the hub set's train split, streamed from the cache."""
+    from datasets import Dataset, load_dataset
+
+    from divwatch.errors import DivwatchError
+    from divwatch.mixes import load_mix
+
+    if Path(name).suffix == ".parquet" and Path(name).is_file():
+        return Dataset.from_parquet(name)
+    if Path(name).is_file():
+        return _jsonl(Path(name))
+    try:
+        return load_mix(name)[0]
+    except DivwatchError as unknown:
+        if "/" not in name or name.startswith("tiny/"):
+            raise unknown from None
+    try:
+        return load_dataset(name, split="train")
+    except Exception as error:
+        told = " ".join(str(error).split())[:160]
+        raise DivwatchError(
+            f"--against {name}: neither a mix, a file nor a hub set that can be read ({told})"
+        ) from None
+
+
+def _jsonl(path: Path) -> Any:
+    """Rows of a JSONL file one by one, so that lines of unlike schema are no matter."""
+    from divwatch.errors import DivwatchError
+
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError as error:
+                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
+            if isinstance(row, dict):
+                yield row
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(row.get(name, ""))) for name in names))
+    Console().print(table)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,1 @@
+"""The monitor: what happens to a look between sampling and the outputs."""

@@ -1,0 +1,109 @@
+"""Checkpoints that were never watched in training: a look at each, stored as the stages of a lineage.
+
+Models M0, M1, M2 become the runs M1 (step 0: M0, step 1: M1) and M2 (step 0: M1, step 1: M2), so that report and stage
+attribution read them like watched runs; a look is taken once. A single model is one run with one look.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from divwatch.config import COMPARABLE, WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.monitor.look import describe_run, take_look
+from divwatch.monitor.scorer import Models, load_models
+from divwatch.panel import choose, fingerprint, load_panel
+from divwatch.panel.form import in_forms
+from divwatch.store.run_directory import RunDirectory
+from divwatch.verify import check_verifiers
+
+
+def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
+    """The settings of a watched run. Raises DivwatchError where `given` asks for another panel or setting."""
+    theirs = run.info()["settings"]
+    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in COMPARABLE if k in given and given[k] != theirs[k]]
+    if differ:
+        raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
+    return WatchConfig.from_settings(**(theirs | given))
+
+
+def measure(
+    models: Sequence[str], out: Path, config: WatchConfig, like: RunDirectory | None = None, device: str | None = None
+) -> list[RunDirectory]:
+    """A look at each of `models` (directories or hub names, in the order of their training); returns the runs written.
+
+    `like`: a watched run whose panel must be the same prompt by prompt.
+    """
+    import torch
+
+    panel_name, panel = load_panel(config.panel)
+    if like is not None:  # a run may have left prompts out, as being in its training data
+        theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
+        panel = [p for p in panel if p.id in theirs]
+    prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+    if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
+        raise DivwatchError(
+            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"
+        )
+    check_verifiers(prompts, unsafe_code=config.unsafe_code)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_models(config, device)
+    runs: list[RunDirectory] = []
+    last = min(len(models) - 1, 1)  # the step of a stage's own look
+    for name, model in list(zip(_names(models), models, strict=True))[last:]:
+        run = RunDirectory(out / name / "divwatch")
+        run.create(
+            describe_run(
+                stage=name,
+                lineage=config.lineage or out.name,
+                model=model,
+                output_dir=str(out / name),
+                parent=runs[-1] if runs else None,
+                config=config,
+                panel_name=panel_name,
+                prompts=prompts,
+                max_steps=last,
+                trainer="measure",
+            )
+        )
+        if runs:
+            _copy_look(runs[-1], run)
+        elif last:
+            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device))
+        run.append_look(_look_at(model, prompts, config, loaded, run, last, device))
+        runs.append(run)
+    return runs
+
+
+def _look_at(
+    name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
+) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from divwatch.outputs.terminal import bar_of
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DivwatchError(f"model {name!r} cannot be loaded ({reason}): give a directory or a hub name") from None
+    model = model.to(device)
+    with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
+        return take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+
+
+def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
+    """The look at the stage before (its step 1) is this stage's look at step 0."""
+    for part in ("completions", "scores"):
+        shutil.copyfile(source.path / part / "step-00000001.parquet", target.path / part / "step-00000000.parquet")
+    target.append_look(source.looks()[-1] | {"step": 0})
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """A stage's name is its directory's; two of one name are told apart by their place."""
+    names = [Path(model).name or model for model in models]
+    return [f"{i}-{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]

@@ -1,0 +1,194 @@
+"""The charts of the page, each drawn from the tidy tables of `build.Report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from divwatch.outputs.report import svg
+from divwatch.outputs.report.build import Report, metric_name
+from divwatch.outputs.report.findings import Found
+from divwatch.outputs.report.layout import Lineage, stage_name
+from divwatch.outputs.report.read import MEASURED
+from divwatch.outputs.report.text import between, percent
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing with its caption. `cls` names the measure it belongs to, where the page offers a choice."""
+
+    svg: Markup
+    caption: str = ""
+    title: str = ""
+    cls: str = ""
+
+
+class Drawer:
+    """Looks up the curves of a report once and draws panels from them."""
+
+    def __init__(self, report: Report):
+        self.report = report
+        self.axis = svg.Axis(report.slot_names, report.lengths)
+        self.groups: dict[Any, pd.DataFrame] = dict(
+            tuple(report.curves.groupby(["lineage", "task", "key"], sort=False))
+        )
+
+    def series(self, task: str, key: str) -> list[svg.Series]:
+        made = []
+        for v in self.report.lineages:
+            frame = self.groups.get((v.name, task, key))
+            if frame is None:
+                continue
+            segments = [_points(part) for _, part in frame.groupby("number")]
+            made.append(svg.Series(v.name, segments, v.colour, v.dash, v.thin))
+        return made
+
+    def panel(self, title: str, task: str, key: str, **options: Any) -> svg.Panel:
+        onsets = [
+            svg.Onset(r["x"], r["x_lo"], r["x_hi"], r["colour"])
+            for r in self.report.tables["onsets"].to_dict("records")
+            if r["task"] == task and r["key"] == key
+        ]
+        failed = [(x, v.colour) for v in self.report.lineages for x in self._failed(v)]
+        return svg.Panel(title, self.series(task, key), onsets, failed=failed, key=key, zero=True, **options)
+
+    def _failed(self, lineage: Lineage) -> list[float]:
+        looks = self.report.looks
+        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(MEASURED), "x"])
+
+    def whole(self) -> list[Chart]:
+        """Diversity, correct-answer diversity and accuracy of all tasks together."""
+        charts = []
+        for i, metric in enumerate(self.report.metrics):
+            for key, title in (
+                (f"diversity/{metric}", "Diversity"),
+                (f"correct_diversity/{metric}", "Correct-answer diversity"),
+            ):
+                panel = self.panel(f"{title}: {metric_name(metric)}", "all", key)
+                caption = (
+                    "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                )
+                charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
+        accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.05))
+        charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
+        return [c for c in charts if c.svg]
+
+    def splits(self, found: Sequence[Found]) -> list[Chart]:
+        """A forest plot a lineage: the change from the base to the end and its parts, then the same of each stage."""
+        table = self.report.tables["split"]
+        table = table[table["task"] == "all"].dropna(subset=["value"])
+        if table.empty:
+            return []
+        limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
+        x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
+        charts = []
+        for f in found:
+            mine = table[table["lineage"] == f.lineage.name]
+            groups = [
+                (
+                    stage_name(str(stage)),
+                    [svg.Bar(r.name, r.value, r.lo, r.hi, r.part == "total") for r in part.itertuples(index=False)],
+                )
+                for stage, part in mine.groupby("stage", sort=False)
+            ]
+            if groups:
+                label = f"{f.lineage.name}, {groups[0][0]}: " + ", ".join(
+                    f"{b.name} {percent(b.value)}" for b in groups[0][1]
+                )
+                drawn = svg.forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
+                charts.append(Chart(drawn, _share_caption(f)))
+        return charts
+
+    def multiples(self, references: pd.DataFrame) -> list[Chart]:
+        """Per task: diversity, correct-answer diversity and accuracy, one above the other."""
+        charts = []
+        for task in self.report.tasks:
+            for i, metric in enumerate(self.report.metrics):
+                panels = []
+                for key, title in (
+                    (f"diversity/{metric}", "Diversity"),
+                    (f"correct_diversity/{metric}", "Correct-answer diversity"),
+                ):
+                    known = references[(references["task"] == task) & (references["key"] == key)]
+                    marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
+                    panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
+                panels.append(self.panel("Accuracy", task, "quality/accuracy", unit=" %", y_range=(0.0, 1.05)))
+                charts.append(self._chart(panels, task, title=task, cls=f"m m-{i}", height=128))
+        return [c for c in charts if c.svg]
+
+    def quality(self) -> list[Chart]:
+        """Paths in the plane of accuracy and diversity, then what more samples add."""
+        charts = []
+        for i, metric in enumerate(self.report.metrics):
+            for group, title in (("diversity", "Diversity"), ("correct_diversity", "Correct-answer diversity")):
+                series = [s for v in self.report.lineages if (s := self._path(v, f"{group}/{metric}"))]
+                if series:
+                    name = f"{title}: {metric_name(metric)}"
+                    label = (
+                        f"{name} against accuracy: a path a lineage, from the hollow dot (start) to the large one (end)"
+                    )
+                    drawn = svg.scatter_chart(series, label, "accuracy", name)
+                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", cls=f"m m-{i}"))
+        for key, title, caption in (
+            ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
+            ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),
+        ):
+            charts.append(
+                self._chart(
+                    [self.panel(f"{title}, percentage points", "all", key, unit=" ")], "all", caption, height=250
+                )
+            )
+        return [c for c in charts if c.svg]
+
+    def cost(self) -> list[Chart]:
+        panel = self.panel("Seconds that training waited", "all", "watch/seconds")
+        return [c for c in [self._chart([panel], "all", "A point a look.", height=220)] if c.svg]
+
+    def _path(self, lineage: Lineage, key: str) -> svg.Series | None:
+        d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
+        if d is None or a is None:
+            return None
+        both = a.merge(d, on=["number", "step"], suffixes=("_a", "_d")).dropna(subset=["mean_a", "mean_d"])
+        points = [svg.Point(x, y) for x, y in zip(both["mean_a"], both["mean_d"], strict=True)]
+        return svg.Series(lineage.name, [points], lineage.colour, lineage.dash, lineage.thin)
+
+    def _chart(
+        self,
+        panels: Sequence[svg.Panel],
+        task: str,
+        caption: str = "",
+        title: str = "",
+        cls: str = "",
+        height: int = 190,
+    ) -> Chart:
+        shown = [p for p in panels if p.series]
+        if not shown:
+            return Chart(Markup(""))
+        titles, stages = ", ".join(p.title for p in shown), ", ".join(self.report.slot_names)
+        label = f"{'All tasks' if task == 'all' else task}: {titles} over {stages}"
+        return Chart(svg.pipeline_chart(shown, self.axis, label, task, height), caption, title, cls)
+
+
+def _points(frame: pd.DataFrame) -> list[svg.Point]:
+    columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
+    return [svg.Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
+
+
+def _share_caption(f: Found) -> str:
+    """The paper's share: how much of the loss persists among correct answers."""
+    split = f.whole.split if f.whole else None
+    if split is None:
+        return ""
+    share = split.common.share
+    text = f"{split.n_prompts} prompts. "
+    if not share.hi - share.lo < 1:  # also where the interval is not computable
+        return (
+            text + "The share of the loss that persists among correct answers cannot be told: the change is too small."
+        )
+    kept = f"{percent(share.mean, signed=False)} {between(share.lo, share.hi).replace('+', '')}"
+    return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."

@@ -1,0 +1,223 @@
+"""The findings as sentences a person can repeat, and what to be careful about when reading them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from divwatch.analysis.assess import Assessment
+from divwatch.analysis.stages import StageAttribution
+from divwatch.outputs.report.build import Report
+from divwatch.outputs.report.findings import Found, first_comparable, parent_missing, settings_of
+from divwatch.outputs.report.layout import Lineage, stage_name
+from divwatch.outputs.report.read import Run
+from divwatch.outputs.report.text import between, percent
+
+FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
+MANY_CLOSED = 0.05  # share of thoughts closed by force from which on it is said
+SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
+
+
+TONES = {
+    "none": "fine",
+    "quality control only": "fine",
+    "aggregate collapse": "collapse",
+    "narrowing among correct answers": "collapse",
+    "template collapse": "collapse",
+    "degeneration": "collapse",
+    "false recovery": "collapse",
+}
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A kind of verdict and the colour it is shown in: collapse, doubt or fine."""
+
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the page says of one lineage: a sentence to repeat, then each stage's own verdict."""
+
+    lineage: str
+    tag: Tag
+    lead: str
+    stages: list[tuple[str, Tag, str]]
+
+
+def statements(found: Sequence[Found], report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in found]
+
+
+def tag_of(found: Assessment | None, run: Run) -> Tag:
+    """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
+    kind = found.verdict.kind if found else "nothing measured"
+    text = "no collapse" if kind == "none" else kind
+    return Tag(f"{text} so far" if found and unfinished(run) else text, TONES.get(kind, "doubt"))
+
+
+def unfinished(run: Run) -> bool:
+    return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
+
+
+def _statement(f: Found, report: Report) -> Statement:
+    runs = f.lineage.runs
+    stages = [
+        (stage_name(stage), tag_of(a, run), a.verdict.sentence if a else "No look was scored.")
+        for stage, a, run in zip(f.lineage.stages, f.stages, runs, strict=True)
+    ]
+    return Statement(f.lineage.name, tag_of(f.whole, runs[-1]), _lead(f, report), stages)
+
+
+def _lead(f: Found, report: Report) -> str:
+    """One sentence: what is left, where it went, since when, and what accuracy did."""
+    a, c = f.attribution, f.correct_attribution
+    if a is None:
+        return f"{f.lineage.name}: diversity could not be compared over the stages."
+    name = f.lineage.name
+    start = later_start(f.lineage)
+    of = f"the diversity at {start}" if start else "the base's diversity"
+    text = f"{name[:1].upper()}{name[1:]} kept {_kept(a)} of {of}"
+    if c is not None:
+        text += f" and {_kept(c)} of its diversity among correct answers"
+    return text + _where(f, c or a, report) + _accuracy(f, report) + "."
+
+
+def _kept(a: StageAttribution) -> str:
+    interval = between(*a.retained_interval) if a.retained_interval else ""
+    return f"{percent(a.retained, signed=False)} {interval.replace('+', '')}".strip()
+
+
+def _where(f: Found, a: StageAttribution, report: Report) -> str:
+    """The stage that took most, where the loss is beyond `min_drop`, and the onset flagged in it."""
+    if a.first_collapse is None:
+        return ""
+    largest = min(a.share, key=lambda stage: a.share[stage])
+    lost = sum(min(share, 0.0) for share in a.share.values())
+    how = (
+        "all of the loss"
+        if a.share[largest] / lost > 0.95
+        else "most of the loss"
+        if a.share[largest] / lost > 0.5
+        else "the largest loss"
+    )
+    text = f"; {how} is at {stage_name(largest)}"
+    onset = panel_onset(report, f.lineage.name, f.lineage.stages.index(largest))
+    return text if onset is None else f"{text}, from step {onset['step']} on"
+
+
+def panel_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
+    """The onset flagged over the whole panel in one stage: among correct answers if there is one, else over all."""
+    table = report.tables["onsets"]
+    mine = table[(table["lineage"] == lineage) & (table["number"] == number) & (table["task"] == "all")]
+    return None if mine.empty else mine.sort_values("key").iloc[0].to_dict()
+
+
+def _accuracy(f: Found, report: Report) -> str:
+    table = report.tables["stages"]
+    levels = table.loc[table["lineage"] == f.lineage.name, "accuracy"].dropna()
+    if len(levels) < 2:
+        return ""
+    return f"; accuracy went from {percent(levels.iloc[0], signed=False)} to {percent(levels.iloc[-1], signed=False)}"
+
+
+def share_text(a: StageAttribution, stage: str) -> str:
+    """'SFT −48 % [−51, −45]'."""
+    interval = between(*a.interval[stage]) if a.interval else ""
+    return f"{stage_name(stage)} {percent(a.share[stage])} {interval}".strip()
+
+
+def later_start(lineage: Lineage) -> str:
+    """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
+    place = first_comparable(lineage)
+    looks = lineage.runs[0].looks["step"]
+    if place is None or len(looks) == 0:
+        return ""
+    number, step = place
+    if (number, step) == (0, int(looks.min())) and not parent_missing(lineage.runs[0]):
+        return ""
+    return f"{stage_name(lineage.stages[number])} step {step}"
+
+
+def cautions(report: Report, found: Sequence[Found]) -> list[str]:
+    """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
+    lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
+    for f in found:
+        lines += _unlike(f)
+        for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
+            if unfinished(run):
+                at = f"the last look is at step {int(run.looks['step'].max())} of {run.max_steps}"
+                lines.append(f"{f.lineage.name}, {stage_name(stage)}: still running or ended early, {at}.")
+        start = later_start(f.lineage)
+        if start and not parent_missing(f.lineage.runs[0]):
+            lines.append(f"{f.lineage.name}: changes count from {start}, the first comparable look, not from the base.")
+        if parent_missing(f.lineage.runs[0]):
+            where = f.lineage.runs[0].meta["parent"]
+            start = stage_name(f.lineage.stages[0])
+            lines.append(
+                f"{f.lineage.name}: its parent run {where} was not found, so changes count from the start of {start}."
+            )
+    return [*dict.fromkeys(lines), *report.notes]
+
+
+def _looks(report: Report) -> Iterable[str]:
+    bad = report.looks[report.looks["status"] != "ok"]
+    for (lineage, stage, status), looks in bad.groupby(["lineage", "stage", "status"], sort=False):
+        steps = ", ".join(str(s) for s in looks["step"][:8]) + (" …" if len(looks) > 8 else "")
+        what = {"failed": "failed", "unscored": "stored but not scored"}.get(status, "not comparable")
+        reasons = "; ".join(dict.fromkeys(r for r in looks["reason"] if r))
+        count = f"{len(looks)} look{'' if len(looks) == 1 else 's'}"
+        yield f"{lineage}, {stage_name(stage)}: {count} {what} (step {steps}){': ' + reasons if reasons else ''}."
+
+
+def _few_prompts(report: Report) -> Iterable[str]:
+    key = f"correct_diversity/{report.primary}"
+    last = report.curves.groupby(["lineage", "number", "task", "key"], sort=False).tail(1)
+    judged = last[(last["key"] == key) & (last["task"] != "all")]
+    asked = last[last["key"] == "quality/accuracy"].set_index(["lineage", "number", "task"])["n"]
+    for (lineage, stage), rows in judged.groupby(["lineage", "stage"], sort=False):
+        few = [
+            f"{r.task} ({r.n:.0f} of {asked.get((lineage, r.number, r.task), float('nan')):.0f})"
+            for r in rows.itertuples()
+            if r.n < FEW_PROMPTS and r.n < 0.5 * asked.get((lineage, r.number, r.task), 0)
+        ]
+        if few:
+            where = f"{lineage}, end of {stage_name(stage)}"
+            yield f"{where}: correct-answer numbers rest on few prompts (those with two correct): {', '.join(few)}."
+
+
+def _outputs(report: Report) -> Iterable[str]:
+    """Answers that nobody judged, and thoughts that the monitor cut: both make numbers mean something else."""
+    for (lineage, stage), looks in report.looks.groupby(["lineage", "stage"], sort=False):
+        where = f"{lineage}, {stage_name(stage)}"
+        closed = looks["closed_share"].max()
+        if closed >= MANY_CLOSED:
+            cut = percent(closed, signed=False)
+            yield f"{where}: up to {cut} of the thoughts were closed by force; answers after them may be guesses."
+        reasons = unjudged(looks["unjudged"])
+        if reasons:
+            told = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+            yield f"{where}: answers were not judged and count as neither right nor wrong: {told}."
+
+
+def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
+    """Reasons for which answers were not judged, over several looks, the commonest first."""
+    counts: Counter[str] = Counter()
+    for look in looks:
+        counts.update(look)
+    return counts.most_common()
+
+
+def _unlike(f: Found) -> Iterable[str]:
+    for name in SAMPLING:
+        values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
+        if len(values) > 1:
+            given = ", ".join(values)
+            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers do not compare."
+    prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
+    if len(prints) > 1:
+        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all of them have are compared."

@@ -1,0 +1,132 @@
+"""The page: tables and charts into one HTML file that needs nothing else, neither network nor fonts nor scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from divwatch.outputs.report import build, narrative, tables
+from divwatch.outputs.report.build import Report, metric_name
+from divwatch.outputs.report.charts import Drawer
+from divwatch.outputs.report.findings import Found, settings_of
+from divwatch.outputs.report.layout import stage_name
+from divwatch.outputs.report.samples import examples
+from divwatch.outputs.report.svg import DASHES
+from divwatch.outputs.report.text import inert
+
+SECTIONS = [
+    ("verdict", "Verdict"),
+    ("curves", "The whole lineage"),
+    ("kind", "What kind of change"),
+    ("tasks", "Task by task"),
+    ("quality", "Quality against diversity"),
+    ("samples", "What the model said"),
+    ("cost", "Cost"),
+    ("settings", "Settings and panel"),
+]
+MARKS = {"correct": "✓", "wrong": "✗", "mixed": "~", "unusable": "!", "unjudged": "·"}
+EXAMPLES = 15  # prompts shown, over all lineages
+READ_OUT = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
+
+
+def render(report: Report, found: Sequence[Found], title: str, subtitle: str, foot: str) -> str:
+    """The whole page as text."""
+    css, js, template = _assets()
+    draw = Drawer(report)
+    each = max(3, EXAMPLES // len(report.lineages))
+    spoken = [(v, *examples(v, f"diversity/{report.primary}", at_most=each)) for v in report.lineages]
+    return template.render(
+        report=report,
+        title=title,
+        subtitle=subtitle,
+        foot=foot,
+        sections=SECTIONS,
+        css=css,
+        js=js,
+        script_hash=base64.b64encode(hashlib.sha256(str(js).encode()).digest()).decode(),
+        data=_read_outs(report),
+        names=metric_name,
+        dashes=DASHES,
+        marks=MARKS,
+        samples=_samples(report),
+        findings=narrative.statements(found, report),
+        cautions=narrative.cautions(report, found),
+        stages=tables.stages(report, found),
+        views=tables.views(found),
+        published=tables.published(report),
+        whole=draw.whole(),
+        curves=tables.curves(report),
+        splits=draw.splits(found),
+        split=tables.split(report),
+        multiples=draw.multiples(report.tables["references"]),
+        tasks=tables.tasks(report),
+        references=tables.references(report),
+        quality_charts=draw.quality(),
+        quality=tables.quality(report),
+        outputs=tables.outputs(report),
+        spoken=spoken,
+        cost_charts=draw.cost(),
+        cost=tables.cost(report),
+        shared=build.settings(report)[0],
+        differing=tables.differing(report),
+        panel=tables.panel(report),
+        held_out=tables.held_out(report),
+        mixes=tables.mixes(report),
+    )
+
+
+@lru_cache(maxsize=1)
+def _assets() -> tuple[Any, Any, Any]:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    here = files("divwatch.outputs.report")
+    css, js, html = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html"))
+
+    def finalize(value: Any) -> Any:
+        # Every text of a run goes through here: autoescape then takes the markup, this the control characters.
+        return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=finalize, trim_blocks=True)
+    return Markup(css), Markup(js), environment.from_string(html)
+
+
+def _read_outs(report: Report) -> dict[str, Any]:
+    """What the read-outs need: for each task and key, per lineage, [mean, lo, hi, n] at each look."""
+    listed: list[dict[str, Any]] = []
+    place: dict[tuple, tuple[int, int]] = {}
+    for i, v in enumerate(report.lineages):
+        looks = report.looks[report.looks["lineage"] == v.name]
+        place |= {(v.name, n, s): (i, j) for j, (n, s) in enumerate(zip(looks["number"], looks["step"], strict=True))}
+        listed.append(
+            {
+                "name": inert(v.name),
+                "colour": v.colour,
+                "x": [round(float(x), 5) for x in looks["x"]],
+                "step": [int(s) for s in looks["step"]],
+                "stage": [inert(stage_name(s)) for s in looks["stage"]],
+                "status": [inert(s) for s in looks["status"]],
+            }
+        )
+    values: dict[str, Any] = {}
+    shown = report.curves["key"].str.split("/").str[0].isin(READ_OUT) | (report.curves["key"] == "quality/accuracy")
+    for r in report.curves[shown].dropna(subset=["mean"]).to_dict("records"):
+        keys = values.setdefault(inert(r["task"]), {})
+        rows = keys.setdefault(inert(r["key"]), [[None] * len(v["x"]) for v in listed])
+        i, j = place[r["lineage"], r["number"], r["step"]]
+        rows[i][j] = [*(_short(r[k]) for k in ("mean", "lo", "hi")), None if math.isnan(r["n"]) else int(r["n"])]
+    return {"lineages": listed, "values": values}
+
+
+def _short(value: float) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.4g}")
+
+
+def _samples(report: Report) -> str:
+    found = {str(settings_of(run).get("samples", "K")) for v in report.lineages for run in v.runs}
+    return "/".join(sorted(found))

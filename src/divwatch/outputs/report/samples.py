@@ -1,0 +1,166 @@
+"""Sample completions side by side: which prompts and looks to show, and duplicates folded with their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from divwatch.outputs.report.layout import Lineage, stage_name
+from divwatch.outputs.report.text import shortened
+
+TEXT_LIMIT = 600  # characters of an answer shown; the whole text is in completions/*.parquet
+THOUGHT_LIMIT = 1200
+GROUPS = 16  # distinct texts shown a prompt and look
+
+
+@dataclass(frozen=True)
+class Group:
+    """Completions of one prompt with the same answer text. `verdict`: correct, wrong, mixed, unusable or unjudged."""
+
+    text: str
+    more: int
+    count: int
+    verdict: str
+    thought: str
+    thought_more: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A look whose completions are on the page. `first`: shown from the start, the others when asked for."""
+
+    title: str
+    number: int
+    step: int
+    first: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """One look at one prompt. `correct` is None where nothing was judged; `hidden` counts the texts left out."""
+
+    samples: int
+    correct: int | None
+    distinct: int
+    groups: list[Group]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt, a column a look."""
+
+    prompt: str
+    prompt_more: int
+    task: str
+    why: str
+    columns: list[Column]
+
+
+def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[Shown], list[Example]]:
+    """The looks shown, and for each task the prompt whose loss of `key` is the typical one (the median of its task)."""
+    looks = _looks(lineage)
+    if not looks:
+        return [], []
+    frames = [lineage.runs[look.number].completions(look.step) for look in looks]
+    texts = {p.get("id"): str(p.get("text") or "") for run in lineage.runs for p in _prompts(run.meta)}
+    made = []
+    ends = [look for look in looks if look.first]
+    for task, prompt_id in _choose(lineage, ends[0], ends[-1], key)[:at_most]:
+        columns = [_column(frame, prompt_id) for frame in frames]
+        if any(c.samples for c in columns):
+            text, more = shortened(texts.get(prompt_id, str(prompt_id)), TEXT_LIMIT)
+            made.append(Example(text, more, task, "the typical change of its task", columns))
+    return looks, made
+
+
+def _looks(lineage: Lineage) -> list[Shown]:
+    """The first look with completions and the last of each stage, and on request two in the middle of each stage."""
+    out: list[Shown] = []
+    for number, (run, stage) in enumerate(zip(lineage.runs, lineage.stages, strict=True)):
+        steps = run.completion_steps()
+        if not steps:
+            continue
+        if not out:
+            out.append(Shown(f"before {stage_name(stage)}", number, steps[0], True))
+        inner = steps[1:-1]
+        for step in sorted({inner[len(inner) // 3], inner[2 * len(inner) // 3]} if inner else ()):
+            out.append(Shown(f"{stage_name(stage)} step {step}", number, step, False))
+        if (number, steps[-1]) != (out[-1].number, out[-1].step):
+            out.append(Shown(f"end of {stage_name(stage)}", number, steps[-1], True))
+    return out
+
+
+def _prompts(meta: dict) -> list[dict]:
+    panel = meta.get("panel")
+    prompts = panel.get("prompts") if isinstance(panel, dict) else None
+    return [p for p in prompts or [] if isinstance(p, dict)]
+
+
+def _choose(lineage: Lineage, first: Shown, last: Shown, key: str) -> list[tuple[str, str]]:
+    """(task, prompt id) of the prompt in the middle of its task by change of `key`; any where nothing was scored."""
+    before, after = (_scores(lineage, look, key) for look in (first, last))
+    both = before.merge(after, on=["id", "task"], suffixes=("_before", "_after")).dropna()
+    if both.empty:
+        both = before.assign(change=0.0)
+    else:
+        both["change"] = both[f"{key}_after"] - both[f"{key}_before"]
+    chosen = []
+    for task, group in both.groupby("task", sort=False):
+        ordered = group.sort_values(["change", "id"])
+        chosen.append((str(task), ordered.iloc[len(ordered) // 2]["id"]))
+    return chosen
+
+
+def _scores(lineage: Lineage, look: Shown, key: str) -> pd.DataFrame:
+    scores = lineage.runs[look.number].scores
+    if key not in scores.columns:
+        scores = scores.assign(**{key: 0.0})
+    return scores.loc[scores["step"] == look.step, ["id", "task", key]]
+
+
+def _column(frame: pd.DataFrame, prompt_id: str) -> Column:
+    if frame.empty or "prompt_id" not in frame.columns:
+        return Column(0, None, 0, [], 0)
+    rows = frame[frame["prompt_id"] == prompt_id].to_dict("records")
+    folded: dict[str, list[dict]] = {}
+    for row in rows:
+        # Spaces and line ends are not a difference that a reader would see.
+        folded.setdefault(" ".join(_answer(row).split()), []).append(row)
+    groups = [_group(members) for members in sorted(folded.values(), key=len, reverse=True)]
+    judged = [row for row in rows if _flag(row.get("correct")) is not None]
+    correct = sum(bool(row["correct"]) for row in judged) if judged else None
+    return Column(len(rows), correct, len(folded), groups[:GROUPS], max(0, len(groups) - GROUPS))
+
+
+def _group(members: Sequence[dict]) -> Group:
+    text, more = shortened(_answer(members[0]).strip(), TEXT_LIMIT)
+    thought, thought_more = shortened(_thought(members[0]), THOUGHT_LIMIT)
+    verdicts = {_verdict(row) for row in members}
+    verdict = verdicts.pop() if len(verdicts) == 1 else "mixed"
+    return Group(text, more, len(members), verdict, thought, thought_more)
+
+
+def _answer(row: dict) -> str:
+    answer = row.get("answer_text")
+    return answer if isinstance(answer, str) else str(row.get("text") or "")
+
+
+def _thought(row: dict) -> str:
+    whole, answer = str(row.get("text") or ""), _answer(row)
+    if not answer or whole.strip() == answer.strip() or not whole.rstrip().endswith(answer.strip()):
+        return ""
+    return whole.rstrip()[: -len(answer.strip())].strip()
+
+
+def _verdict(row: dict) -> str:
+    if _flag(row.get("usable")) is False:
+        return "unusable"
+    correct = _flag(row.get("correct"))
+    return "unjudged" if correct is None else "correct" if correct else "wrong"
+
+
+def _flag(value: object) -> bool | None:
+    return None if value is None or value != value else bool(value)

@@ -1,0 +1,61 @@
+"""Puts the report on disk: the page, and figures and tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from divwatch import __version__
+from divwatch.errors import DivwatchError
+from divwatch.outputs.report.build import Report, build, write_tables
+from divwatch.outputs.report.figures import write_figures
+from divwatch.outputs.report.findings import add
+from divwatch.outputs.report.page import render
+from divwatch.outputs.report.read import MEASURED
+
+
+def write(paths: Sequence[Path], out: Path | None) -> Path:
+    report = build(paths)
+    found = add(report)
+    page = _page_path(paths, out)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(
+            render(
+                report, found, "Output diversity over post-training", _subtitle(report), _foot(paths, beside(page).name)
+            ),
+            encoding="utf-8",
+        )
+        write_tables(report, beside(page))
+        write_figures(report, beside(page))
+    except OSError as error:
+        raise DivwatchError(
+            f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)"
+        ) from None
+    return page
+
+
+def beside(page: Path) -> Path:
+    """Where the figures and tables of a page lie: a folder of its name."""
+    return page.with_suffix("")
+
+
+def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
+    if out is None:
+        return paths[0] / "report.html"
+    return out if out.suffix in (".html", ".htm") else out / "report.html"
+
+
+def _subtitle(report: Report) -> str:
+    looks = int(report.looks["status"].isin(MEASURED).sum())
+    stages = len({run.directory for v in report.lineages for run in v.runs})
+    counts = {"lineage": len(report.lineages), "stage": stages, "look": looks, "task": len(report.tasks)}
+    return ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())
+
+
+def _foot(paths: Sequence[Path], folder: str) -> str:
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    command = "divwatch report " + " ".join(str(p) for p in paths)
+    beside = f"The figures (PNG, PDF) and the tables behind them (CSV) lie in {folder}/ beside this page."
+    return f"Made by divwatch {__version__} on {made}: {command}. {beside}"

@@ -1,0 +1,152 @@
+"""`divwatch wandb setup`: a W&B workspace with the monitor's panels in reading order, for all runs of a project.
+
+Needs the extra `workspaces` (package wandb-workspaces). Without a server `--json` prints the workspace as W&B would get it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Optional
+
+import typer
+
+from divwatch.errors import DivwatchError
+
+wandb_app = typer.Typer(no_args_is_help=True, help="Weights & Biases: a ready workspace.")
+
+NAME = "divwatch"
+AXIS, PIPELINE_AXIS = "train/global_step", "divwatch/pipeline_step"
+# What a table of runs is sorted by, from left to right.
+COLUMNS = [
+    "divwatch/kind",
+    "divwatch/collapse/all/change",
+    "divwatch/collapse/all/onset_step",
+    "divwatch/collapse/alarm",
+]
+
+
+class Plot(NamedTuple):
+    """A line plot: its logged names over an axis; bounds of y, None where free."""
+
+    title: str
+    names: tuple[str, ...]
+    axis: str = AXIS
+    bounds: tuple[float | None, float | None] = (None, None)
+
+
+def sections(tasks: Iterable[str], metric: str = "sbert") -> dict[str, list[Plot]]:
+    """The plots by section, in the order in which they should be read.
+
+    Did it fall, and when; over the lineage; what kind of fall; on which tasks; what it costs in answers; what it cost.
+    """
+    everything, correct = f"diversity/all/{metric}", f"correct_diversity/all/{metric}"
+    parts = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
+    tasks = [task for task in tasks if task != "all"]
+    quality = [f"quality/all/{name}" for name in ("accuracy", "majority_at_k", "pass_at_k")]
+    return {
+        "1 Does diversity fall?": [
+            Plot("Diversity", (everything,), bounds=(0, None)),
+            Plot("Correct-answer diversity", (correct,), bounds=(0, None)),
+            Plot("Change since the first look", ("collapse/all/change", "collapse_correct/all/change")),
+            Plot("Alarm", ("collapse/alarm",), bounds=(0, 1)),
+        ],
+        "2 Over the lineage": [
+            Plot("Diversity over the stages", (everything,), PIPELINE_AXIS, (0, None)),
+            Plot("Correct-answer diversity over the stages", (correct,), PIPELINE_AXIS, (0, None)),
+            Plot("Accuracy over the stages", ("quality/all/accuracy",), PIPELINE_AXIS, (0, 1)),
+        ],
+        "3 What kind of change": [Plot("The change, split", tuple(f"decomposition/all/{part}" for part in parts))],
+        "4 Task by task": [
+            Plot(task, (f"diversity/{task}/{metric}", f"correct_diversity/{task}/{metric}"), bounds=(0, None))
+            for task in tasks
+        ],
+        "5 Why it matters": [
+            Plot("Accuracy, majority, pass@k", tuple(quality), bounds=(0, 1)),
+            Plot("Finished and usable outputs", ("quality/all/finished", "quality/all/usable"), bounds=(0, 1)),
+        ],
+        "6 Cost": [Plot("Seconds a look", ("watch/seconds",)), Plot("Share of the run's time", ("watch/overhead",))],
+    }
+
+
+def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sbert") -> Any:
+    """The workspace as an object of wandb-workspaces; `.save()` sends it. Raises DivwatchError without that package."""
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError:
+        raise DivwatchError("wandb-workspaces is not installed: pip install wandb-workspaces") from None
+    made = [
+        ws.Section(
+            name=name,
+            panels=[
+                wr.LinePlot(title=plot.title, x=plot.axis, y=list(plot.names), range_y=plot.bounds) for plot in plots
+            ],
+            is_open=True,
+        )
+        for name, plots in sections(tasks, metric).items()
+        if plots
+    ]
+    table = wr.WeavePanelSummaryTable(table_name="watch/completions")
+    made.insert(-1, ws.Section(name="What the model said", panels=[table], is_open=True))
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=NAME,
+        sections=made,
+        settings=ws.WorkspaceSettings(x_axis=AXIS, ignore_outliers=False),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Metric("Group")], pinned_columns=[f"summary:{name}" for name in COLUMNS]
+        ),
+    )
+
+
+@wandb_app.command()
+def setup(
+    project: Annotated[Optional[str], typer.Option(help="W&B project. Default: $WANDB_PROJECT, else divwatch.")] = None,
+    entity: Annotated[Optional[str], typer.Option(help="User or team. Default: who is logged in.")] = None,
+    run: Annotated[Optional[Path], typer.Option(help="A watched run: a panel for each task that it watches.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the workspace as JSON, and send nothing.")] = False,
+) -> None:
+    """Make a W&B workspace with the monitor's panels in reading order.
+
+    Example: divwatch wandb setup --project divwatch --run runs/demo/think-sft
+    """
+    tasks, metric = _watched(run) if run else ([], "sbert")
+    where = project or os.getenv("WANDB_PROJECT") or "divwatch"
+    if as_json:
+        view = workspace(entity or "entity", where, tasks, metric)
+        spec = view._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        print(json.dumps({"name": NAME, "project": where, "spec": spec}, indent=1))
+        return
+    print(f"workspace {NAME!r}: {_send(entity, where, tasks, metric)}")
+
+
+def _watched(run: Path) -> tuple[list[str], str]:
+    """The tasks of a run's panel and the metric that carries its alarm."""
+    from divwatch.analysis.assess import PRIMARY
+    from divwatch.store.run_directory import RunDirectory
+
+    info = RunDirectory.of(run).info()
+    tasks = list(dict.fromkeys(prompt["task"] for prompt in info["panel"]["prompts"]))
+    return tasks, next((m for m in PRIMARY if m in info["settings"]["metrics"]), "sbert")
+
+
+def _send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:
+    """Saves the workspace; returns its address. Raises DivwatchError where the server cannot be reached."""
+    import wandb
+
+    try:
+        view = workspace(entity or str(wandb.Api(timeout=20).default_entity), project, tasks, metric)
+        view.save()
+        return view.url
+    except DivwatchError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DivwatchError(
+            f"the W&B server took no workspace ({reason}): check `wandb login`, the project and the network; "
+            "--json prints the workspace without a server"
+        ) from None
