@@ -21,9 +21,9 @@ import numpy as np
 from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
 from divwatch.analysis.summary import summarise
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics import embedding, lexical, nli, paper
-from divwatch.metrics.encoder import DEFAULT_ENCODER, first_line, load_encoder
+from divwatch.metrics.encoder import DEFAULT_ENCODER, load_encoder
 from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts
 from divwatch.records import Prompt, PromptSamples, PromptScores
 from divwatch.store.run_directory import without_nan
@@ -178,7 +178,7 @@ def _row(line: bytes, where: str) -> _Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DivwatchError(f"{where} is not JSON ({first_line(error)}): mend or remove it") from None
+        raise DivwatchError(f"{where} is not JSON ({one_line(error, kind=False)}): mend or remove it") from None
     if not isinstance(row, dict):
         raise DivwatchError(f'{where} is no object: give {{"id", "prompt", "outputs"}}')
     name, outputs, flags = row.get("id"), row.get("outputs"), row.get("is_correct")

@@ -19,7 +19,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.records import Completion, PromptSamples, PromptScores
 
 FORMAT = 1
@@ -279,8 +279,7 @@ def read_parquet(path: Path) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DivwatchError):
             raise
-        reason = (str(error).splitlines() or ["unreadable"])[0][:120]
-        raise DivwatchError(f"{path} is damaged ({reason}): remove it") from None
+        raise DivwatchError(f"{path} is damaged ({one_line(error, kind=False)}): remove it") from None
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

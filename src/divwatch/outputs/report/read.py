@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.store.run_directory import find_runs, read_parquet, steps_of
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
@@ -82,9 +82,8 @@ def load_run(directory: Path) -> Run:
         if not isinstance(meta, dict):
             raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
         raise DivwatchError(
-            f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)"
+            f"cannot read {directory / 'run.json'}: {one_line(error, kind=False)} (remove this run from the report)"
         ) from None
     notes: list[str] = []
     records = read_jsonl(directory / "looks.jsonl", notes)
