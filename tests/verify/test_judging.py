@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from divwatch.cli.score import score_file
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, Prompt
+from divwatch.score_file import score_file
 from divwatch.verify import NAMES, check_verifiers, get_verifier, judge, judge_samples
 from divwatch.verify.judgement import Judgement, each
 from divwatch.verify.sandbox import bubblewrap as sandbox
