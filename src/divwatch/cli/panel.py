@@ -127,7 +127,7 @@ def _training_rows(name: str) -> Any:
     """Rows to search: a file or a mix that divwatch knows, else the hub set's train split, streamed from the cache."""
     from datasets import Dataset, load_dataset
 
-    from divwatch.errors import DivwatchError
+    from divwatch.errors import DivwatchError, one_line
     from divwatch.files import read_jsonl
     from divwatch.mixes import load_mix
 
@@ -143,9 +143,8 @@ def _training_rows(name: str) -> Any:
     try:
         return load_dataset(name, split="train")
     except Exception as error:
-        told = " ".join(str(error).split())[:160]
         raise DivwatchError(
-            f"--against {name}: neither a mix, a file nor a hub set that can be read ({told})"
+            f"--against {name}: neither a mix, a file nor a hub set that can be read ({one_line(error, kind=False)})"
         ) from None
 
 

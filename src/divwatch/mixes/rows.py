@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.files import read_jsonl
 from divwatch.mixes.definition import Part
 
@@ -83,10 +83,4 @@ def _unreachable(part: Part, error: Exception) -> DivwatchError:
     at = f" at revision {part.revision}" if part.revision else ""
     mend = "mend the revision, or " if part.revision else ""
     mend += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
-    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({brief(error)}): {mend}")
-
-
-def brief(error: Exception) -> str:
-    """An error of another library in one short line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({one_line(error)}): {mend}")

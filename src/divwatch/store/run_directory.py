@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.files import BadLine, append_line, json_line, read_json_object, try_jsonl, write_atomically
 from divwatch.records import Completion, PromptSamples, PromptScores
 
@@ -272,8 +272,7 @@ def read_parquet(path: Path) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DivwatchError):
             raise
-        reason = (str(error).splitlines() or ["unreadable"])[0][:120]
-        raise DivwatchError(f"{path} is damaged ({reason}): remove it") from None
+        raise DivwatchError(f"{path} is damaged ({one_line(error, kind=False)}): remove it") from None
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.files import BadLine, read_json_object, try_jsonl
 from divwatch.store.run_directory import find_runs, read_parquet, steps_of
 
@@ -80,9 +80,8 @@ def load_run(directory: Path) -> Run:
     try:
         meta = read_json_object(directory / "run.json")
     except (OSError, DivwatchError) as error:
-        reason = str(error).splitlines()[0]
         raise DivwatchError(
-            f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)"
+            f"cannot read {directory / 'run.json'}: {one_line(error, kind=False)} (remove this run from the report)"
         ) from None
     notes: list[str] = []
     records = read_jsonl(directory / "looks.jsonl", notes)
