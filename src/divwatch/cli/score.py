@@ -20,11 +20,12 @@ import numpy as np
 
 from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
+from divwatch.analysis.summary import summarise
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl, without_nan, write_atomically
 from divwatch.metrics import embedding, lexical, nli, paper
 from divwatch.metrics.encoder import DEFAULT_ENCODER, load_encoder
-from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts, summarise
+from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts
 from divwatch.records import Prompt, PromptSamples, PromptScores
 from divwatch.verify import ask
 from divwatch.verify.judgement import Judgement, Verifier
@@ -408,8 +409,13 @@ def _across(texts: list[str], rules: _Rules, models: _Models) -> dict[str, Inter
         if "sbert" in rules.metrics:
             found["sbert"] = bootstrap_mean(embedding.across_input_values(rows), seed=rules.seed)
         if "vendi" in rules.metrics:
-            found["vendi"] = jackknife(lambda at: embedding.vendi(rows[at]), len(texts))
+            found["vendi"] = jackknife(lambda at: _vendi(rows[at]), len(texts))
     return found
+
+
+def _vendi(rows: np.ndarray) -> float:
+    """Vendi score of many outputs [n, d]: with n above d the matrix of second moments has the same spectrum as cosines."""
+    return embedding.vendi_of_spectrum(np.linalg.eigvalsh(rows.T.astype(float) @ rows / len(rows)))
 
 
 def _interval(interval: Interval) -> dict[str, Any]:
