@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from divwatch.errors import LIMIT, one_line
 from divwatch.records import Prompt, Verification
 
 Verifier = Callable[[Sequence[str], Sequence[Prompt]], list[Verification]]
@@ -52,6 +53,4 @@ def run_verifier(verifier: Verifier, answers: Sequence[str], prompts: Sequence[P
 
 def unverified(reason: Exception | str) -> Verification:
     """The result for an answer that could not be verified."""
-    if isinstance(reason, Exception):
-        reason = f"{type(reason).__name__}: {reason}".split("\n", 1)[0]
-    return Verification(None, None, reason[:200])
+    return Verification(None, None, one_line(reason) if isinstance(reason, Exception) else reason[:LIMIT])
