@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.files import write_atomically
 from divwatch.metrics import lexical, nli
 from divwatch.metrics.encoder import DEFAULT_ENCODER
 from divwatch.score_file.result import make_result
@@ -71,15 +72,10 @@ def _writable(out: Path) -> Path:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    """All of it or nothing: written beside, then moved into place."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
+        write_atomically(out, json.dumps(result, allow_nan=False) + "\n")
     except OSError as error:
         raise DivwatchError(f"cannot write {out} ({error.strerror}): make room, or give another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,12 @@ import numpy as np
 from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
 from divwatch.analysis.summary import summarise
+from divwatch.files import without_nan
 from divwatch.metrics import embedding, lexical
 from divwatch.records import PromptScores
 from divwatch.score_file.rows import FileSummary
 from divwatch.score_file.rules import Models, Rules
 from divwatch.score_file.scoring import ScoredFile
-from divwatch.store.run_directory import without_nan
 
 _QUALITY = {"accuracy_at_1": "accuracy", "pass_at_k": "pass_at_k", "majority_at_k": "majority_at_k"}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError
+from divwatch.files import read_jsonl
 
 Advance = Callable[[int], None]
 
@@ -30,23 +30,13 @@ class Row:
 def read_rows(path: Path, advance: Advance | None = None) -> Iterator[Row]:
     """The lines of the file, checked one by one; blank ones are passed over. `advance` gets the bytes read."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if advance is not None:
-                    advance(len(line))
-                if line.strip():
-                    yield _checked(line, f"{path} line {number}")
+        for number, row in read_jsonl(path, advance):
+            yield _checked(row, f"{path} line {number}")
     except OSError as error:
         raise DivwatchError(f"cannot read {path} ({error.strerror}): give a JSONL file") from None
 
 
-def _checked(line: bytes, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DivwatchError(f"{where} is not JSON ({one_line(error, kind=False)}): mend or remove it") from None
-    if not isinstance(row, dict):
-        raise DivwatchError(f'{where} is no object: give {{"id", "prompt", "outputs"}}')
+def _checked(row: dict[str, Any], where: str) -> Row:
     name, outputs, flags = row.get("id"), row.get("outputs"), row.get("is_correct")
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise DivwatchError(f'{where} has no usable "id": give a string or a whole number')

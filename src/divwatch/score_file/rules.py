@@ -9,7 +9,7 @@ from divwatch.errors import DivwatchError
 from divwatch.metrics import nli
 from divwatch.metrics.encoder import load_encoder
 from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder
-from divwatch.verify.judgement import Verifier
+from divwatch.verify.verifier import Verifier
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
 

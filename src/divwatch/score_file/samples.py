@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from divwatch.errors import DivwatchError
 from divwatch.metrics import paper
-from divwatch.records import Prompt, PromptSamples
+from divwatch.records import Prompt, PromptSamples, Verification
 from divwatch.score_file.rows import Row
 from divwatch.score_file.rules import Rules
-from divwatch.verify import ask
-from divwatch.verify.judgement import Judgement
 from divwatch.verify.thinking import final_answer
+from divwatch.verify.verifier import run_verifier
 
 
 def to_samples(rows: Sequence[Row], rules: Rules) -> list[PromptSamples]:
@@ -21,7 +20,7 @@ def to_samples(rows: Sequence[Row], rules: Rules) -> list[PromptSamples]:
         return [_unverified(row, texts, usable) for row, (texts, usable) in zip(rows, answers_of, strict=True)]
     questions = [(i, text) for i, (texts, _) in enumerate(answers_of) for text in dict.fromkeys(texts)]
     prompts = [Prompt(row.id, row.task, row.prompt, reference=row.reference) for row in rows]
-    judged = ask(rules.verify, [text for _, text in questions], [prompts[i] for i, _ in questions])
+    judged = run_verifier(rules.verify, [text for _, text in questions], [prompts[i] for i, _ in questions])
     judgements = dict(zip(questions, judged, strict=True))
     samples = []
     for i, (row, (texts, usable)) in enumerate(zip(rows, answers_of, strict=True)):
@@ -48,7 +47,7 @@ def _unverified(row: Row, texts: list[str], usable: list[bool]) -> PromptSamples
     return PromptSamples(row.id, row.task, texts, usable, correct, answers)
 
 
-def _refuse_unjudged(row: Row, judged: Sequence[Judgement], rules: Rules) -> None:
+def _refuse_unjudged(row: Row, judged: Sequence[Verification], rules: Rules) -> None:
     """Where a verifier can say nothing of a line, the line is at fault; unless its answers took too long."""
     reason = judged[0].reason or ""
     if all(j.correct is None for j in judged) and not reason.startswith("timed out"):
