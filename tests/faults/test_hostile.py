@@ -386,16 +386,16 @@ def score_input(path):
 
 
 def mix_rows(path):
-    from divwatch.mixes.definition import Part
+    from divwatch.mixes.definition import MixPart
     from divwatch.mixes.rows import Place, iterate
 
-    list(iterate(Place(Part(file=path), path)))
+    list(iterate(Place(MixPart(file=path), path)))
 
 
 def mix_yaml(path):
-    from divwatch.mixes.definition import read
+    from divwatch.mixes.definition import read_mix
 
-    read(path)
+    read_mix(path)
 
 
 def run_record(path):
