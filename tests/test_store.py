@@ -7,7 +7,9 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, PromptSamples, PromptScores
-from divwatch.store.run_directory import RunDirectory, find_parent, lineage_of
+from divwatch.store.lineage import lineage_of
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 
 
 def make(path, **info):
