@@ -26,10 +26,9 @@ from divwatch.files import read_jsonl, without_nan, write_atomically
 from divwatch.metrics import embedding, lexical, nli, paper
 from divwatch.metrics.encoder import DEFAULT_ENCODER, load_encoder
 from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts
-from divwatch.records import Prompt, PromptSamples, PromptScores
-from divwatch.verify import ask
-from divwatch.verify.judgement import Judgement, Verifier
+from divwatch.records import Prompt, PromptSamples, PromptScores, Verification
 from divwatch.verify.thinking import final_answer
+from divwatch.verify.verifier import Verifier, run_verifier
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
 CHUNK = 128  # prompts scored at a time: enough to fill the encoder's batches, few enough to keep memory flat
@@ -237,7 +236,7 @@ def _judge(rows: Sequence[_Row], rules: _Rules) -> list[PromptSamples]:
         return [_unverified(row, texts, usable) for row, (texts, usable) in zip(rows, read, strict=True)]
     asked = [(i, text) for i, (texts, _) in enumerate(read) for text in dict.fromkeys(texts)]
     prompts = [Prompt(row.id, row.task, row.prompt, reference=row.reference) for row in rows]
-    judged = ask(rules.verify, [text for _, text in asked], [prompts[i] for i, _ in asked])
+    judged = run_verifier(rules.verify, [text for _, text in asked], [prompts[i] for i, _ in asked])
     found = dict(zip(asked, judged, strict=True))
     samples = []
     for i, (row, (texts, usable)) in enumerate(zip(rows, read, strict=True)):
@@ -264,7 +263,7 @@ def _unverified(row: _Row, texts: list[str], usable: list[bool]) -> PromptSample
     return PromptSamples(row.id, row.task, texts, usable, correct, answers)
 
 
-def _refuse_all_unsaid(row: _Row, judged: Sequence[Judgement], rules: _Rules) -> None:
+def _refuse_all_unsaid(row: _Row, judged: Sequence[Verification], rules: _Rules) -> None:
     """Where a verifier can say nothing of a line, the line is at fault; unless its answers took too long."""
     reason = judged[0].reason or ""
     if all(j.correct is None for j in judged) and not reason.startswith("timed out"):
