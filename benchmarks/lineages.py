@@ -151,35 +151,33 @@ def claim_table(seeds: list[int]) -> str:
 
 def figure(seeds: list[int], path: Path) -> None:
     """Change of diversity since the base, a line a seed, one panel a lineage."""
-    import matplotlib
+    from divwatch.outputs.charts.area import Point, Series
+    from divwatch.outputs.charts.export import sheet, write_png
+    from divwatch.outputs.charts.pipeline import Axis, Panel, pipeline_chart
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, len(ARMS), figsize=(13, 3.4), sharey=True, layout="constrained")
-    for ax, arm in zip(axes, ARMS, strict=True):
+    keys = {"diversity/sbert": "all outputs", "correct_diversity/sbert": "correct outputs"}
+    drawn = {}
+    for arm in ARMS:
+        series = []
         for seed in seeds:
             runs = chain(arm, seed)
-            for key, colour in (("diversity/sbert", "#0072B2"), ("correct_diversity/sbert", "#D55E00")):
-                start, xs, ys, base = 0, [], [], None
-                for run in runs:
-                    for look in run.looks():
-                        level = look["tasks"]["all"][key]["mean"]
-                        base = base or level
-                        xs.append(start + look["step"])
-                        ys.append(100 * (level / base - 1))
-                    start += run.info()["max_steps"]
-                ax.plot(xs, ys, color=colour, lw=1, alpha=0.7)
-        ax.axvline(runs[0].info()["max_steps"], color="0.6", lw=0.8)
-        ax.axhline(0, color="0.6", lw=0.8)
-        ax.set(title=arm.name, xlabel="steps: SFT, then DPO")
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("change since the base, %")
-    handles = [
-        plt.Line2D([], [], color=c, label=n) for n, c in (("all outputs", "#0072B2"), ("correct outputs", "#D55E00"))
-    ]
-    axes[0].legend(handles=handles, frameon=False, loc="lower left")
-    fig.savefig(path, dpi=150)
+            for colour, key in enumerate(keys):
+                looks = [(n, run, look) for n, run in enumerate(runs) for look in run.looks()]
+                levels = [look["tasks"]["all"][key]["mean"] for _, _, look in looks]
+                points = [
+                    Point(n + look["step"] / run.info()["max_steps"], level / levels[0] - 1)
+                    for (n, run, look), level in zip(looks, levels, strict=True)
+                ]
+                series.append(Series(f"seed {seed}, {keys[key]}", [points], colour, thin=True))
+        drawn[arm.name] = series
+    changes = [point.y for series in drawn.values() for s in series for point in s.segments[0]]
+    y_range = (min(changes) - 0.05, max(changes) + 0.05)
+    charts = []
+    for name, series in drawn.items():
+        panel = Panel("Change since the base", series, unit=" %", y_range=y_range)
+        charts.append((name, str(pipeline_chart([panel], Axis(["SFT", "DPO"]), name))))
+    legend = [(name, colour, 0) for colour, name in enumerate(keys.values())]
+    write_png(sheet(charts, columns=len(charts), legend=legend), path)
 
 
 def write(text: str, path: Path) -> None:
