@@ -9,7 +9,8 @@ import pytest
 
 from divwatch.cli.score import score_file, show
 from divwatch.errors import DivwatchError
-from divwatch.verify.judgement import Judgement, each
+from divwatch.records import Verification
+from divwatch.verify.verifier import per_answer
 
 ROW = {"id": "a", "prompt": "1 + 1", "outputs": ["It is 2.", "2", "It is 3."]}
 
@@ -86,9 +87,9 @@ def test_without_correctness_there_is_none(tmp_path):
 def test_a_verifier_judges_and_its_answers_are_compared(tmp_path, monkeypatch):
     def verify(text, reference):
         answer = "".join(c for c in text if c.isdigit()) or None
-        return Judgement(answer == str(reference), answer)
+        return Verification(answer == str(reference), answer)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: per_answer(verify))
     file = _write(tmp_path / "f.jsonl", [ROW | {"reference": 2, "is_correct": [False] * 3}])
     result = _score(file, metrics=["distinct_answers"], verifier="digits")
     assert result["is_correct"] == {"a": [True, True, False]}
@@ -138,7 +139,7 @@ def test_chunks_do_not_change_values(tmp_path, monkeypatch, minilm):
 MISTAKES = [
     ('{"id": "a", ', "line 2 is not JSON"),
     (b'{"id": "\xff"}'.decode("latin-1"), "no list"),
-    ("[1, 2]", "line 2 is no object"),
+    ("[1, 2]", "line 2 is not an object"),
     ({"prompt": "", "outputs": ["a", "b", "c"]}, 'line 2 has no usable "id"'),
     ({"id": None, "outputs": ["a", "b", "c"]}, 'line 2 has no usable "id"'),
     ({"id": "b"}, 'line 2 has no list "outputs"'),
@@ -194,9 +195,9 @@ def test_a_file_that_cannot_be_read_or_is_empty_is_one_line(tmp_path):
 
 def test_a_verifier_needs_references_and_a_failing_one_names_the_line(tmp_path, monkeypatch):
     def verify(text, reference):
-        return Judgement(text == reference["answer"], text)
+        return Verification(text == reference["answer"], text)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: per_answer(verify))
     with pytest.raises(DivwatchError, match='line 1 has no "reference": verifier'):
         _score(_write(tmp_path / "f.jsonl", [ROW]), verifier="odd")
     with pytest.raises(DivwatchError, match="line 1: verifier 'odd' failed"):

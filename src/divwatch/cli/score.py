@@ -20,15 +20,15 @@ import numpy as np
 
 from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
-from divwatch.errors import DivwatchError, one_line
+from divwatch.analysis.summary import summarise
+from divwatch.errors import DivwatchError
+from divwatch.files import read_jsonl, without_nan, write_atomically
 from divwatch.metrics import embedding, lexical, nli, paper
 from divwatch.metrics.encoder import DEFAULT_ENCODER, load_encoder
-from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts, summarise
-from divwatch.records import Prompt, PromptSamples, PromptScores
-from divwatch.store.run_directory import without_nan
-from divwatch.verify import ask
-from divwatch.verify.judgement import Judgement, Verifier
+from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts
+from divwatch.records import Prompt, PromptSamples, PromptScores, Verification
 from divwatch.verify.thinking import final_answer
+from divwatch.verify.verifier import Verifier, run_verifier
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
 CHUNK = 128  # prompts scored at a time: enough to fill the encoder's batches, few enough to keep memory flat
@@ -163,23 +163,13 @@ class _Row:
 def _rows(path: Path, advance: Advance | None = None) -> Iterator[_Row]:
     """The lines of the file, checked one by one; blank ones are passed over. `advance` gets the bytes read."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if advance is not None:
-                    advance(len(line))
-                if line.strip():
-                    yield _row(line, f"{path} line {number}")
+        for number, row in read_jsonl(path, advance):
+            yield _row(row, f"{path} line {number}")
     except OSError as error:
         raise DivwatchError(f"cannot read {path} ({error.strerror}): give a JSONL file") from None
 
 
-def _row(line: bytes, where: str) -> _Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DivwatchError(f"{where} is not JSON ({one_line(error, kind=False)}): mend or remove it") from None
-    if not isinstance(row, dict):
-        raise DivwatchError(f'{where} is no object: give {{"id", "prompt", "outputs"}}')
+def _row(row: dict[str, Any], where: str) -> _Row:
     name, outputs, flags = row.get("id"), row.get("outputs"), row.get("is_correct")
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise DivwatchError(f'{where} has no usable "id": give a string or a whole number')
@@ -246,7 +236,7 @@ def _judge(rows: Sequence[_Row], rules: _Rules) -> list[PromptSamples]:
         return [_unverified(row, texts, usable) for row, (texts, usable) in zip(rows, read, strict=True)]
     asked = [(i, text) for i, (texts, _) in enumerate(read) for text in dict.fromkeys(texts)]
     prompts = [Prompt(row.id, row.task, row.prompt, reference=row.reference) for row in rows]
-    judged = ask(rules.verify, [text for _, text in asked], [prompts[i] for i, _ in asked])
+    judged = run_verifier(rules.verify, [text for _, text in asked], [prompts[i] for i, _ in asked])
     found = dict(zip(asked, judged, strict=True))
     samples = []
     for i, (row, (texts, usable)) in enumerate(zip(rows, read, strict=True)):
@@ -273,7 +263,7 @@ def _unverified(row: _Row, texts: list[str], usable: list[bool]) -> PromptSample
     return PromptSamples(row.id, row.task, texts, usable, correct, answers)
 
 
-def _refuse_all_unsaid(row: _Row, judged: Sequence[Judgement], rules: _Rules) -> None:
+def _refuse_all_unsaid(row: _Row, judged: Sequence[Verification], rules: _Rules) -> None:
     """Where a verifier can say nothing of a line, the line is at fault; unless its answers took too long."""
     reason = judged[0].reason or ""
     if all(j.correct is None for j in judged) and not reason.startswith("timed out"):
@@ -418,8 +408,13 @@ def _across(texts: list[str], rules: _Rules, models: _Models) -> dict[str, Inter
         if "sbert" in rules.metrics:
             found["sbert"] = bootstrap_mean(embedding.across_input_values(rows), seed=rules.seed)
         if "vendi" in rules.metrics:
-            found["vendi"] = jackknife(lambda at: embedding.vendi(rows[at]), len(texts))
+            found["vendi"] = jackknife(lambda at: _vendi(rows[at]), len(texts))
     return found
+
+
+def _vendi(rows: np.ndarray) -> float:
+    """Vendi score of many outputs [n, d]: with n above d the matrix of second moments has the same spectrum as cosines."""
+    return embedding.vendi_of_spectrum(np.linalg.eigvalsh(rows.T.astype(float) @ rows / len(rows)))
 
 
 def _interval(interval: Interval) -> dict[str, Any]:
@@ -467,15 +462,10 @@ def _writable(out: Path) -> Path:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    """All of it or nothing: written beside, then moved into place."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
+        write_atomically(out, json.dumps(result, allow_nan=False) + "\n")
     except OSError as error:
         raise DivwatchError(f"cannot write {out} ({error.strerror}): make room, or give another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

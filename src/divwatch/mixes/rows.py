@@ -6,13 +6,13 @@ expected is one line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.files import read_jsonl
 from divwatch.mixes.definition import Part
 
 
@@ -47,7 +47,7 @@ def find_rows(part: Part, local_data: str | None) -> Place:
 
 def iterate(place: Place) -> Iterator[dict[str, Any]]:
     if place.file is not None:
-        return _lines(place.file)
+        return (row for _, row in read_jsonl(place.file))
     return _hub_rows(place)
 
 
@@ -55,20 +55,6 @@ def _file(path: Path, mend: str) -> Path:
     if not path.is_file():
         raise DivwatchError(f"{path} is not there: {mend}")
     return path
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
-            if not isinstance(row, dict):
-                raise DivwatchError(f"{path} line {number} is not an object: write a row as {{...}}")
-            yield row
 
 
 def _resolve(part: Part) -> str | None:
