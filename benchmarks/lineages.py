@@ -1,11 +1,11 @@
-"""The counted experiment: is the stage that was planted the one that is flagged, over five seeds of real training?
+"""The experiment of docs/lineages.md: over five seeds of real training, is the planted stage the one that is flagged?
 
     python benchmarks/lineages.py                 # 35 trainings, two at a time, one thread each; about 40 minutes
     python benchmarks/lineages.py --report-only   # tables and figure from what is in runs/lineages
 
-Every seed trains Think SFT, Instruct SFT and control SFT from the shipped base, then the preference stages on them, by
-the recipes and configs of the demo. Nothing here knows which stage was planted until the table is made. Results go
-between the markers of docs/lineages.md, and into docs/lineages.png.
+Each seed trains Think SFT, Instruct SFT and control SFT from the embedded base, then the preference stages on them, with
+the demo's recipes and configs. The planted stage is used only to build the table. Results are written between the markers
+of docs/lineages.md and to docs/lineages.png.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ARMS = [
 
 
 def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = None) -> None:
-    """One stage by its recipe, skipped where its report is done. Raises where it fails, with the log's path."""
+    """Trains one stage with its recipe unless its report exists. On failure, raises with the log's path."""
     if (out / "done").is_file():
         return
     log = out.parent / f"{out.name}.log"
@@ -68,7 +68,7 @@ def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = N
 
 
 def run_all(seeds: list[int], workers: int) -> None:
-    """All SFT stages first, so that what a preference stage starts from is done when its turn comes."""
+    """All SFT stages first, because preference stages start from them."""
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
     stages = [("sft", f"{name}/sft", f"{name}-sft", None) for name in SFT]
@@ -123,7 +123,7 @@ def _mean_and_range(values: list[float]) -> str:
 
 
 def claim_table(seeds: list[int]) -> str:
-    """The paper's claim: which part of a lineage's whole loss falls at which stage, paired by seed, t intervals."""
+    """The paper's claim: each stage's share of a lineage's whole loss, paired by seed, with t intervals."""
     from scipy import stats
 
     from divwatch.lineage import attribution
@@ -150,10 +150,15 @@ def claim_table(seeds: list[int]) -> str:
 
 
 def figure(seeds: list[int], path: Path) -> None:
+<<<<<<< HEAD
     """Change of diversity since the base, a line a seed, one panel a lineage."""
     from divwatch.outputs.charts.area import Point, Series
     from divwatch.outputs.charts.export import sheet, write_png
     from divwatch.outputs.charts.pipeline import Axis, Panel, pipeline_chart
+=======
+    """Plots the change of diversity since the base: one line a seed, one panel a lineage."""
+    import matplotlib
+>>>>>>> main
 
     keys = {"diversity/sbert": "all outputs", "correct_diversity/sbert": "correct outputs"}
     drawn = {}
@@ -181,7 +186,7 @@ def figure(seeds: list[int], path: Path) -> None:
 
 
 def write(text: str, path: Path) -> None:
-    """Between the markers of the page; what people wrote around them stays."""
+    """Replaces the part between the page's markers and keeps the rest."""
     start, end = "<!-- results -->", "<!-- /results -->"
     page = path.read_text()
     before, _, rest = page.partition(start)
