@@ -7,9 +7,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from divwatch.cli.score import score_file, show
+from divwatch.cli.score import show
 from divwatch.errors import DivwatchError
 from divwatch.records import Verification
+from divwatch.score_file import score_file
 from divwatch.verify.verifier import per_answer
 
 ROW = {"id": "a", "prompt": "1 + 1", "outputs": ["It is 2.", "2", "It is 3."]}
@@ -128,7 +129,7 @@ def test_chunks_do_not_change_values(tmp_path, monkeypatch, minilm):
     file = _write(tmp_path / "f.jsonl", [row | {"is_correct": [True, False, True]} for row in _rows(9)])
     options = {"metrics": ["ead", "sbert", "vendi"], "encoder": "minilm", "encoder_max_tokens": 64}
     whole = _score(file, **options)
-    monkeypatch.setattr("divwatch.cli.score.CHUNK", 2)
+    monkeypatch.setattr("divwatch.score_file.scoring.CHUNK", 2)
     parts = _score(file, **options)
     for name in options["metrics"]:
         assert parts["metrics"][name]["per_prompt"] == pytest.approx(whole["metrics"][name]["per_prompt"], abs=1e-6)
@@ -225,6 +226,6 @@ def _peak(folder, n):
 
 
 def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("divwatch.cli.score.CHUNK", 20)
-    monkeypatch.setattr("divwatch.cli.score.ACROSS", 20)
+    monkeypatch.setattr("divwatch.score_file.scoring.CHUNK", 20)
+    monkeypatch.setattr("divwatch.score_file.scoring.ACROSS", 20)
     assert _peak(tmp_path, 400) - _peak(tmp_path, 100) < 300 * 6000 / 4

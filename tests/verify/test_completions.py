@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from divwatch.cli.score import score_file
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, Prompt, Verification
+from divwatch.score_file import score_file
 from divwatch.verify import NAMES, check_verifiers, get_verifier, verify_completions
 from divwatch.verify.sandbox import bubblewrap as sandbox
 from divwatch.verify.verifier import per_answer
