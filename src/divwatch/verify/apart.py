@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from divwatch.cores import count_cores, lowest_priority
 from divwatch.records import Prompt, Verification
-from divwatch.verify.sandbox.bubblewrap import cores, lowest_priority
 from divwatch.verify.verifier import Verifier, unverified, verify_one
 
 SECONDS = 10.0  # for one answer
@@ -52,7 +52,7 @@ def apart(module: str, function: str, seconds: float = SECONDS) -> Verifier:
                         return
                     judged[i] = worker.judge(answers[i], prompts[i].reference, seconds)
 
-        count = max(1, min(cores(), -(-n // _ENOUGH)))
+        count = max(1, min(count_cores(), -(-n // _ENOUGH)))
         with ThreadPoolExecutor(count, initializer=lowest_priority) as pool:
             working = [pool.submit(work) for _ in range(count)]
             try:
