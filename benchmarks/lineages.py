@@ -92,7 +92,8 @@ def _dpo_dir(arm: Arm) -> str:
 
 
 def chain(arm: Arm, seed: int):
-    from divwatch.store.run_directory import RunDirectory, lineage_of
+    from divwatch.store.lineage import lineage_of
+    from divwatch.store.run_directory import RunDirectory
 
     return lineage_of(RunDirectory.of(OUT / f"seed-{seed}" / _dpo_dir(arm)))
 
@@ -150,15 +151,10 @@ def claim_table(seeds: list[int]) -> str:
 
 
 def figure(seeds: list[int], path: Path) -> None:
-<<<<<<< HEAD
-    """Change of diversity since the base, a line a seed, one panel a lineage."""
+    """Plots the change of diversity since the base: one line a seed, one panel a lineage."""
     from divwatch.outputs.charts.area import Point, Series
     from divwatch.outputs.charts.export import sheet, write_png
     from divwatch.outputs.charts.pipeline import Axis, Panel, pipeline_chart
-=======
-    """Plots the change of diversity since the base: one line a seed, one panel a lineage."""
-    import matplotlib
->>>>>>> main
 
     keys = {"diversity/sbert": "all outputs", "correct_diversity/sbert": "correct outputs"}
     drawn = {}
