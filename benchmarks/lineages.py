@@ -92,7 +92,8 @@ def _dpo_dir(arm: Arm) -> str:
 
 
 def chain(arm: Arm, seed: int):
-    from divwatch.store.run_directory import RunDirectory, lineage_of
+    from divwatch.store.lineage import lineage_of
+    from divwatch.store.run_directory import RunDirectory
 
     return lineage_of(RunDirectory.of(OUT / f"seed-{seed}" / _dpo_dir(arm)))
 

@@ -158,7 +158,8 @@ def print_report_json(page: Path) -> None:
 
 def print_records(page: Path, folders: Sequence[Path]) -> None:
     """Where the report and the W&B records are, and the command that opens each."""
-    from divwatch.store.run_directory import RunDirectory, find_runs
+    from divwatch.store.run_directory import RunDirectory
+    from divwatch.store.search import find_runs
 
     print(f"report: {page}\n  open it: xdg-open {page}")
     for path in find_runs([Path(f) for f in folders]):

@@ -16,7 +16,8 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.files import without_nan
 from divwatch.outputs.snapshot import Snapshot, names_of, plain_line, table
-from divwatch.store.run_directory import RunDirectory, find_runs
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_runs
 
 NAN = float("nan")
 
