@@ -261,7 +261,7 @@ def speed(scale: str, paper: Path | None) -> list[Row]:
 
     def ours_vectors() -> np.ndarray:
         gram = embedding.gram(vectors)
-        return np.column_stack([embedding.pairwise_distance_of_gram(gram), embedding.vendi_of_gram(gram)])
+        return np.column_stack([embedding.pairwise_distance(gram), embedding.vendi(gram)])
 
     def ours_encode() -> np.ndarray:
         return Encoder(encoder.model, 256).encode(texts)
@@ -314,7 +314,7 @@ def packages(vectors: np.ndarray, encoder: Encoder, texts: Sequence[str], k: int
                 f"Vendi, N={n}, K={k}, d=384",
                 "vendi-score",
                 lambda: vendi_package(vectors),
-                lambda: embedding.vendi_of_gram(embedding.gram(vectors)),
+                lambda: embedding.vendi(embedding.gram(vectors)),
                 5,
             )
         )
@@ -324,7 +324,7 @@ def packages(vectors: np.ndarray, encoder: Encoder, texts: Sequence[str], k: int
 
         def ours() -> list[float]:
             made = Encoder(encoder.model, 256).encode([text for outputs in sets for text in outputs])
-            return embedding.pairwise_distance(made.reshape(len(sets), k, -1)).tolist()
+            return embedding.pairwise_distance(embedding.gram(made.reshape(len(sets), k, -1))).tolist()
 
         what = f"distance of {len(sets)} prompts, K={k}, from the texts"
         rows.append(compare(what, "diversity (remote_clique)", lambda: remote_clique(sets), ours))
@@ -409,7 +409,7 @@ def windows(small: bool) -> None:
     for (share, where), sentences in by_share + by_length:
         outputs = long_answers(rng, 5, sentences, share, where)
         timed = {name: cpu_seconds(partial(encoder.encode, outputs)) for name, encoder in encoders.items()}
-        distances = {name: embedding.pairwise_distance(rows) for name, (_, rows) in timed.items()}
+        distances = {name: embedding.pairwise_distance(embedding.gram(rows)) for name, (_, rows) in timed.items()}
         for name, distance in distances.items():
             found[name].append(distance)
         cells = [f"{d:.4f}" for d in distances.values()] + [f"{spent:.2f}" for spent, _ in timed.values()]

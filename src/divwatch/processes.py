@@ -169,12 +169,12 @@ def _read(stream: IO[bytes], lines: Lines) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], requests: Lines) -> None:
-    requests.put(None)
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # the child leads a process group of its own
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_CLOSE_LIMIT)
+    requests.put(None)  # only now: the child ends with its input, and the group would stay
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_CLOSE_LIMIT)
 
 
 def _environment(threads: int) -> dict[str, str]:

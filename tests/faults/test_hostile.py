@@ -386,9 +386,10 @@ def score_input(path):
 
 
 def mix_rows(path):
-    from divwatch.mixes.rows import _lines
+    from divwatch.mixes.definition import Part
+    from divwatch.mixes.rows import Place, iterate
 
-    list(_lines(path))
+    list(iterate(Place(Part(file=path), path)))
 
 
 def mix_yaml(path):

@@ -138,7 +138,7 @@ def test_chunks_do_not_change_values(tmp_path, monkeypatch, minilm):
 MISTAKES = [
     ('{"id": "a", ', "line 2 is not JSON"),
     (b'{"id": "\xff"}'.decode("latin-1"), "no list"),
-    ("[1, 2]", "line 2 is no object"),
+    ("[1, 2]", "line 2 is not an object"),
     ({"prompt": "", "outputs": ["a", "b", "c"]}, 'line 2 has no usable "id"'),
     ({"id": None, "outputs": ["a", "b", "c"]}, 'line 2 has no usable "id"'),
     ({"id": "b"}, 'line 2 has no list "outputs"'),

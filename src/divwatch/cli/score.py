@@ -20,12 +20,13 @@ import numpy as np
 
 from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
+from divwatch.analysis.summary import summarise
 from divwatch.errors import DivwatchError
+from divwatch.files import read_jsonl, without_nan, write_atomically
 from divwatch.metrics import embedding, lexical, nli, paper
-from divwatch.metrics.encoder import DEFAULT_ENCODER, first_line, load_encoder
-from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts, summarise
+from divwatch.metrics.encoder import DEFAULT_ENCODER, load_encoder
+from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder, score_prompts
 from divwatch.records import Prompt, PromptSamples, PromptScores
-from divwatch.store.run_directory import without_nan
 from divwatch.verify import ask
 from divwatch.verify.judgement import Judgement, Verifier
 from divwatch.verify.thinking import final_answer
@@ -163,23 +164,13 @@ class _Row:
 def _rows(path: Path, advance: Advance | None = None) -> Iterator[_Row]:
     """The lines of the file, checked one by one; blank ones are passed over. `advance` gets the bytes read."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if advance is not None:
-                    advance(len(line))
-                if line.strip():
-                    yield _row(line, f"{path} line {number}")
+        for number, row in read_jsonl(path, advance):
+            yield _row(row, f"{path} line {number}")
     except OSError as error:
         raise DivwatchError(f"cannot read {path} ({error.strerror}): give a JSONL file") from None
 
 
-def _row(line: bytes, where: str) -> _Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DivwatchError(f"{where} is not JSON ({first_line(error)}): mend or remove it") from None
-    if not isinstance(row, dict):
-        raise DivwatchError(f'{where} is no object: give {{"id", "prompt", "outputs"}}')
+def _row(row: dict[str, Any], where: str) -> _Row:
     name, outputs, flags = row.get("id"), row.get("outputs"), row.get("is_correct")
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise DivwatchError(f'{where} has no usable "id": give a string or a whole number')
@@ -418,8 +409,13 @@ def _across(texts: list[str], rules: _Rules, models: _Models) -> dict[str, Inter
         if "sbert" in rules.metrics:
             found["sbert"] = bootstrap_mean(embedding.across_input_values(rows), seed=rules.seed)
         if "vendi" in rules.metrics:
-            found["vendi"] = jackknife(lambda at: embedding.vendi(rows[at]), len(texts))
+            found["vendi"] = jackknife(lambda at: _vendi(rows[at]), len(texts))
     return found
+
+
+def _vendi(rows: np.ndarray) -> float:
+    """Vendi score of many outputs [n, d]: with n above d the matrix of second moments has the same spectrum as cosines."""
+    return embedding.vendi_of_spectrum(np.linalg.eigvalsh(rows.T.astype(float) @ rows / len(rows)))
 
 
 def _interval(interval: Interval) -> dict[str, Any]:
@@ -467,15 +463,10 @@ def _writable(out: Path) -> Path:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    """All of it or nothing: written beside, then moved into place."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(result, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
+        write_atomically(out, json.dumps(result, allow_nan=False) + "\n")
     except OSError as error:
         raise DivwatchError(f"cannot write {out} ({error.strerror}): make room, or give another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -125,13 +125,13 @@ def _assessor(config: WatchConfig, max_looks: int) -> Assessor:
 
 
 def _assess(assessor: Assessor, looks: dict[int, tuple[PromptScores, bool]]) -> Assessment:
-    from divwatch.analysis.assess import History
+    from divwatch.analysis.history import History
 
     return assessor.assess(History.of([(step, *looks[step]) for step in sorted(looks)]))
 
 
 def _summarised(scores: PromptScores, seed: int) -> dict[str, Any]:
-    from divwatch.metrics.scoring import summarise
+    from divwatch.analysis.summary import summarise
 
     return summarise(scores, seed=seed)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 
 wandb_app = typer.Typer(no_args_is_help=True, help="Weights & Biases: a ready workspace.")
 
@@ -145,8 +145,7 @@ def _send(entity: str | None, project: str, tasks: list[str], metric: str) -> st
     except DivwatchError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DivwatchError(
-            f"the W&B server took no workspace ({reason}): check `wandb login`, the project and the network; "
-            "--json prints the workspace without a server"
+            f"the W&B server took no workspace ({one_line(error, kind=False)}): check `wandb login`, the project and the "
+            "network; --json prints the workspace without a server"
         ) from None

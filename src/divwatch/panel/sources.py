@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.files import read_jsonl
 from divwatch.records import Prompt
 
 Messages = list[dict[str, str]]
@@ -16,26 +17,14 @@ Messages = list[dict[str, str]]
 
 def from_file(path: Path) -> list[Prompt]:
     """A line: `prompt` (text or turns) or `messages`, and optionally `id`, `task`, `reference`, `verifier`."""
-    prompts = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DivwatchError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
-        if line.strip():
-            prompts.append(_from_line(line, f"{path} line {number}", number - 1, path.stem))
+    rows = read_jsonl(path)
+    prompts = [_from_row(row, f"{path} line {number}", number - 1, path.stem) for number, row in rows]
     _refuse_repeats(prompts, str(path))
     _check_verifiers(prompts, str(path))
     return prompts
 
 
-def _from_line(line: str, where: str, index: int, task: str) -> Prompt:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DivwatchError(f"{where} is not JSON ({error}): mend or remove it") from None
-    if not isinstance(row, dict):
-        raise DivwatchError(f'{where} is not an object: write {{"prompt": ...}}')
+def _from_row(row: dict[str, Any], where: str, index: int, task: str) -> Prompt:
     try:
         prompt = _prompt(row, index, task)
     except (KeyError, TypeError, AttributeError):

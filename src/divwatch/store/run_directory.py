@@ -9,17 +9,16 @@ events.jsonl                      alarms
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
+from divwatch.files import BadLine, append_line, json_line, read_json_object, try_jsonl, write_atomically
 from divwatch.records import Completion, PromptSamples, PromptScores
 
 FORMAT = 1
@@ -88,9 +87,7 @@ class RunDirectory:
             self._lock.close()
 
     def write_info(self, info: dict[str, Any]) -> None:
-        _write_atomically(
-            self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode()
-        )
+        write_atomically(self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode())
 
     def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
         """Before anything is scored, so that a crash loses no sample."""
@@ -120,7 +117,7 @@ class RunDirectory:
 
         buffer = io.BytesIO()
         np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype="V16"), rows=rows)
-        _write_atomically(self._embeddings(step), buffer.getvalue())
+        write_atomically(self._embeddings(step), buffer.getvalue())
 
     def take_embeddings(self, step: int) -> tuple[list[bytes], Any] | None:
         """(keys, rows) of `write_embeddings`, which are then removed; None where there are none."""
@@ -135,10 +132,10 @@ class RunDirectory:
         return keys, rows
 
     def append_look(self, look: dict[str, Any]) -> None:
-        _append_line(self.path / "looks.jsonl", look)
+        append_line(self.path / "looks.jsonl", look)
 
     def append_event(self, event: dict[str, Any]) -> None:
-        _append_line(self.path / "events.jsonl", event)
+        append_line(self.path / "events.jsonl", event)
 
     def resume_at(self, step: int) -> None:
         """Makes the record one that goes on from a checkpoint at `step`: what was seen beyond is dropped, and so is what a
@@ -146,7 +143,7 @@ class RunDirectory:
         looks = [self._to_score_again(look) for look in self.looks() if look["step"] <= step]
         events = [event for event in self.events() if event["step"] <= step]
         for name, lines in (("looks.jsonl", looks), ("events.jsonl", events)):
-            _write_atomically(self.path / name, b"".join(_line_of(line) for line in lines))
+            write_atomically(self.path / name, b"".join(json_line(line) for line in lines))
         for part in ("completions", "scores"):
             for beyond in [s for s in self._steps(part) if s > step]:
                 self._file(part, beyond).unlink()
@@ -171,13 +168,9 @@ class RunDirectory:
 
     def info(self) -> dict[str, Any]:
         try:
-            info = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            info = read_json_object(self.path / "run.json")
         except FileNotFoundError:
             raise DivwatchError(f"{self.path} is no run directory: give one that holds run.json") from None
-        except (ValueError, RecursionError) as error:
-            raise DivwatchError(f"{self.path / 'run.json'} is damaged ({error}): restore or remove it") from None
-        if not isinstance(info, dict):
-            raise DivwatchError(f"{self.path / 'run.json'} is damaged (no object): restore or remove it")
         if info.get("format") != FORMAT:
             raise DivwatchError(f"{self.path} has format {info.get('format')}: this divwatch reads format {FORMAT}")
         return info
@@ -279,8 +272,7 @@ def read_parquet(path: Path) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DivwatchError):
             raise
-        reason = (str(error).splitlines() or ["unreadable"])[0][:120]
-        raise DivwatchError(f"{path} is damaged ({reason}): remove it") from None
+        raise DivwatchError(f"{path} is damaged ({one_line(error, kind=False)}): remove it") from None
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -313,64 +305,17 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file. A last line torn by a crash was never reported done and is passed over."""
     if not path.is_file():
         return []
-    found = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(_object_with_step(line))
-        except (ValueError, RecursionError):
-            if number >= len(lines) - 1:
-                break
-            raise DivwatchError(f"{path} line {number} is damaged: remove that line") from None
-    return found
-
-
-def _object_with_step(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise ValueError("no object with a step")
-    return row
-
-
-def _append_line(path: Path, row: dict[str, Any]) -> None:
-    """Whole or not at all: a line that an earlier crash tore is cut off, and so is this one where there is no room."""
-    left = memoryview(_line_of(row))
-    with path.open("a+b", buffering=0) as file:
-        end = _end_of_lines(file)
-        file.truncate(end)
-        try:
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(end)
-            raise
-
-
-def _line_of(row: dict[str, Any]) -> bytes:
-    return json.dumps(without_nan(row), allow_nan=False).encode() + b"\n"
-
-
-def without_nan(value: Any) -> Any:
-    """The same lists, dicts and numbers with None for what is no finite number: JSON has no word for it."""
-    if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _end_of_lines(file: Any) -> int:
-    """Bytes up to the end of the last whole line."""
-    size = file.seek(0, os.SEEK_END)
-    if size:
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            return file.read().rfind(b"\n") + 1
-    return size
+    rows: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    number = 0
+    for number, row in try_jsonl(path):
+        if isinstance(row, BadLine) or not isinstance(row.get("step"), int):
+            damaged.append(number)
+        else:
+            rows.append(row)
+    if damaged and damaged[0] != number:
+        raise DivwatchError(f"{path} line {damaged[0]} is damaged: remove that line")
+    return rows
 
 
 def _write_parquet(path: Path, columns: dict[str, list]) -> None:
@@ -381,18 +326,4 @@ def _write_parquet(path: Path, columns: dict[str, list]) -> None:
 
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    _write_atomically(path, buffer.getvalue())
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    write_atomically(path, buffer.getvalue())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from divwatch.errors import one_line
 from divwatch.records import Prompt
 
 
@@ -52,5 +53,5 @@ def attempt(judge: Callable[[str, Any], Judgement], answer: str, reference: Any)
 def unsaid(why: Exception | str) -> Judgement:
     """The judgement of an answer that could not be judged."""
     if isinstance(why, Exception):
-        why = f"{type(why).__name__}: {why}".split("\n", 1)[0]
+        why = one_line(why)
     return Judgement(None, None, why[:200])

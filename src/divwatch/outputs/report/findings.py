@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from divwatch.analysis.assess import Assessment, History, assess
+from divwatch.analysis.assess import Assessment, assess
+from divwatch.analysis.history import History
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution

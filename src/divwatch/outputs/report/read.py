@@ -6,7 +6,6 @@ What can be read is read; what cannot is named in `Run.notes`, so that the page 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
+from divwatch.files import BadLine, read_json_object, try_jsonl
 from divwatch.store.run_directory import find_runs, read_parquet, steps_of
 
 LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
@@ -78,13 +78,10 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
 def load_run(directory: Path) -> Run:
     """One run directory. Raises DivwatchError where run.json cannot be read."""
     try:
-        meta = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        if not isinstance(meta, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+        meta = read_json_object(directory / "run.json")
+    except (OSError, DivwatchError) as error:
         raise DivwatchError(
-            f"cannot read {directory / 'run.json'}: {reason} (remove this run from the report)"
+            f"cannot read {directory / 'run.json'}: {one_line(error, kind=False)} (remove this run from the report)"
         ) from None
     notes: list[str] = []
     records = read_jsonl(directory / "looks.jsonl", notes)
@@ -147,19 +144,9 @@ def read_jsonl(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file; lines that do not parse (a torn last line) are left out and counted in `notes`."""
     if not path.is_file():
         return []
-    records, bad = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            bad += 1
-    if bad:
+    rows = [row for _, row in try_jsonl(path)]
+    records = [row for row in rows if not isinstance(row, BadLine)]
+    if bad := len(rows) - len(records):
         notes.append(
             f"{path.name}: {bad} line{'s' * (bad > 1)} could not be read and {'were' if bad > 1 else 'was'} left out"
         )
