@@ -380,9 +380,9 @@ def panel_file(path):
 
 
 def score_input(path):
-    from divwatch.cli.score import _rows
+    from divwatch.score_file.rows import read_rows
 
-    list(_rows(path))
+    list(read_rows(path))
 
 
 def mix_rows(path):
