@@ -130,7 +130,7 @@ class Recorder:
         config, kept = self.config, list(self.candidates)
         if parent is not None:
             theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-            shared = [p for p in kept if p.id in theirs or f"{p.id}/thinking" in theirs]
+            shared = [p for p in kept if p.id in theirs]
             kept = shared or kept
         if self._check.error is not None:
             raise DivwatchError(str(self._check.error))
