@@ -12,7 +12,8 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.lineage import stage_values
 from divwatch.monitor.measure import measure, settings_like
-from divwatch.store.run_directory import RunDirectory, lineage_of
+from divwatch.store.lineage import lineage_of
+from divwatch.store.run_directory import RunDirectory
 from divwatch.tiny import BASE_MODEL
 
 CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})

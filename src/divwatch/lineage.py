@@ -11,12 +11,12 @@ from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
-from divwatch.store.run_directory import RunDirectory
+from divwatch.store.reader import RunReader
 
 Values = dict[str, dict[str, np.ndarray]]
 
 
-def stage_values(chain: Sequence[RunDirectory], key: str = "diversity/sbert") -> tuple[Values, list[str]]:
+def stage_values(chain: Sequence[RunReader], key: str = "diversity/sbert") -> tuple[Values, list[str]]:
     """({stage: {task: values}}, order): per-prompt values at the base and at the last comparable look of each run.
 
     `chain` is a lineage, oldest run first (`store.lineage_of`). The base is the first comparable look of its first run.
@@ -36,15 +36,13 @@ def stage_values(chain: Sequence[RunDirectory], key: str = "diversity/sbert") ->
     return values, order
 
 
-def attribution(
-    chain: Sequence[RunDirectory], key: str = "diversity/sbert", min_drop: float = 0.05
-) -> StageAttribution:
+def attribution(chain: Sequence[RunReader], key: str = "diversity/sbert", min_drop: float = 0.05) -> StageAttribution:
     """`stage_attribution` over the runs of a lineage."""
     values, order = stage_values(chain, key)
     return stage_attribution(values, order, min_drop, wobble=PRIOR_WOBBLE)
 
 
-def flagged_stage(chain: Sequence[RunDirectory]) -> str | None:
+def flagged_stage(chain: Sequence[RunReader]) -> str | None:
     """The first stage in whose run the whole panel's alarm was raised, as it was raised live; None: in none."""
     for run in chain:
         if any(event["task"] == "all" for event in run.events()):
@@ -58,7 +56,7 @@ def _comparable_panels(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return 2 * len(first & second) >= min(len(first), len(second))
 
 
-def _comparable_steps(run: RunDirectory) -> list[int]:
+def _comparable_steps(run: RunReader) -> list[int]:
     steps = [look["step"] for look in run.looks() if look["status"] == "ok"]
     if not steps:
         raise DivwatchError(f"{run.path} has no comparable look: see looks.jsonl for the reasons")

@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from divwatch.errors import DivwatchError
-from divwatch.store.run_directory import RunDirectory, read_parquet
+from divwatch.store.parquet import read_parquet
+from divwatch.store.reader import RunReader
+from divwatch.store.run_directory import RunDirectory
 
 FAMILY = "Hostile input"
 GB = 1 << 30
@@ -184,7 +186,7 @@ def test_parquet_claims(tmp_path, rows, width, says, saw):
         for _ in range(rows // part):
             file.write_table(table, row_group_size=part)
     program = (
-        "import sys; from pathlib import Path; from divwatch.store.run_directory import read_parquet; "
+        "import sys; from pathlib import Path; from divwatch.store.parquet import read_parquet; "
         "read_parquet(Path(sys.argv[1]))"
     )
     done = subprocess.run(
@@ -380,15 +382,16 @@ def panel_file(path):
 
 
 def score_input(path):
-    from divwatch.cli.score import _rows
+    from divwatch.score_file.rows import read_rows
 
-    list(_rows(path))
+    list(read_rows(path))
 
 
 def mix_rows(path):
-    from divwatch.mixes.rows import _lines
+    from divwatch.mixes.definition import Part
+    from divwatch.mixes.rows import Place, iterate
 
-    list(_lines(path))
+    list(iterate(Place(Part(file=path), path)))
 
 
 def mix_yaml(path):
@@ -406,9 +409,10 @@ def run_record(path):
 
 
 def run_report(path):
-    from divwatch.outputs.report.read import read_jsonl
-
-    read_jsonl(path, [])
+    for name in ("looks.jsonl", "events.jsonl"):
+        (path.parent / name).write_bytes(path.read_bytes())
+    reader = RunReader(path.parent, notes=[])
+    reader.looks(), reader.events()
 
 
 def parquet(path):

@@ -215,9 +215,9 @@ def test_a_verifier_that_misbehaves(survive, hostile_panel, monkeypatch, body, s
     """The look holds what can be said without it, with the reason counted, or is failed with its reason; training goes on."""
     path = hostile_panel(body)
     if "sleep" in body:  # 120 s a call as shipped
-        path = hostile_panel("import divwatch.verify.rewards as r\n" + body)
+        path = hostile_panel("import divwatch.verify.reward_functions as r\n" + body)
         (Path(path).parent / "sitecustomize.py").write_text(
-            "import divwatch.verify.rewards as r\nr.reward_verifier.__defaults__ = (1.0,)\n"
+            "import divwatch.verify.reward_functions as r\nr.reward_verifier.__defaults__ = (1.0,)\n"
         )
     store = survive(panel=path, background=True, held_out="off")
     assert statuses(store) == [(step, status) for step in range(4)]

@@ -19,6 +19,7 @@ from typing import Any
 
 from divwatch.ablation.plan import Plan, Run
 from divwatch.errors import DivwatchError
+from divwatch.files import read_json_object, write_atomically
 
 RECORD = "ablation.json"
 FINISHED = "finished.json"
@@ -85,8 +86,8 @@ def launch_all(plan: Plan, runs: list[Run], say: Callable[[str], None]) -> Itera
 def finished(run: Run) -> dict[str, Any] | None:
     """The settings with which the run came to its end, or None."""
     try:
-        return json.loads((run.output_dir / FINISHED).read_text())
-    except (OSError, ValueError):
+        return read_json_object(run.output_dir / FINISHED)
+    except (OSError, DivwatchError):
         return None
 
 
@@ -143,7 +144,4 @@ def _reason(log: Path, status: int) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a crash must not leave half a mark."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")  # several agents of a sweep may write at once
-    draft.write_text(json.dumps(content, indent=1, default=str))
-    draft.replace(path)
+    write_atomically(path, json.dumps(content, indent=1, default=str))

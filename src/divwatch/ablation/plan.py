@@ -28,7 +28,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 
 FULL = "full"
 GRID = ("mix_drop", "mix_only", "mix_rows", "mix_weight")
@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DivwatchError(f"{path} is not there: give a YAML file") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DivwatchError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from None
+        raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): mend it") from None
     if not isinstance(told, dict):
         raise DivwatchError(f"{path} holds no settings: write 'name: value' lines")
     return told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from divwatch.ablation.plan import FULL
 from divwatch.analysis.assess import PRIMARY
 from divwatch.analysis.compare import Item
 from divwatch.errors import DivwatchError
+from divwatch.files import read_json_object
 from divwatch.records import PromptScores
-from divwatch.store.run_directory import RunDirectory, find_runs
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_runs
 
 QUALITY = "quality/accuracy"
 # Settings of a look that decide its values: runs that differ in one are not compared.
@@ -86,8 +87,8 @@ def read_arms(paths: Sequence[Path], against: str | None = None, metric: str | N
 
 def _of_ablation(folder: Path, notes: list[str]) -> list[Arm]:
     try:
-        record = json.loads((folder / RECORD).read_text())
-    except ValueError:
+        record = read_json_object(folder / RECORD)
+    except DivwatchError:
         raise DivwatchError(f"{folder / RECORD} is damaged: run divwatch ablate again, which writes it anew") from None
     arms = []
     for told in record["arms"]:

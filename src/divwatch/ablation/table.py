@@ -6,7 +6,7 @@ from typing import Any
 
 from divwatch.ablation.read import QUALITY, Arms
 from divwatch.analysis.compare import Comparison, Effect
-from divwatch.store.run_directory import without_nan
+from divwatch.files import without_nan
 
 TITLES = {"diversity": "diversity", "correct_diversity": "correct-answer diversity", "quality": "accuracy"}
 

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from divwatch.records import Prompt
-
 Row = dict[str, Any]
 Noted = Callable[[str], None]
 Adapter = Callable[[Row, Noted], Row]
@@ -137,18 +135,6 @@ def reference_of(dataset: str, ground_truth: Any, prompt: str = "") -> Any:
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, (str, int, float)):
         raise Dropped(NO_REFERENCE)
     return str(ground_truth)
-
-
-def prompt_of(row: Row, id: str) -> Prompt:
-    """An adapted RL row as what a verifier judges by: prompt, verifier and reference."""
-    return Prompt(
-        id=id,
-        task=row["dataset"],
-        text=row["prompt"][-1]["content"],
-        messages=row["prompt"],
-        reference=json.loads(row["reference"]),
-        verifier=row["verifier"],
-    )
 
 
 ADAPTERS: dict[str, Adapter] = {"sft": supervised, "preference": preference, "rl": reinforcement}

@@ -23,10 +23,9 @@ from dataclasses import asdict
 from typing import IO, Any, NamedTuple
 
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.scorer import Scorer, load_models
 from divwatch.records import Prompt
-from divwatch.sampling.ranks import reason_of
 from divwatch.store.run_directory import RunDirectory
 
 # Looks handed over and not scored, above which looks that are due are put off.
@@ -63,7 +62,7 @@ class Inline:
         try:
             self._scored.append(done | {"result": self._scorers[str(store.path)].score(step, seconds)})
         except Exception as error:
-            self._scored.append(done | {"error": reason_of(error), "raised": error})
+            self._scored.append(done | {"error": one_line(error), "raised": error})
 
     def poll(self) -> list[Scored]:
         done, self._scored = self._scored, []
@@ -119,7 +118,7 @@ class Background:
                 start_new_session=True,  # Ctrl-C is for the training run, which then closes this one
             )
         except OSError as error:  # no memory, process or file handle is left
-            self._log = io.BytesIO(reason_of(error).encode())
+            self._log = io.BytesIO(one_line(error).encode())
             self._lines.put(None)
             return
         weakref.finalize(self, _end, self._process, self._told_next)

@@ -28,10 +28,9 @@ def main() -> None:
         channel.flush()
 
     from divwatch.config import WatchConfig
-    from divwatch.errors import DivwatchError
+    from divwatch.errors import DivwatchError, one_line
     from divwatch.monitor.scorer import Scorer, load_models
     from divwatch.records import Prompt
-    from divwatch.sampling.ranks import reason_of
     from divwatch.store.run_directory import RunDirectory
 
     config = WatchConfig(**json.loads(sys.stdin.readline()))
@@ -54,7 +53,7 @@ def main() -> None:
         try:
             say(done | {"result": scorers[path].score(message["step"], message["seconds"])})
         except Exception as error:
-            say(done | {"error": reason_of(error)})
+            say(done | {"error": one_line(error)})
 
 
 def _die_with_parent() -> None:

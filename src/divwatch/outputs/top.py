@@ -14,7 +14,9 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.store.run_directory import RunDirectory, find_runs, without_nan
+from divwatch.files import without_nan
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_runs
 
 NAN = float("nan")
 

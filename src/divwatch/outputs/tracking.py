@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from divwatch.errors import one_line
 from divwatch.outputs.terminal import say
-from divwatch.sampling.ranks import reason_of
 
 AXIS = "train/global_step"
 PIPELINE_AXIS = "divwatch/pipeline_step"
@@ -87,7 +87,7 @@ def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> Non
                 callback.on_log(trainer.args, then, trainer.control, logs=dict(scalars), model=trainer.model)
             except Exception as error:
                 name = type(callback).__name__
-                say(f"divwatch: the look at step {step} could not be logged by {name}: {reason_of(error)}")
+                say(f"divwatch: the look at step {step} could not be logged by {name}: {one_line(error)}")
 
 
 def reports(trainer: Any) -> bool:
@@ -161,7 +161,7 @@ class WandbLog:
         try:
             record = {name: str(getattr(run, name)) for name in ("id", "name", "group", "project", "dir")}
         except Exception as error:
-            say(f"divwatch: W&B's run tells nothing of itself: {reason_of(error)}")
+            say(f"divwatch: W&B's run tells nothing of itself: {one_line(error)}")
             record = {}
         again = before is not None and before.get("id") == record.get("id")
         self._sent = set(sent) if again else set()
@@ -270,7 +270,7 @@ class Outbox:
             try:
                 job()
             except Exception as error:
-                reason, what = reason_of(error), self._left[number]
+                reason, what = one_line(error), self._left[number]
                 self._say_once(f"{self._where} did not take the {what}, nor what else fails so: {reason}", reason)
             self._left.pop(number)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.files import read_json_object, write_atomically
 from divwatch.panel import fingerprint
 from divwatch.records import Prompt
 
@@ -325,7 +326,7 @@ class _Cache:
         if self.file is None:
             return None
         try:
-            held = json.loads(self.file.read_text())
+            held = read_json_object(self.file)
             by_task = {task: TaskOverlap(**t) for task, t in held.pop("by_task").items()}
             return OverlapReport(**{**held, "by_task": by_task, "cached": True})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -336,9 +337,7 @@ class _Cache:
             return
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            part = self.file.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(report.as_dict()))
-            part.replace(self.file)
+            write_atomically(self.file, json.dumps(report.as_dict()))
         except OSError:
             pass  # a cache that cannot be written costs the next run a pass, no more
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from divwatch.analysis.assess import Assessment, History, assess
+from divwatch.analysis.assess import Assessment, assess
+from divwatch.analysis.history import History
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.layout import Lineage
-from divwatch.outputs.report.read import MEASURED, Run, parent_directory
 from divwatch.records import PromptScores
+from divwatch.store.reader import SCORED
+from divwatch.store.tables import RunTables
 from divwatch.tasks import published as reference
 
 NAN = float("nan")
@@ -59,7 +61,7 @@ PARTS = {
 }
 
 
-def assess_stage(run: Run) -> Assessment | None:
+def assess_stage(run: RunTables) -> Assessment | None:
     """The analysis of one stage as the monitor made it live, against its own first look. None without scores."""
     looks = [(step, _prompt_scores(run, step), ok) for step, ok in _scored_looks(run)]
     return (
@@ -84,19 +86,19 @@ def assess_lineage(lineage: Lineage) -> Assessment | None:
     return assess(History.of(looks), max(planned, len(looks)), alpha, _min_drop(lineage)) if looks else None
 
 
-def _scored_looks(run: Run) -> list[tuple[int, bool]]:
+def _scored_looks(run: RunTables) -> list[tuple[int, bool]]:
     have = set(run.scores["step"])
     columns = zip(run.looks["step"], run.looks["status"], strict=True)
-    return [(int(step), status == "ok") for step, status in columns if status in MEASURED and step in have]
+    return [(int(step), status == "ok") for step, status in columns if status in SCORED and step in have]
 
 
-def _prompt_scores(run: Run, step: int) -> PromptScores:
+def _prompt_scores(run: RunTables, step: int) -> PromptScores:
     scores = run.scores[run.scores["step"] == step]
     values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
     return PromptScores(list(scores["id"]), list(scores["task"]), values)
 
 
-def _planned_looks(run: Run) -> int:
+def _planned_looks(run: RunTables) -> int:
     every = settings_of(run).get("every")
     if not isinstance(every, int | float) or every <= 0:
         return len(run.looks)
@@ -104,12 +106,12 @@ def _planned_looks(run: Run) -> int:
     return max(len(run.looks), 2 + int((run.max_steps - 1) // between))
 
 
-def _setting(run: Run, name: str, default: float) -> float:
+def _setting(run: RunTables, name: str, default: float) -> float:
     value = settings_of(run).get(name)
     return float(value) if isinstance(value, int | float) else default
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: RunTables) -> dict[str, Any]:
     settings = run.meta.get("settings")
     return settings if isinstance(settings, dict) else {}
 
@@ -194,7 +196,7 @@ def own_stages(lineage: Lineage) -> list[int] | None:
     return sorted(last.values()) if len(last) < len(lineage.runs) else None
 
 
-def values_at(run: Run, step: int, key: str) -> pd.Series:
+def values_at(run: RunTables, step: int, key: str) -> pd.Series:
     """Per-prompt values of one look, indexed by task and id; empty where the key was not measured."""
     scores = run.scores[run.scores["step"] == step]
     if key not in scores.columns:
@@ -208,7 +210,7 @@ def first_comparable(lineage: Lineage) -> tuple[int, int] | None:
     return next(places, None)
 
 
-def last_comparable(run: Run) -> int | None:
+def last_comparable(run: RunTables) -> int | None:
     return next((step for step, ok in reversed(_scored_looks(run)) if ok), None)
 
 
@@ -366,6 +368,6 @@ def _split_rows(
     return rows
 
 
-def parent_missing(run: Run) -> bool:
+def parent_missing(run: RunTables) -> bool:
     """Whether the first run of a lineage names a parent that could not be found."""
-    return bool(run.meta.get("parent")) and parent_directory(run) is None
+    return bool(run.meta.get("parent")) and run.parent is None
