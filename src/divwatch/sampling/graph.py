@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from divwatch.errors import one_line
 from divwatch.sampling.memory import is_out_of_memory
 
 _log = logging.getLogger("divwatch")
@@ -103,8 +104,7 @@ class Recorder:
 
     def _give_up(self, error: Exception) -> None:
         self.capture = False
-        line = str(error).strip().splitlines()
-        _log.warning("decoding runs without a CUDA graph: %s", line[0] if line else type(error).__name__)
+        _log.warning("decoding runs without a CUDA graph: %s", one_line(error))
 
     def _generator(self) -> Any:
         index = self.device.index

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from divwatch.errors import one_line
 from divwatch.sampling.graph import Recorder
 from divwatch.sampling.memory import is_out_of_memory
 from divwatch.sampling.nucleus import check_finite, draw, draw_without_sync
 from divwatch.sampling.prefix import PrefixCache, Unsupported, prefix_attention
-from divwatch.sampling.ranks import reason_of
 
 if TYPE_CHECKING:
     from divwatch.sampling.decode import Decoding
@@ -165,4 +165,4 @@ def _run(recorder: Recorder, step: Callable[[], None], first: bool) -> None:
     except Exception as error:
         if not first or isinstance(error, Unsupported) or is_out_of_memory(error):
             raise
-        raise Unsupported(reason_of(error)) from error
+        raise Unsupported(one_line(error)) from error
