@@ -298,19 +298,28 @@ def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record
 
 
 @pytest.mark.slow
-@pytest.mark.fault("scoring a look takes longer than its limit (here 4 s)")
-def test_a_scoring_that_exceeds_its_limit(tmp_path, survive, monkeypatch, hostile_panel):
+@pytest.mark.fault("scoring a look takes longer than its limit (here 8 s)")
+def test_a_scoring_that_exceeds_its_limit(tmp_path, hostile_panel):
     """That look is failed with its reason, its process is ended, and the later looks are scored."""
-    from divwatch.monitor import background
+    from divwatch.monitor.background import Background
 
-    monkeypatch.setattr(background, "LIMIT", 8.0)
-    path = hostile_panel(
+    settings = QUICK | {"panel": hostile_panel("return [1.0] * len(completions)"), "held_out": "off"}
+    trainer = sft_trainer(tmp_path / "out", steps=3)
+    watching = divwatch.watch(trainer, **settings)
+    trainer.train()
+    asleep_once = (
         f"if not os.path.exists({str(tmp_path / 'slept')!r}):\n    open({str(tmp_path / 'slept')!r}, 'w')\n"
         "    os.kill(os.getpid(), signal.SIGSTOP)\nreturn [1.0] * len(completions)"
     )
-    store = survive(panel=path, background=True, held_out="off")
-    assert statuses(store) == [(0, "failed"), (1, "ok"), (2, "ok"), (3, "ok")]
-    assert "not scored within 8 s" in store.looks()[0]["reason"]
+    hostile_panel(asleep_once)
+    store, scorer = watching.recorder.store, Background(watching.config, limit=8.0)
+    scorer.open(store, watching.recorder.prompts, watching.config, 4)
+    for step in range(4):
+        scorer.submit(store, step, 0.0)
+    scored = scorer.wait(100)
+    scorer.close()
+    assert [(look["step"], "result" in look) for look in scored] == [(0, False), (1, True), (2, True), (3, True)]
+    assert "not scored within 8 s" in scored[0]["error"]
     assert not scoring_processes()
 
 
@@ -318,12 +327,12 @@ def test_a_scoring_that_exceeds_its_limit(tmp_path, survive, monkeypatch, hostil
 @pytest.mark.fault("the scoring process cannot be started again (no more processes)")
 def test_no_scoring_process_can_be_started(tmp_path, survive, monkeypatch):
     """The looks are failed with their reason, training does not wait, and the next start is clean."""
-    from divwatch.monitor import background
+    import subprocess
 
     def plant(trainer):
         def die():
             kill_worker(signal.SIGKILL)
-            monkeypatch.setattr(background.subprocess, "Popen", _no_process)
+            monkeypatch.setattr(subprocess, "Popen", _no_process)
 
         before_the_look(trainer, 1, die)
 

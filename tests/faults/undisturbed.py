@@ -113,4 +113,4 @@ def child_processes():
 
 
 def scoring_processes():
-    return [child for child in child_processes() if "divwatch.monitor.worker" in child.cmdline()]
+    return [child for child in child_processes() if "divwatch.monitor.background:serve" in child.cmdline()]
