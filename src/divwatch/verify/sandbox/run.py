@@ -94,7 +94,8 @@ class _Starter:
         request = json.dumps({"limits": self.limits.of_process()} | job).encode()
         arguments = [role, str(channel.fileno())]
         if self.bubblewrap is None:
-            command, fds = [*container.interpreter(), str(container.RUNNER), *arguments], []
+            command = [*container.interpreter(), str(container.RUNNER), *arguments]
+            fds: list[int] = []
             folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="divwatch-"))
         else:
             command, fds = container.in_container(self.bubblewrap, self.limits.file_bytes, arguments, self.stack)
