@@ -28,7 +28,10 @@ from divwatch.panel import choose, fingerprint
 from divwatch.panel.form import at_full_length, fixed_form, in_forms, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.records import Completion, Prompt
-from divwatch.store.run_directory import NAME, RunDirectory, find_parent, lineage_of
+from divwatch.store.lineage import steps_before
+from divwatch.store.reader import NAME
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ class Recorder:
         self._info = self.store.info()
         if not reports(self.trainer):
             say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
-        self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
+        self._offset = steps_before(self.store)
         self._scorer.open(self.store, self.prompts, self.config, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
@@ -127,7 +130,7 @@ class Recorder:
         config, kept = self.config, list(self.candidates)
         if parent is not None:
             theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-            shared = [p for p in kept if p.id in theirs or f"{p.id}/thinking" in theirs]
+            shared = [p for p in kept if p.id in theirs]
             kept = shared or kept
         if self._check.error is not None:
             raise DivwatchError(str(self._check.error))
@@ -360,7 +363,7 @@ class Recorder:
             self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
         self._note_end()
-        self.store.let_go()
+        self.store.release()
         assessment = self.assessment()
         if assessment is None:
             self._wandb.close()

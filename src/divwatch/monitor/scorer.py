@@ -16,7 +16,8 @@ from divwatch.config import WatchConfig
 from divwatch.outputs.terminal import event_message, look_line
 from divwatch.outputs.tracking import assessment_scalars, look_scalars, table_rows
 from divwatch.records import Completion, Prompt, PromptSamples, PromptScores
-from divwatch.store.run_directory import SCORED, RunDirectory
+from divwatch.store.reader import SCORED
+from divwatch.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment, Assessor

@@ -18,7 +18,7 @@ from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.findings import Found
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.read import MEASURED
+from divwatch.store.reader import SCORED
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Drawer:
 
     def _failed(self, lineage: Lineage) -> list[float]:
         looks = self.report.looks
-        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(MEASURED), "x"])
+        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(SCORED), "x"])
 
     def whole(self) -> list[Chart]:
         """Diversity, correct-answer diversity and accuracy of all tasks together."""

@@ -13,7 +13,7 @@ from divwatch.outputs.report import build, narrative
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.findings import PARTS, WHOLE, Found
 from divwatch.outputs.report.layout import stage_name
-from divwatch.outputs.report.read import MEASURED
+from divwatch.store.reader import SCORED
 from divwatch.tasks import published as reference
 
 
@@ -313,7 +313,7 @@ def _place(row: dict[Any, Any]) -> tuple[Any, Any, Any]:
 def _ends(report: Report) -> list[dict[Any, Any]]:
     """The first look of each lineage and the last of each stage, among those with scores. `where`: base or the stage."""
     out: list[dict[Any, Any]] = []
-    worked = report.looks[report.looks["status"].isin(MEASURED)]
+    worked = report.looks[report.looks["status"].isin(SCORED)]
     for _, looks in worked.groupby("lineage", sort=False):
         out.append(looks.iloc[0].to_dict() | {"where": "base"})
         out += [part.iloc[-1].to_dict() | {"where": part.iloc[-1]["stage"]} for _, part in looks.groupby("number")]

@@ -13,7 +13,7 @@ from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.figures import write_figures
 from divwatch.outputs.report.findings import add
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.read import MEASURED
+from divwatch.store.reader import SCORED
 
 
 def write(paths: Sequence[Path], out: Path | None) -> Path:
@@ -47,7 +47,7 @@ def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _subtitle(report: Report) -> str:
-    looks = int(report.looks["status"].isin(MEASURED).sum())
+    looks = int(report.looks["status"].isin(SCORED).sum())
     stages = len({run.directory for v in report.lineages for run in v.runs})
     counts = {"lineage": len(report.lineages), "stage": stages, "look": looks, "task": len(report.tasks)}
     return ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())
