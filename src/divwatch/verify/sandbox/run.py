@@ -8,15 +8,17 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-from divwatch.cores import count_cores, lowest_priority
 from divwatch.errors import DivwatchError
+from divwatch.processes import count_cores
 from divwatch.verify.sandbox import container
 from divwatch.verify.sandbox.job import DEFAULT_LIMITS, Job, Limits, Outcome
 
@@ -41,8 +43,15 @@ def run_programs(
     bubblewrap = _require_sandbox(unsafe_code)
     if not jobs:
         return []
-    with ThreadPoolExecutor(min(workers or count_cores(), len(jobs)), initializer=lowest_priority) as pool:
+    with ThreadPoolExecutor(min(workers or count_cores(), len(jobs)), initializer=_lowest_priority) as pool:
         return list(pool.map(lambda job: _run(job, limits, bubblewrap), jobs))
+
+
+def _lowest_priority() -> None:
+    """For this thread and the processes that it starts. Only on Linux, where a thread has its own priority."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _require_sandbox(unsafe_code: bool) -> str | None:
