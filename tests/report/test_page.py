@@ -384,7 +384,7 @@ def test_cut_thoughts_and_unjudged_answers_are_said(told):
 
 def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(told):
     (row,) = table_of(told, "settings", "Held out")
-    assert (row["Training rows"], row["Prompts searched for"], row["Overlap"]) == ("4,000", "16", "1 dropped")
+    assert (row["Training rows"], row["Prompts checked"], row["Overlap"]) == ("4,000", "16", "1 dropped")
     assert row["By task"] == "mbpp 1 of 8"
     rows = table_of(told, "settings", "The training data")
     assert [(r["Source"], r["Trained on"], r["Share"].replace("\N{NO-BREAK SPACE}", " ")) for r in rows] == [

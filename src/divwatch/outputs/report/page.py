@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from divwatch.outputs.charts.area import DASHES
-from divwatch.outputs.report import build, narrative, tables
+from divwatch.outputs.report import narrative, record_tables, tables
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.charts import Charts
 from divwatch.outputs.report.findings import Found, settings_of
@@ -64,14 +64,14 @@ def render(report: Report, found: Sequence[Found], charts: Charts, title: str, s
         tasks=tables.tasks(report),
         references=tables.references(report),
         quality=tables.quality(report),
-        outputs=tables.outputs(report),
+        outputs=record_tables.outputs(report),
         spoken=spoken,
-        cost=tables.cost(report),
-        shared=build.settings(report)[0],
-        differing=tables.differing(report),
-        panel=tables.panel(report),
-        held_out=tables.held_out(report),
-        mixes=tables.mixes(report),
+        cost=record_tables.cost(report),
+        shared=record_tables.settings(report)[0],
+        differing=record_tables.differing(report),
+        panel=record_tables.panel(report),
+        held_out=record_tables.held_out(report),
+        mixes=record_tables.mixes(report),
     )
 
 
