@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,15 +92,17 @@ def _dpo_dir(arm: Arm) -> str:
     return arm.dpo_config.replace("/", "-")
 
 
+@cache
 def chain(arm: Arm, seed: int):
-    from divwatch.store.lineage import lineage_of
-    from divwatch.store.run_directory import RunDirectory
+    """The runs of a lineage, as the report reads them."""
+    from divwatch.store.tables import lineages, load_runs
 
-    return lineage_of(RunDirectory.of(OUT / f"seed-{seed}" / _dpo_dir(arm)))
+    (runs,) = lineages(load_runs([OUT / f"seed-{seed}" / _dpo_dir(arm)]))
+    return runs
 
 
 def planted_table(seeds: list[int]) -> str:
-    from divwatch.lineage import attribution, flagged_stage
+    from divwatch.store.attribution import attribute_stages, flagged_stage
 
     lines = [
         "| lineage | planted at | flagged live, by seed | right | change at SFT, % of base | change at DPO | kept |",
@@ -108,7 +111,7 @@ def planted_table(seeds: list[int]) -> str:
     for arm in ARMS:
         chains = [chain(arm, seed) for seed in seeds]
         flags = [flagged_stage(c) for c in chains]
-        found = [attribution(c) for c in chains]
+        found = [attribute_stages(c, "diversity/sbert") for c in chains]
         right = sum(flag == arm.planted for flag in flags)
         cells = [_mean_and_range([100 * f.share[stage] for f in found]) for stage in ("sft", "dpo")]
         kept = _mean_and_range([100 * f.retained for f in found])
@@ -127,7 +130,7 @@ def claim_table(seeds: list[int]) -> str:
     """The paper's claim: each stage's share of a lineage's whole loss, paired by seed, with t intervals."""
     from scipy import stats
 
-    from divwatch.lineage import attribution
+    from divwatch.store.attribution import attribute_stages
 
     think, instruct = ARMS[2], ARMS[0]
     lines = [
@@ -137,7 +140,7 @@ def claim_table(seeds: list[int]) -> str:
     for key, name in (("diversity/sbert", "diversity"), ("correct_diversity/sbert", "correct-answer diversity")):
         shares = {}
         for arm in (think, instruct):
-            found = [attribution(chain(arm, seed), key) for seed in seeds]
+            found = [attribute_stages(chain(arm, seed), key) for seed in seeds]
             shares[arm] = {s: np.array([f.share[s] / sum(f.share.values()) for f in found]) for s in ("sft", "dpo")}
         for stage, first, second in (("sft", think, instruct), ("dpo", instruct, think)):
             difference = shares[first][stage] - shares[second][stage]
@@ -163,11 +166,12 @@ def figure(seeds: list[int], path: Path) -> None:
         for seed in seeds:
             runs = chain(arm, seed)
             for colour, key in enumerate(keys):
-                looks = [(n, run, look) for n, run in enumerate(runs) for look in run.looks()]
-                levels = [look["tasks"]["all"][key]["mean"] for _, _, look in looks]
+                means = [run.means[(run.means["task"] == "all") & (run.means["key"] == key)] for run in runs]
+                base = means[0]["mean"].iloc[0]
                 points = [
-                    Point(n + look["step"] / run.info()["max_steps"], level / levels[0] - 1)
-                    for (n, run, look), level in zip(looks, levels, strict=True)
+                    Point(n + step / run.max_steps, level / base - 1)
+                    for n, (run, rows) in enumerate(zip(runs, means, strict=True))
+                    for step, level in zip(rows["step"], rows["mean"], strict=True)
                 ]
                 series.append(Series(f"seed {seed}, {keys[key]}", [points], colour, thin=True))
         drawn[arm.name] = series

@@ -10,6 +10,7 @@ import pytest
 from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
+from divwatch.store.attribution import attribute_stages, flagged_stage
 from divwatch.store.reader import RunReader
 from divwatch.store.search import find_runs
 from divwatch.store.tables import lineages, load_run, load_runs
@@ -131,3 +132,24 @@ def test_scores_keep_missing_values_missing(think):
     run = load_run(think[0])
     read = run.scores[run.scores["step"] == 150].reset_index(drop=True)
     pd.testing.assert_frame_equal(read[frame.columns], frame)
+
+
+def test_the_stage_that_lost_diversity_is_found_from_the_stored_runs(think):
+    """The report and the lineage experiment use the same function."""
+    (runs,) = lineages(load_runs([think[1]]))
+    whole = attribute_stages(runs, "diversity/sbert")
+    assert whole.order == ["base", "sft", "dpo"]
+    assert whole.first_collapse == "sft"
+    assert whole.share["sft"] == pytest.approx(-0.42, abs=0.1)
+    assert whole.retained == pytest.approx(1 + sum(whole.share.values()))
+    assert attribute_stages(runs, "diversity/sbert", numbers=[1]).share["dpo"] == pytest.approx(whole.retained - 1)
+    assert attribute_stages(runs, "diversity/unknown") is None
+    assert flagged_stage(runs) == "sft"
+    assert flagged_stage(runs[1:]) == "dpo"
+
+
+def test_a_lineage_without_a_comparable_look_has_no_attribution(tmp_path):
+    course = Course("sft", 100, status={0: ("failed", ""), 100: ("failed", "")})
+    runs = load_runs(write_lineage(tmp_path, "a", [course], tasks=("pair",), prompts=3, looks=2))
+    assert attribute_stages(runs, "diversity/sbert") is None
+    assert flagged_stage(runs) is None

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from divwatch.errors import DivwatchError
+from divwatch.records import PromptScores
 from divwatch.store.lineage import chains, parent_of
 from divwatch.store.reader import SCORED, RunReader, length_of
 from divwatch.store.search import find_runs
@@ -48,6 +49,29 @@ class RunTables:
     def parent(self) -> Path | None:
         """The run directory of the stage before, where it can be found."""
         return parent_of(self.directory, self.meta)
+
+    def scored_looks(self) -> list[tuple[int, bool]]:
+        """(step, comparable) of the looks whose scores could be read."""
+        readable = set(self.scores["step"])
+        looks = zip(self.looks["step"], self.looks["status"], strict=True)
+        return [(int(step), status == "ok") for step, status in looks if status in SCORED and step in readable]
+
+    def last_comparable(self) -> int | None:
+        """The step of the last look that can be compared with others."""
+        return next((step for step, comparable in reversed(self.scored_looks()) if comparable), None)
+
+    def prompt_scores(self, step: int) -> PromptScores:
+        """Per-prompt values of one look."""
+        scores = self.scores[self.scores["step"] == step]
+        values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
+        return PromptScores(list(scores["id"]), list(scores["task"]), values)
+
+    def values_at(self, step: int, key: str) -> pd.Series:
+        """Per-prompt values of one look and key, indexed by task and id; empty where the key was not measured."""
+        scores = self.scores[self.scores["step"] == step]
+        if key not in scores.columns:
+            return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
+        return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
 
     def completions(self, step: int) -> pd.DataFrame:
         """The completions of one look; empty where none are stored or the file cannot be read."""

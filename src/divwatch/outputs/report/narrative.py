@@ -11,8 +11,9 @@ from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
 from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report
-from divwatch.outputs.report.findings import Found, first_comparable, parent_missing, settings_of
+from divwatch.outputs.report.findings import Found, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
+from divwatch.store.attribution import first_comparable
 from divwatch.store.tables import RunTables
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
@@ -133,7 +134,7 @@ def share_text(a: StageAttribution, stage: str) -> str:
 
 def later_start(lineage: Lineage) -> str:
     """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
-    place = first_comparable(lineage)
+    place = first_comparable(lineage.runs)
     looks = lineage.runs[0].looks["step"]
     if place is None or len(looks) == 0:
         return ""
