@@ -20,8 +20,9 @@ from divwatch.outputs.numbers import number, percent
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
-from divwatch.outputs.report.findings import add
+from divwatch.outputs.report.findings import find
 from divwatch.outputs.report.page import render
+from divwatch.outputs.report.tidy import add_findings
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -38,8 +39,9 @@ HOSTILE = [
 def page_of(root: Path) -> str:
     """The page alone, without its figures."""
     report = build([root])
-    found = add(report)
-    return render(report, found, draw_charts(report, found), "title", "subtitle", "foot")
+    findings = find(report.lineages, report.primary)
+    add_findings(report, findings)
+    return render(report, findings, draw_charts(report, findings), "title", "subtitle", "foot")
 
 
 @pytest.fixture(scope="module")

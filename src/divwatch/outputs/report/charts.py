@@ -16,7 +16,7 @@ from divwatch.outputs.charts.pipeline import Axis, Onset, Panel, pipeline_chart
 from divwatch.outputs.charts.scatter import scatter_chart
 from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report, metric_name
-from divwatch.outputs.report.findings import Found
+from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage, stage_name
 from divwatch.store.reader import SCORED
 
@@ -42,9 +42,9 @@ class Charts:
     cost: list[Chart]
 
 
-def draw_charts(report: Report, found: Sequence[Found]) -> Charts:
+def draw_charts(report: Report, findings: Sequence[LineageFindings]) -> Charts:
     draw = _Drawer(report)
-    return Charts(draw.whole(), draw.splits(found), draw.tasks(), draw.quality(), draw.cost())
+    return Charts(draw.whole(), draw.splits(findings), draw.tasks(), draw.quality(), draw.cost())
 
 
 class _Drawer:
@@ -99,7 +99,7 @@ class _Drawer:
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
-    def splits(self, found: Sequence[Found]) -> list[Chart]:
+    def splits(self, findings: Sequence[LineageFindings]) -> list[Chart]:
         """A forest plot a lineage: the change and its parts, from the base to the end and within each stage."""
         table = self.report.tables["split"]
         table = table[table["task"] == "all"].dropna(subset=["value"])
@@ -108,7 +108,7 @@ class _Drawer:
         limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
         x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
         charts = []
-        for f in found:
+        for f in findings:
             mine = table[table["lineage"] == f.lineage.name]
             groups = [
                 (
@@ -201,7 +201,7 @@ def _points(frame: pd.DataFrame) -> list[Point]:
     return [Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
 
 
-def _share_caption(f: Found) -> str:
+def _share_caption(f: LineageFindings) -> str:
     """The paper's share: how much of the loss persists among correct answers."""
     split = f.whole.split if f.whole else None
     if split is None:
