@@ -16,7 +16,8 @@ from divwatch.outputs.report.page import render
 from divwatch.store.reader import SCORED
 
 
-def write(paths: Sequence[Path], out: Path | None) -> Path:
+def write(paths: Sequence[Path], out: Path | None) -> tuple[Report, Path]:
+    """Writes page, tables and figures; returns what they show and the path of the page."""
     report = build(paths)
     found = add(report)
     charts = draw_charts(report, found)
@@ -32,7 +33,7 @@ def write(paths: Sequence[Path], out: Path | None) -> Path:
         raise DivwatchError(
             f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)"
         ) from None
-    return page
+    return report, page
 
 
 def beside(page: Path) -> Path:
