@@ -29,7 +29,7 @@ from divwatch.panel.overlap import (
     make_report,
     scan,
 )
-from divwatch.processes import ChildError, ChildProcess
+from divwatch.processes import ChildError, ChildProcess, count_cores
 from divwatch.records import Prompt
 from divwatch.threads import BackgroundThread
 
@@ -67,7 +67,7 @@ class HeldOutCheck:
 
 
 def _check_in_background(prompts: Sequence[Prompt], dataset: Any, decode: Decode) -> OverlapReport:
-    workers = 0 if len(dataset) < FEW_ROWS else max(1, (os.cpu_count() or 2) // 2)
+    workers = 0 if len(dataset) < FEW_ROWS else max(1, count_cores() // 2)
     return check_held_out(prompts, dataset, workers=workers, decode=decode)
 
 
