@@ -17,7 +17,8 @@ from divwatch.outputs.report.tidy import add_findings
 from divwatch.store.reader import SCORED
 
 
-def write(paths: Sequence[Path], out: Path | None) -> Path:
+def write(paths: Sequence[Path], out: Path | None) -> tuple[Report, Path]:
+    """Writes page, tables and figures; returns what they show and the path of the page."""
     report = build(paths)
     findings = find(report.lineages, report.primary)
     add_findings(report, findings)
@@ -34,7 +35,7 @@ def write(paths: Sequence[Path], out: Path | None) -> Path:
         raise DivwatchError(
             f"cannot write the report to {page.parent}: {error.strerror} (choose another place with --out)"
         ) from None
-    return page
+    return report, page
 
 
 def beside(page: Path) -> Path:
