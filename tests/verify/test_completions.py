@@ -14,7 +14,6 @@ from divwatch.errors import DivwatchError
 from divwatch.records import Completion, Prompt, Verification
 from divwatch.score_file import score_file
 from divwatch.verify import NAMES, check_verifiers, get_verifier, verify_completions
-from divwatch.verify.sandbox import bubblewrap as sandbox
 from divwatch.verify.verifier import per_answer
 
 
@@ -89,9 +88,9 @@ def test_an_error_costs_one_answer():
     assert results[1].reason == "KeyError: 'no such thing\\nand more'"
 
 
+@pytest.mark.usefixtures("no_sandbox")
 def test_every_name_has_a_verifier_or_says_what_it_lacks(monkeypatch):
     monkeypatch.delenv("DIVWATCH_JUDGE_URL", raising=False)
-    monkeypatch.setattr(sandbox, "unavailable", lambda: "bubblewrap is not installed")
     for name in NAMES:
         if name in ("humaneval", "mbpp"):
             with pytest.raises(DivwatchError, match="watch_unsafe_code"):

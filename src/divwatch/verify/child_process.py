@@ -17,9 +17,8 @@ from contextlib import closing
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.processes import ChildError, ChildProcess
+from divwatch.processes import ChildError, ChildProcess, count_cores
 from divwatch.records import Prompt, Verification
-from divwatch.verify.sandbox.bubblewrap import cores
 from divwatch.verify.verifier import Verifier, unverified, verify_one
 
 SECONDS = 10.0  # for one answer
@@ -48,7 +47,7 @@ def in_child_process(module: str, function: str, seconds: float = SECONDS) -> Ve
                         return
                     results[i] = checker.verify(answers[i], prompts[i].reference)
 
-        count = max(1, min(cores(), -(-len(answers) // _ENOUGH)))
+        count = max(1, min(count_cores(), -(-len(answers) // _ENOUGH)))
         with ThreadPoolExecutor(count) as pool:
             working = [pool.submit(work) for _ in range(count)]
             try:
