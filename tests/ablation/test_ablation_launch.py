@@ -99,7 +99,7 @@ def test_an_interrupt_ends_the_run_under_way_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "stopped after 1 of 2 runs: the same command goes on" in said
+    assert "stopped after 1 of 2 runs: the same command continues" in said
     assert "Traceback" not in said
     assert (tmp_path / "out/full/seed-0" / FINISHED).is_file()
     assert not (tmp_path / "out/without-slow/seed-0" / FINISHED).exists()
