@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from divwatch.outputs.terminal import event_message, reference_lines
+from divwatch.outputs.report.summary import reference_lines
+from divwatch.outputs.terminal import event_message
 
 
 def test_the_published_share_stands_beside_ones_own():

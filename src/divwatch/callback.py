@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.recorder import Recorder
 from divwatch.monitor.rollouts import watch_rollouts
 from divwatch.outputs.terminal import bar_of, say
@@ -21,7 +21,7 @@ from divwatch.panel import choose, load_panel
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt
 from divwatch.sampling import LookEnds, Sampler
-from divwatch.sampling.ranks import LookFailed, Ranks, reason_of
+from divwatch.sampling.ranks import LookFailed, Ranks
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -196,7 +196,7 @@ class DiversityCallback(TrainerCallback):
         except Exception as error:
             if self.config.on_error == "raise":
                 raise
-            say(f"divwatch: {reason_of(error)}; training goes on")
+            say(f"divwatch: {one_line(error)}; training goes on")
             return otherwise
 
     def _all_wait(self, done: Callable[[Recorder], bool]) -> None:

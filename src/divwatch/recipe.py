@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError
-from divwatch.store.run_directory import RunDirectory, find_parent
+from divwatch.errors import DivwatchError, one_line
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 
 
 @dataclass
@@ -64,7 +65,7 @@ def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise DivwatchError(
-            f"the tokenizer of {name!r} cannot be loaded ({_first_line(error)[:120]}): "
+            f"the tokenizer of {name!r} cannot be loaded ({one_line(error, kind=False)}): "
             "give a directory that holds one, or a hub name that can be reached"
         ) from None
     tokenizer.chat_template = template or tokenizer.chat_template
@@ -143,7 +144,7 @@ def parse(kinds: Sequence[Any], default_config: str) -> tuple[Any, ...]:
     except ValueError as error:
         if isinstance(error, DivwatchError):
             raise
-        raise DivwatchError(_first_line(error) + _suggestion(str(error), kinds)) from None
+        raise DivwatchError(one_line(error, kind=False) + _suggestion(str(error), kinds)) from None
 
 
 def _suggestion(message: str, kinds: Sequence[type]) -> str:
@@ -157,10 +158,6 @@ def _suggestion(message: str, kinds: Sequence[type]) -> str:
         if close and close[0] != word:
             return f" (did you mean {close[0]}?)"
     return " (see --help for the settings)"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def prepare(training: Any, model: Any, watch: WatchConfig, stage: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from divwatch.analysis.assess import History
+from divwatch.analysis.history import History
 from divwatch.records import PromptScores
 
 K = 16

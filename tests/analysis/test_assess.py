@@ -9,7 +9,8 @@ import pytest
 from histories import history
 
 from divwatch import CollapseDetector, DivwatchError
-from divwatch.analysis.assess import ALL, Assessor, History, assess
+from divwatch.analysis.assess import Assessor, assess
+from divwatch.analysis.history import ALL, History
 from divwatch.analysis.verdict import KINDS
 from divwatch.records import PromptScores
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from divwatch import decompose as public_decompose
 from divwatch.analysis.decompose import PARTS, PairStats, decompose, decompose_pairs, pair_stats
 from divwatch.errors import DivwatchError
-from divwatch.metrics.embedding import pairwise_distance, vendi
+from divwatch.metrics.embedding import gram, pairwise_distance, vendi
 
 SIDES = st.tuples(st.integers(0, 10_000), st.integers(1, 5), st.integers(2, 7))
 
@@ -31,11 +31,14 @@ def test_the_parts_sum_to_the_change_of_the_mean_pairwise_distance(one, two):
     (seed, n, k), (other, _, k_after) = one, two
     before, after = _world(seed, n, k), _world(other, n, k_after)
     split = decompose(before, after, draws=50)
-    change = np.mean([pairwise_distance(e) for e, _ in after]) - np.mean([pairwise_distance(e) for e, _ in before])
+    change = np.mean([pairwise_distance(gram(e)) for e, _ in after]) - np.mean(
+        [pairwise_distance(gram(e)) for e, _ in before]
+    )
     assert split.total == pytest.approx(sum(getattr(split, part) for part in PARTS), abs=1e-12)
     assert split.total == pytest.approx(change, abs=1e-12)
     assert split.per_prompt["total"] == pytest.approx(
-        [pairwise_distance(a) - pairwise_distance(b) for (b, _), (a, _) in zip(before, after, strict=True)], abs=1e-12
+        [pairwise_distance(gram(a)) - pairwise_distance(gram(b)) for (b, _), (a, _) in zip(before, after, strict=True)],
+        abs=1e-12,
     )
 
 
@@ -123,9 +126,11 @@ def test_the_papers_numbers_are_on_its_own_prompts_and_on_common_ones():
     split = decompose(before, after, draws=100)
 
     def side(world, rows):
-        all_outputs = [pairwise_distance(e) for (e, _), row in zip(world, rows, strict=True) if row]
-        correct = [pairwise_distance(e[c]) for (e, c), row in zip(world, rows, strict=True) if row and c.sum() >= 2]
-        v = [vendi(e[c]) for (e, c), row in zip(world, rows, strict=True) if row and c.sum() >= 2]
+        all_outputs = [pairwise_distance(gram(e)) for (e, _), row in zip(world, rows, strict=True) if row]
+        correct = [
+            pairwise_distance(gram(e[c])) for (e, c), row in zip(world, rows, strict=True) if row and c.sum() >= 2
+        ]
+        v = [vendi(gram(e[c])) for (e, c), row in zip(world, rows, strict=True) if row and c.sum() >= 2]
         return np.mean(all_outputs), np.mean(correct), np.mean(v)
 
     both = [c0.sum() >= 2 and c1.sum() >= 2 for (_, c0), (_, c1) in zip(before, after, strict=True)]
@@ -134,7 +139,7 @@ def test_the_papers_numbers_are_on_its_own_prompts_and_on_common_ones():
         assert [i.mean for i in (*view.d_a, *view.d_c, *view.v_c)] == pytest.approx([a0, a1, c0, c1, v0, v1], abs=1e-9)
         assert view.share.mean == pytest.approx((c1 - c0) / (a1 - a0), abs=1e-9)
     assert split.common.d_c[0].n == sum(both) < split.own.d_a[0].n == 30
-    assert split.own.v_a[0].mean == pytest.approx(np.mean([vendi(e) for e, _ in before]), abs=1e-9)
+    assert split.own.v_a[0].mean == pytest.approx(np.mean([vendi(gram(e)) for e, _ in before]), abs=1e-9)
 
 
 def test_a_prompt_with_one_output_is_missing():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.metrics import paper as paper_way
-from divwatch.metrics.quality import accuracy, majority_at_k, majority_gain, pass_at_k
+from divwatch.metrics.quality import accuracy, majority_at_k, pass_at_k
 
 FLAGS = st.lists(st.booleans(), min_size=1, max_size=8)
 VOTES = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=7)
@@ -56,8 +56,9 @@ def test_majority_at_k_is_the_mean_over_subsets(answers, right, k):
 
 
 def test_voting_gains_nothing_where_all_outputs_agree_and_much_where_errors_scatter():
-    assert majority_gain(["4"] * 6, [True] * 6) == 0
-    assert majority_gain(["4", "4", "1", "2", "3"], [True, True, False, False, False]) == pytest.approx(0.6)
+    agreeing, scattered = [True] * 6, [True, True, False, False, False]
+    assert majority_at_k(["4"] * 6, agreeing) == accuracy(agreeing)
+    assert majority_at_k(["4", "4", "1", "2", "3"], scattered) - accuracy(scattered) == pytest.approx(0.6)
 
 
 def test_no_outputs_are_missing():

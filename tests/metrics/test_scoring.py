@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divwatch.analysis.decompose import PairStats, decompose, decompose_pairs
+from divwatch.analysis.summary import summarise
 from divwatch.errors import DivwatchError
 from divwatch.metrics import answers, embedding, lexical, quality
-from divwatch.metrics.scoring import METRICS, PAIR_KEYS, PLAIN, live_subsets, score_prompts, summarise
+from divwatch.metrics.scoring import METRICS, PAIR_KEYS, PLAIN, live_subsets, score_prompts
 from divwatch.records import PromptSamples, PromptScores
 
 WORDS = ["red", "blue", "green", "one", "two", "three", "up", "down"]
@@ -64,8 +65,8 @@ def test_plain_values_are_the_metrics_of_the_outputs_that_count(correct):
         e = encoder.encode(texts)
         expected = {
             "ead": lexical.ead(texts),
-            "sbert": embedding.pairwise_distance(e),
-            "vendi": embedding.vendi(e),
+            "sbert": embedding.pairwise_distance(embedding.gram(e)),
+            "vendi": embedding.vendi(embedding.gram(e)),
             "distinct_answers": answers.distinct(found),
             "gini_simpson": answers.gini_simpson(found),
         }
@@ -83,7 +84,7 @@ def test_live_values_are_rarefied_to_sizes_that_depend_on_k_alone():
     for i, sample in enumerate(samples):
         e = LetterEncoder().encode([sample.outputs[j] for j in _kept(sample)])
         assert scores.values["diversity/vendi"][i] == pytest.approx(
-            embedding.rarefied_vendi(e, 8), abs=1e-6, nan_ok=True
+            embedding.rarefied_vendi(embedding.gram(e), 8), abs=1e-6, nan_ok=True
         )
         right = [sample.answers[j] for j in _kept(sample, correct=True)]
         expected = answers.rarefied_distinct(right, 4)
@@ -94,8 +95,10 @@ def test_a_metric_can_be_asked_for_at_a_size():
     samples = _samples(2)
     scores = _scores(samples, ["vendi", "vendi@3"], subsets=PLAIN)
     e = LetterEncoder().encode([samples[0].outputs[j] for j in _kept(samples[0])])
-    assert scores.values["diversity/vendi@3"][0] == pytest.approx(embedding.rarefied_vendi(e, 3), abs=1e-6)
-    assert scores.values["diversity/vendi"][0] == pytest.approx(embedding.vendi(e), abs=1e-6)
+    assert scores.values["diversity/vendi@3"][0] == pytest.approx(
+        embedding.rarefied_vendi(embedding.gram(e), 3), abs=1e-6
+    )
+    assert scores.values["diversity/vendi"][0] == pytest.approx(embedding.vendi(embedding.gram(e)), abs=1e-6)
 
 
 def test_windows_are_read_beside_the_truncated_text(minilm):

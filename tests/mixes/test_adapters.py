@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.mixes import adapters
-from divwatch.mixes.adapters import Dropped, preference, prompt_of, reference_of, reinforcement, supervised
+from divwatch.mixes.adapters import Dropped, preference, reference_of, reinforcement, supervised
 
 
 def user(text="Why is the sky blue?", **more):
@@ -199,17 +199,16 @@ def test_references_are_what_the_verifiers_take():
     assert reference_of("code", json.dumps(["assert f(1) == 2"])) == {"test_list": ["assert f(1) == 2"]}
     constraints = "[{'instruction_id': ['keywords:frequency'], 'kwargs': [{'keyword': 'a', 'frequency': None}]}]"
     made, _ = adapt(reinforcement, rl(dataset=["ifeval"], ground_truth=[constraints]))
-    prompt = prompt_of(made, "row-7")
-    assert (prompt.id, prompt.task, prompt.verifier, prompt.text) == ("row-7", "ifeval", "ifeval", "What is 2 + 3?")
-    assert prompt.reference == {
+    assert (made["dataset"], made["verifier"], made["prompt"][-1]["content"]) == ("ifeval", "ifeval", "What is 2 + 3?")
+    assert json.loads(made["reference"]) == {
         "prompt": "What is 2 + 3?",
         "instruction_id_list": ["keywords:frequency"],
         "kwargs": [{"keyword": "a"}],
     }
-    assert prompt_of(adapt(reinforcement, rl())[0], "x").reference == "5"
+    assert json.loads(adapt(reinforcement, rl())[0]["reference"]) == "5"
     for name, verifier, reference in (("general-quality", "judge", None), ("general-quality_ref", "judge", "5")):
-        prompt = prompt_of(adapt(reinforcement, rl(dataset=[name]))[0], "x")
-        assert (prompt.verifier, prompt.reference) == (verifier, reference)
+        row = adapt(reinforcement, rl(dataset=[name]))[0]
+        assert (row["verifier"], json.loads(row["reference"])) == (verifier, reference)
     assert adapt(reinforcement, rl(dataset=["new"]))[0]["verifier"] is None
 
 
@@ -247,3 +246,9 @@ def test_no_row_breaks_an_adapter(adapter, data):
     row = {column: data.draw(JSON, label=column) for column in columns}
     with suppress(Dropped):
         assert adapter(row, [].append)
+
+
+def test_every_verifier_of_the_rl_data_exists():
+    from divwatch.verify import NAMES
+
+    assert {verifier for verifier, _ in adapters.RL_DATASETS.values()} - {None} <= set(NAMES)

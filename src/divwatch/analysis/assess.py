@@ -1,88 +1,25 @@
-"""From the stored looks of a run to what they say: detectors on every series, the split, and one verdict.
+"""From the stored looks of a run to what they show: detectors on every series, the split, and one verdict.
 
-What is said follows from the history alone, so that a resumed run counts no look twice and forgets none.
+The assessment follows from the history alone: a resumed run counts no look twice and forgets no alarm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from divwatch.analysis.decompose import Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.history import ALL, History
 from divwatch.analysis.intervals import bootstrap_means
-from divwatch.analysis.verdict import Verdict, judge
-from divwatch.errors import DivwatchError
-from divwatch.records import PromptScores
+from divwatch.analysis.verdict import Verdict, classify_change
 
-if TYPE_CHECKING:
-    from divwatch.analysis.decompose import Decomposition
-
-Floats = NDArray[np.float64]
-
-ALL = "all"
 PRIMARY = ("sbert", "vendi", "ead")  # the first that was measured carries the alarm
 GROUPS = ("correct_diversity", "diversity")
 SPLIT_DRAWS = 1000
-
-
-@dataclass(frozen=True)
-class History:
-    """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN where missing.
-    comparable: [L], False where too few outputs were usable for the look to be held against others."""
-
-    steps: list[int]
-    ids: list[str]
-    tasks: list[str]
-    values: dict[str, Floats]
-    comparable: list[bool]
-
-    @classmethod
-    def of(cls, looks: Sequence[tuple[int, PromptScores, bool]]) -> History:
-        """From (step, scores, comparable) of each look; prompts are matched by id, those of the first look count."""
-        if not looks:
-            raise DivwatchError("no looks: take at least one before assessing")
-        looks = sorted(looks, key=lambda look: look[0])
-        first = looks[0][1]
-        row = {prompt: i for i, prompt in enumerate(first.ids)}
-        keys = {key: None for _, scores, _ in looks for key in scores.values}
-        values = {key: np.full((len(looks), len(row)), np.nan) for key in keys}
-        for at, (_, scores, _) in enumerate(looks):
-            known = [(i, row[prompt]) for i, prompt in enumerate(scores.ids) if prompt in row]
-            source, target = np.array(known, dtype=int).reshape(-1, 2).T
-            for key, column in scores.values.items():
-                values[key][at, target] = np.asarray(column, dtype=float)[source]
-        steps, comparable = [step for step, _, _ in looks], [bool(ok) for _, _, ok in looks]
-        return cls(steps, list(first.ids), list(first.tasks), values, comparable)
-
-    def series(self, key: str, task: str = ALL) -> Floats:
-        """[L, n] values of a task's prompts; for `all`, of every prompt, weighted so that tasks weigh equally."""
-        return self.series_of(self.values[key], task)
-
-    def series_of(self, table: Floats, task: str = ALL) -> Floats:
-        """`series` of any [L, N] values."""
-        tasks = np.array(self.tasks)
-        if task != ALL:
-            return table[:, tasks == task]
-        counted = np.isfinite(table[self.baseline]) if self.baseline is not None else np.isfinite(table).any(axis=0)
-        names, index = np.unique(tasks, return_inverse=True)
-        sizes = np.bincount(index, weights=counted, minlength=len(names))
-        weights = counted.sum() / np.maximum(sizes, 1) / max((sizes > 0).sum(), 1)
-        return table * weights[index]
-
-    @property
-    def baseline(self) -> int | None:
-        """Index of the first comparable look."""
-        return next((i for i, ok in enumerate(self.comparable) if ok), None)
-
-    @property
-    def last(self) -> int | None:
-        """Index of the last comparable look."""
-        return next((i for i in reversed(range(len(self.steps))) if self.comparable[i]), None)
 
 
 @dataclass(frozen=True)
@@ -103,8 +40,8 @@ class Assessment:
     @property
     def alarms(self) -> list[tuple[str, str, CollapseStatus]]:
         """(task, key, status) of every series that was flagged: the whole panel first, then by step."""
-        found = [(task, key, status) for (task, key), status in self.statuses.items() if status.collapsed]
-        return sorted(found, key=lambda alarm: (alarm[0] != ALL, alarm[2].alarm_step))
+        alarms = [(task, key, status) for (task, key), status in self.statuses.items() if status.collapsed]
+        return sorted(alarms, key=lambda alarm: (alarm[0] != ALL, alarm[2].alarm_step))
 
     @property
     def collapsed(self) -> bool:
@@ -159,7 +96,7 @@ class Assessor:
         keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
         self._count_in(history, keys)
         statuses = dict(self._statuses)
-        verdict = judge(history, statuses, lambda: split_of(history), self.min_drop, primary)
+        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary)
         first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
         return Assessment(primary, first, last, statuses, verdict, history)
 
@@ -195,8 +132,6 @@ def split_of(history: History, task: str = ALL) -> Decomposition | None:
 
     Over the whole panel tasks weigh equally, as in the curves: its five numbers are means over tasks.
     """
-    from divwatch.analysis.decompose import PairStats, decompose_pairs
-
     if "pairs/cc_count" not in history.values or history.baseline is None or history.last == history.baseline:
         return None
     rows = np.flatnonzero(np.array(history.tasks) == task) if task != ALL else np.arange(len(history.tasks))
@@ -208,6 +143,6 @@ def split_of(history: History, task: str = ALL) -> Decomposition | None:
     if split.n_prompts == 0 or task != ALL:
         return split if split.n_prompts else None
     table = np.column_stack(list(split.per_prompt.values()))
-    found = dict(zip(split.per_prompt, bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS), strict=True))
-    means: dict[str, Any] = {name: interval.mean for name, interval in found.items()}
-    return replace(split, intervals={name: (i.lo, i.hi) for name, i in found.items()}, **means)
+    means = dict(zip(split.per_prompt, bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS), strict=True))
+    estimates: dict[str, Any] = {name: interval.mean for name, interval in means.items()}
+    return replace(split, intervals={name: (i.lo, i.hi) for name, i in means.items()}, **estimates)

@@ -22,6 +22,7 @@ import numpy as np
 from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means, bootstrap_ratio
 from divwatch.errors import DivwatchError
 from divwatch.metrics import embedding
+from divwatch.metrics.scoring import PAIR_KEYS
 
 PARTS = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
 _CORRECT_PAIRS = 0
@@ -44,8 +45,6 @@ class PairStats:
     @classmethod
     def from_values(cls, values: Mapping[str, Any], rows: Any = slice(None)) -> PairStats:
         """From the `values` of `PromptScores`; `rows` picks prompts."""
-        from divwatch.metrics.scoring import PAIR_KEYS
-
         missing = [key for key in PAIR_KEYS if key not in values]
         if missing:
             raise DivwatchError(f"no {missing[0]} in these scores: score with the metric sbert and a verifier")
@@ -145,9 +144,7 @@ def pair_stats(judged: Judged) -> PairStats:
             )
         gram = embedding.gram(e)
         counts[i], distances[i] = embedding.pair_statistics(gram, right)
-        vendi[i] = [
-            embedding.vendi_of_gram(gram[np.ix_(at, at)]) if at.sum() >= 2 else np.nan for at in (right | True, right)
-        ]
+        vendi[i] = [embedding.vendi(gram[np.ix_(at, at)]) if at.sum() >= 2 else np.nan for at in (right | True, right)]
     return PairStats(counts, distances, vendi[:, 0], vendi[:, 1])
 
 

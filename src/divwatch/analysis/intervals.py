@@ -148,29 +148,6 @@ def bootstrap_means(
     return found
 
 
-def bootstrap_difference(before: Any, after: Any, **options: Any) -> Interval:
-    """Mean of after - before over the prompts that both have, paired by prompt. Options as in `bootstrap_mean`.
-
-    >>> bootstrap_difference([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]).mean
-    0.5
-    """
-    return bootstrap_mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float), **options)
-
-
-def ratio_of_means(
-    numerator: Any, denominator: Any, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> Interval:
-    """mean(numerator) / mean(denominator) over the prompts that have both, paired; interval as in `bootstrap_ratio`.
-
-    >>> ratio_of_means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).mean
-    0.5
-    """
-    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    there = ~(np.isnan(top) | np.isnan(bottom))
-    table = np.column_stack([top[there], bottom[there]])
-    return bootstrap_ratio(table, [1.0, 0.0], [0.0, 1.0], level=level, draws=draws, seed=seed)
-
-
 def bootstrap_ratio(
     table: Any,
     top: Sequence[float],

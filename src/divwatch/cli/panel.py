@@ -78,7 +78,7 @@ def check(
     Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
     """
     from divwatch.panel import fingerprint
-    from divwatch.panel.overlap import check_held_out
+    from divwatch.panel.held_out import check_held_out
 
     prompts, sets = _loaded(panel)
     result: dict[str, Any] = {
@@ -127,13 +127,14 @@ def _training_rows(name: str) -> Any:
     """Rows to search: a file or a mix that divwatch knows, else the hub set's train split, streamed from the cache."""
     from datasets import Dataset, load_dataset
 
-    from divwatch.errors import DivwatchError
+    from divwatch.errors import DivwatchError, one_line
+    from divwatch.files import read_jsonl
     from divwatch.mixes import load_mix
 
     if Path(name).suffix == ".parquet" and Path(name).is_file():
         return Dataset.from_parquet(name)
     if Path(name).is_file():
-        return _jsonl(Path(name))
+        return (row for _, row in read_jsonl(Path(name)))  # one by one: lines may differ in their schema
     try:
         return load_mix(name)[0]
     except DivwatchError as unknown:
@@ -142,24 +143,9 @@ def _training_rows(name: str) -> Any:
     try:
         return load_dataset(name, split="train")
     except Exception as error:
-        told = " ".join(str(error).split())[:160]
         raise DivwatchError(
-            f"--against {name}: neither a mix, a file nor a hub set that can be read ({told})"
+            f"--against {name}: neither a mix, a file nor a hub set that can be read ({one_line(error, kind=False)})"
         ) from None
-
-
-def _jsonl(path: Path) -> Any:
-    """Rows of a JSONL file one by one, so that lines of unlike schema are no matter."""
-    from divwatch.errors import DivwatchError
-
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
-            if isinstance(row, dict):
-                yield row
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:

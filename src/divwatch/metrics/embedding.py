@@ -1,7 +1,7 @@
 """Diversity of a set of embeddings: mean pairwise cosine distance and the Vendi score.
 
-Every function takes L2-normalised embeddings [..., K, d] and works on the last two axes, so that a batch of prompts
-with the same K is one call. Unit: none. Direction: higher is more diverse.
+`gram` turns L2-normalised embeddings [..., K, d] into cosines [..., K, K]; each metric takes those, on the last two
+axes, so a batch of prompts with the same K is one call. Unit: none. Direction: higher is more diverse.
 """
 
 from __future__ import annotations
@@ -13,39 +13,32 @@ import numpy as np
 from divwatch.metrics.subsets import draw_subsets
 
 
-def pairwise_distance(embeddings: Any) -> Any:
-    """Mean cosine distance over the pairs of outputs: D = 1 - mean_{i<j} e_i.e_j.
-
-    embeddings: [..., K, d], L2-normalised. Returns [...] (a float for one set), in [0, 2]; 0 = all the same direction;
-    NaN for K < 2. Unbiased in K: its expectation is the distance of two independent outputs, whatever K.
-    Inherits the encoder's blind spots: truncation, topic and style in one number, no invariance to length.
-    For unit vectors D equals the trace of their unbiased covariance, which is how it is computed: O(K d), never
-    negative.
-    Source: D_SBERT of Karouzos, Tan and Aletras (2026, arXiv 2604.16027), appendix B; Tevet and Berant (2021).
-
-    >>> pairwise_distance([[1.0, 0.0], [0.0, 1.0]])
-    1.0
-    """
-    e = _as_sets(embeddings)
-    k = e.shape[-2]
-    if k < 2:
-        return _scalar(np.full(e.shape[:-2], np.nan))
-    centred = e - e.mean(axis=-2, keepdims=True)
-    return _scalar(np.einsum("...kd,...kd->...", centred, centred) / (k - 1))
-
-
 def gram(embeddings: Any) -> np.ndarray:
-    """Cosines of all pairs, [..., K, K]: what both metrics are functions of, computed once where both are wanted.
+    """Cosines of all pairs of outputs, [..., K, K]: what every metric here is a function of.
 
-    Products are taken in the precision of the embeddings (float32: 1e-7), which is what they are known to.
+    embeddings: [..., K, d], L2-normalised. Products keep the precision of the embeddings (float32: 1e-7). Raises
+    ValueError for fewer than two axes.
     """
     e = np.asarray(embeddings)
+    if e.ndim < 2:
+        raise ValueError(f"embeddings have shape {e.shape}: give [outputs, dimensions]")
     e = e if e.dtype in (np.float32, np.float64) else e.astype(np.float64)
     return (e @ np.swapaxes(e, -1, -2)).astype(np.float64, copy=False)
 
 
-def pairwise_distance_of_gram(cosines: Any) -> Any:
-    """`pairwise_distance` from the matrix of cosines [..., K, K]: (tr G - sum G / K) / (K - 1)."""
+def pairwise_distance(cosines: Any) -> Any:
+    """Mean cosine distance over the pairs of outputs: D = 1 - mean_{i<j} e_i.e_j.
+
+    cosines: [..., K, K] from `gram`. Returns [...] (a float for one set), in [0, 2]; 0 means that all outputs point the
+    same way. NaN for K < 2. Unbiased in K: its expectation is the distance of two independent outputs, whatever K.
+    It inherits the encoder's blind spots: truncation, topic and style in one number, no invariance to length.
+    Computed as (tr G - sum G / K) / (K - 1), the trace of the unbiased covariance, which is 0 for equal outputs even
+    where rounding leaves |e| != 1.
+    Source: D_SBERT of Karouzos, Tan and Aletras (2026, arXiv 2604.16027), appendix B; Tevet and Berant (2021).
+
+    >>> pairwise_distance(gram([[1.0, 0.0], [0.0, 1.0]]))
+    1.0
+    """
     g = np.asarray(cosines, dtype=np.float64)
     k = g.shape[-1]
     if k < 2:
@@ -53,33 +46,23 @@ def pairwise_distance_of_gram(cosines: Any) -> Any:
     return _scalar((np.einsum("...ii->...", g) - g.sum(axis=(-2, -1)) / k) / (k - 1))
 
 
-def vendi(embeddings: Any, q: float = 1.0) -> Any:
+def vendi(cosines: Any, q: float = 1.0) -> Any:
     """Vendi score of order q: the effective number of different outputs.
 
-    exp(H_q(lambda)), lambda the eigenvalues of G / K, G the cosine Gram matrix. q = 1: exp(-sum lambda log lambda);
-    q = inf: 1 / max lambda; else (sum lambda^q)^(1 / (1 - q)). Where d < K those of E'E / K are taken, equal
-    but for zeros.
-    embeddings: [..., K, d], L2-normalised. Returns [...] (a float for one set), in [1, min(K, d)]; NaN for K = 0.
-    Bias: grows with K at an unchanged distribution (at a mean distance of 0.32 from 2.3 at K = 4 to 5.3 at K = 32):
+    exp(H_q(lambda)), lambda the eigenvalues of G / K, G the matrix of cosines. q = 1: exp(-sum lambda log lambda);
+    q = inf: 1 / max lambda; else (sum lambda^q)^(1 / (1 - q)).
+    cosines: [..., K, K] from `gram`. Returns [...] (a float for one set), in [1, K]; NaN for K = 0.
+    Bias: it grows with K at an unchanged distribution (at a mean distance of 0.32 from 2.3 at K = 4 to 5.3 at K = 32):
     compare only at equal K, or use `rarefied_vendi`. q >= 2 is steadier.
     Source: Friedman and Dieng (2023, TMLR); orders: Pasarkar and Dieng (2024).
 
-    >>> round(vendi([[1.0, 0.0], [0.0, 1.0]]), 6), round(vendi([[1.0, 0.0], [1.0, 0.0]]), 6)
+    >>> round(vendi(gram([[1.0, 0.0], [0.0, 1.0]])), 6), round(vendi(gram([[1.0, 0.0], [1.0, 0.0]])), 6)
     (2.0, 1.0)
     """
-    e = _as_sets(embeddings)
-    k, d = e.shape[-2:]
-    if k == 0:
-        return _scalar(np.full(e.shape[:-2], np.nan))
-    if d < k:
-        return vendi_of_spectrum(np.linalg.eigvalsh(np.swapaxes(e, -1, -2) @ e / k), q)
-    return vendi_of_gram(gram(e), q)
-
-
-def vendi_of_gram(cosines: Any, q: float = 1.0) -> Any:
-    """Vendi score from the matrix of cosines [..., K, K]; as `vendi`."""
     g = np.asarray(cosines, dtype=np.float64)
     k = g.shape[-1]
+    if k == 0:
+        return _scalar(np.full(g.shape[:-2], np.nan))
     if q == 2:  # sum lambda^2 = |G / K|_F^2: no eigenvalues needed
         return _scalar(k * k / np.einsum("...ij,...ij->...", g, g))
     return vendi_of_spectrum(np.linalg.eigvalsh(g / k), q)
@@ -99,28 +82,23 @@ def vendi_of_spectrum(eigenvalues: Any, q: float = 1.0) -> Any:
     return _scalar((p**q).sum(axis=-1) ** (1.0 / (1.0 - q)))
 
 
-def rarefied_vendi(embeddings: Any, m: int, q: float = 1.0, draws: int = 64, seed: int = 0) -> Any:
-    """Expected Vendi score of m of the K outputs, so that sets of different K can be compared.
+def rarefied_vendi(cosines: Any, m: int, q: float = 1.0, draws: int = 64, seed: int = 0) -> Any:
+    """Expected Vendi score of m of the K outputs, which makes sets of different K comparable.
 
-    The mean over all subsets of size m where there are at most `draws` of them, else over `draws` seeded ones.
-    embeddings: [..., K, d]. Returns [...], in [1, m]; NaN for K < m. Its expectation does not depend on K >= m.
-    At m = K it is `vendi`. Source: rarefaction, Hurlbert (1971); Chao et al. (2014).
+    The mean over all subsets of size m if there are at most `draws` of them, otherwise over `draws` seeded ones.
+    cosines: [..., K, K] from `gram`. Returns [...], in [1, m]; NaN for K < m. Its expectation does not depend on
+    K >= m. At m = K it is `vendi`. Source: rarefaction, Hurlbert (1971); Chao et al. (2014).
 
-    >>> round(rarefied_vendi([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], m=2), 6)
+    >>> round(rarefied_vendi(gram([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), m=2), 6)
     1.666667
     """
-    return rarefied_vendi_of_gram(gram(embeddings), m, q, draws, seed)
-
-
-def rarefied_vendi_of_gram(cosines: Any, m: int, q: float = 1.0, draws: int = 64, seed: int = 0) -> Any:
-    """`rarefied_vendi` from the matrix of cosines [..., K, K]."""
     g = np.asarray(cosines, dtype=np.float64)
     k = g.shape[-1]
     if m < 1 or k < m:
         return _scalar(np.full(g.shape[:-2], np.nan))
     subsets = draw_subsets(k, m, draws, seed)
     inside = g[..., subsets[:, :, None], subsets[:, None, :]]  # [..., draws, m, m]
-    return _scalar(np.mean(vendi_of_gram(inside, q), axis=-1))
+    return _scalar(np.mean(vendi(inside, q), axis=-1))
 
 
 def pair_statistics(cosines: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -169,13 +147,6 @@ def across_input_values(centres: Any) -> np.ndarray:
     total = mine.mean()
     values[there] = total if n == 2 else n * total - (n * total - 2 * mine) * (n - 1) / (n - 2)
     return values
-
-
-def _as_sets(embeddings: Any) -> np.ndarray:
-    e = np.asarray(embeddings, dtype=np.float64)
-    if e.ndim < 2:
-        raise ValueError(f"embeddings have shape {e.shape}: give [outputs, dimensions]")
-    return e
 
 
 def _scalar(values: Any) -> Any:

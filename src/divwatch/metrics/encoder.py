@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 
 DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"
 # Tokens in a batch, padding included. On a CPU 1,024 to 4,096 took the same time, 8,192 a quarter more.
@@ -152,7 +152,7 @@ def load_encoder(
             )
     except Exception as error:
         raise DivwatchError(
-            f"encoder {str(name_or_dir)!r} cannot be loaded ({first_line(error)}): "
+            f"encoder {str(name_or_dir)!r} cannot be loaded ({one_line(error, kind=False)}): "
             "give a directory, a hub name that can be reached, or 'minilm'"
         ) from error
     model.eval().requires_grad_(False)
@@ -205,13 +205,6 @@ def loading_aside() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-
-
-def first_line(error: Exception) -> str:
-    """An exception's message on one line, short enough to stand inside another."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _minilm_directory() -> str:

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.encoder import (
     BATCH_TOKENS,
     batches_by_tokens,
-    first_line,
     from_disk_or_hub,
     loading_aside,
     most_tokens,
@@ -144,7 +143,7 @@ def load_nli(name_or_dir: str = DEFAULT_NLI_MODEL, device: str = "cpu", max_toke
             )
     except Exception as error:
         raise DivwatchError(
-            f"NLI model {str(name_or_dir)!r} cannot be loaded ({first_line(error)}): "
+            f"NLI model {str(name_or_dir)!r} cannot be loaded ({one_line(error, kind=False)}): "
             "give a directory or a hub name that can be reached"
         ) from error
     most = min(max_tokens, most_tokens(model.config))

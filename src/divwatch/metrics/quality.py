@@ -41,10 +41,9 @@ def majority_at_k(
 ) -> float:
     """Chance that the most frequent of k answers is correct (self-consistency). Unparsed answers (None) do not vote.
 
-    Ties are broken at random: their value is the share of correct answers among the tied. Nobody votes: 0. k = None or
-    all
-    outputs: exact. k below: the mean over subsets of size k (at most `draws`, seeded), whose expectation does not
-    depend on the number of outputs. NaN for k beyond it. Source: Wang et al. (2022, arXiv 2203.11171).
+    Ties are broken at random: their value is the share of correct answers among the tied. 0 if nobody votes. With
+    k = None or k = K the value is exact. Below, it is the mean over subsets of size k (at most `draws`, seeded), whose
+    expectation does not depend on K. NaN for k above K. Source: Wang et al. (2022, arXiv 2203.11171).
 
     >>> majority_at_k(["4", "4", "5"], [True, True, False])
     1.0
@@ -57,15 +56,6 @@ def majority_at_k(
         return _majority(answers, correct)
     rows = draw_subsets(n, k, draws, seed)
     return float(np.mean([_majority([answers[i] for i in row], [correct[i] for i in row]) for row in rows]))
-
-
-def majority_gain(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int | None = None) -> float:
-    """What voting adds: majority@k - accuracy, in [-1, 1]. It falls to 0 as the outputs become the same.
-
-    >>> round(majority_gain(["4", "4", "5"], [True, True, False]), 6)
-    0.333333
-    """
-    return majority_at_k(answers, correct, k) - accuracy(correct)
 
 
 def _majority(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:

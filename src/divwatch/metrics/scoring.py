@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means
 from divwatch.errors import DivwatchError
 from divwatch.metrics import answers, code, embedding, lexical, nli, quality
 from divwatch.records import PromptSamples, PromptScores
@@ -174,31 +173,6 @@ def quality_values(
     return {f"quality/{name}": np.array(row, dtype=float) for name, row in rows.items()}
 
 
-def summarise(
-    scores: PromptScores, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`{task: {key: {mean, lo, hi, n}}}`, `all` being the equal-weight mean over tasks, resampled within tasks.
-
-    n counts the prompts behind the mean. Keys without any value in a task are left out of that task.
-    """
-    keys = list(scores.values)
-    if not scores.ids or not keys:
-        return {}
-    table = np.column_stack([np.asarray(scores.values[key], dtype=float) for key in keys])
-    tasks = np.array(scores.tasks)
-    rows = {task: np.flatnonzero(tasks == task) for task in dict.fromkeys(scores.tasks)}
-    found = {
-        task: _as_dict(keys, bootstrap_means(table[at], level=level, draws=draws, seed=seed))
-        for task, at in rows.items()
-    }
-    found["all"] = _as_dict(keys, bootstrap_means(table, strata=scores.tasks, level=level, draws=draws, seed=seed))
-    return found
-
-
-def _as_dict(keys: Sequence[str], intervals: Sequence[Interval]) -> dict[str, dict[str, float]]:
-    return {key: interval._asdict() for key, interval in zip(keys, intervals, strict=True) if interval.n}
-
-
 @dataclass
 class _Context:
     """What the metrics of one call share. members[group][i]: the outputs of prompt i that the group holds."""
@@ -320,11 +294,11 @@ def _of_grams(grams: Sequence[np.ndarray], kind: str, m: int | None, seed: int) 
         at = np.flatnonzero(sizes == k)
         batch = np.stack([grams[int(i)] for i in at])
         if kind == "distance":
-            values[at] = embedding.pairwise_distance_of_gram(batch)
+            values[at] = embedding.pairwise_distance(batch)
         elif m is None:
-            values[at] = embedding.vendi_of_gram(batch)
+            values[at] = embedding.vendi(batch)
         else:
-            values[at] = embedding.rarefied_vendi_of_gram(batch, m, seed=seed)
+            values[at] = embedding.rarefied_vendi(batch, m, seed=seed)
     return values
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.mixes.draw import Selection
 
 KINDS = ("sft", "preference", "rl")
@@ -118,7 +118,7 @@ def read(path: Path, inside: tuple[Path, ...] = ()) -> Mix:
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DivwatchError(f"{path} is not YAML ({str(error).splitlines()[0]}): mend it") from None
+        raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): mend it") from None
     if not isinstance(told, dict) or not isinstance(told.get("parts"), list) or not told["parts"]:
         raise DivwatchError(f"{path} has no 'parts': list at least one with hub, file or mix")
     _known(path, told, "name kind parts sources total tokens title notes weight drop only rows repeat")

@@ -20,13 +20,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.mixes.adapters import ADAPTERS, COLUMNS, TOO_LONG, Dropped, Row
 from divwatch.mixes.definition import Mix, Part, check_sources, find, with_selection
 from divwatch.mixes.draw import Selection, choose
 from divwatch.mixes.limit import Limit
 from divwatch.mixes.report import MixReport
-from divwatch.mixes.rows import Place, brief, find_rows, iterate
+from divwatch.mixes.rows import Place, find_rows, iterate
 
 
 def load_mix(
@@ -116,7 +116,7 @@ def _json(name: str) -> tuple[Any, dict[str, Any]]:
     try:
         return Dataset.from_json(name), place.describe()
     except Exception as error:  # the reader has its own error for each way to be wrong
-        raise DivwatchError(f"{name} is not JSON lines of one form ({brief(error)}): mend it") from None
+        raise DivwatchError(f"{name} is not JSON lines of one form ({one_line(error)}): mend it") from None
 
 
 def _kind_of(columns: list[str]) -> str | None:

@@ -6,13 +6,13 @@ expected is one line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
+from divwatch.files import read_jsonl
 from divwatch.mixes.definition import Part
 
 
@@ -47,7 +47,7 @@ def find_rows(part: Part, local_data: str | None) -> Place:
 
 def iterate(place: Place) -> Iterator[dict[str, Any]]:
     if place.file is not None:
-        return _lines(place.file)
+        return (row for _, row in read_jsonl(place.file))
     return _hub_rows(place)
 
 
@@ -55,20 +55,6 @@ def _file(path: Path, mend: str) -> Path:
     if not path.is_file():
         raise DivwatchError(f"{path} is not there: {mend}")
     return path
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DivwatchError(f"{path} line {number} is not JSON ({error}): mend or remove it") from None
-            if not isinstance(row, dict):
-                raise DivwatchError(f"{path} line {number} is not an object: write a row as {{...}}")
-            yield row
 
 
 def _resolve(part: Part) -> str | None:
@@ -97,10 +83,4 @@ def _unreachable(part: Part, error: Exception) -> DivwatchError:
     at = f" at revision {part.revision}" if part.revision else ""
     mend = "mend the revision, or " if part.revision else ""
     mend += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
-    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({brief(error)}): {mend}")
-
-
-def brief(error: Exception) -> str:
-    """An error of another library in one short line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({one_line(error)}): {mend}")

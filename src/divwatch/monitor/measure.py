@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.look import describe_run, take_look
 from divwatch.monitor.scorer import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
@@ -89,8 +89,9 @@ def _look_at(
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DivwatchError(f"model {name!r} cannot be loaded ({reason}): give a directory or a hub name") from None
+        raise DivwatchError(
+            f"model {name!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
+        ) from None
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
         return take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)

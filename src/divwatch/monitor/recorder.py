@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divwatch.config import COMPARABLE, WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
 from divwatch.monitor.look import describe_run
 from divwatch.monitor.scorer import assess_looks, stored_looks
@@ -28,8 +28,10 @@ from divwatch.panel import choose, fingerprint
 from divwatch.panel.form import at_full_length, fixed_form, in_forms, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.records import Completion, Prompt
-from divwatch.sampling.ranks import reason_of
-from divwatch.store.run_directory import NAME, RunDirectory, find_parent, lineage_of
+from divwatch.store.lineage import steps_before
+from divwatch.store.reader import NAME
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -75,9 +77,7 @@ class Recorder:
         except DivwatchError as error:
             return str(error)
         except Exception as error:  # the other ranks wait for an answer
-            return (
-                f"{self.store.path} cannot be written or gone on with ({reason_of(error)}): choose another output_dir"
-            )
+            return f"{self.store.path} cannot be written or gone on with ({one_line(error)}): choose another output_dir"
 
     def _open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]]:
         parent = self._find_parent()
@@ -97,7 +97,7 @@ class Recorder:
         self._info = self.store.info()
         if not reports(self.trainer):
             say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
-        self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
+        self._offset = steps_before(self.store)
         self._scorer.open(self.store, self.prompts, self.config, max_looks)
         unscored = self.store.unscored()
         for step in unscored:
@@ -130,7 +130,7 @@ class Recorder:
         config, kept = self.config, list(self.candidates)
         if parent is not None:
             theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-            shared = [p for p in kept if p.id in theirs or f"{p.id}/thinking" in theirs]
+            shared = [p for p in kept if p.id in theirs]
             kept = shared or kept
         if self._check.error is not None:
             raise DivwatchError(str(self._check.error))
@@ -199,7 +199,7 @@ class Recorder:
         try:
             start_wandb_run(self.trainer, self._lineage(self._find_parent()), self._stage)
         except Exception as error:  # what is wrong with it the trainer's callback will say
-            say(f"divwatch: no W&B run could be opened in the lineage's group: {reason_of(error)}")
+            say(f"divwatch: no W&B run could be opened in the lineage's group: {one_line(error)}")
 
     def _lineage(self, parent: RunDirectory | None) -> str:
         return self.config.lineage or (parent.info()["lineage"] if parent else Path(self.trainer.args.output_dir).name)
@@ -246,7 +246,7 @@ class Recorder:
             store.write_completions(step, completions)
             self._scorer.submit(store, step, seconds)
         except Exception as error:
-            return reason_of(error)
+            return one_line(error)
         return None
 
     def failed(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
@@ -292,7 +292,7 @@ class Recorder:
             except Exception as error:  # the scores themselves are safely stored
                 if self.config.on_error == "raise":
                     raise
-                say(f"divwatch: the look at step {step} is scored but could not be reported: {reason_of(error)}")
+                say(f"divwatch: the look at step {step} is scored but could not be reported: {one_line(error)}")
 
     def _log(self, step: int, result: dict[str, Any]) -> None:
         blocked, overhead = self._costs.pop(step, (result["line"]["seconds"]["sample"], 0.0))
@@ -363,7 +363,7 @@ class Recorder:
             self._write_failure(store, late["step"], late["error"], {}, status="unscored")
         self._scorer.close()
         self._note_end()
-        self.store.let_go()
+        self.store.release()
         assessment = self.assessment()
         if assessment is None:
             self._wandb.close()
@@ -380,7 +380,7 @@ class Recorder:
         try:
             self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
         except (OSError, DivwatchError) as error:
-            say(f"divwatch: the end of the run could not be noted: {reason_of(error)}")
+            say(f"divwatch: the end of the run could not be noted: {one_line(error)}")
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from divwatch.config import WatchConfig
+from divwatch.errors import one_line
 from divwatch.outputs.terminal import say
 from divwatch.records import PromptSamples
-from divwatch.sampling.ranks import reason_of
 from divwatch.verify.thinking import final_answer
 
 # An answer is right where the first reward function gives more.
@@ -70,7 +70,7 @@ def _measured(
                 columns["log_metric"](name, value)
         except Exception as error:  # watching never fails training
             failed = True
-            say(f"divwatch: rollouts are not watched any more: {reason_of(error)}")
+            say(f"divwatch: rollouts are not watched any more: {one_line(error)}")
         return given
 
     return rewards

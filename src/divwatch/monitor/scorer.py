@@ -16,7 +16,8 @@ from divwatch.config import WatchConfig
 from divwatch.outputs.terminal import event_message, look_line
 from divwatch.outputs.tracking import assessment_scalars, look_scalars, table_rows
 from divwatch.records import Completion, Prompt, PromptSamples, PromptScores
-from divwatch.store.run_directory import SCORED, RunDirectory
+from divwatch.store.reader import SCORED
+from divwatch.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment, Assessor
@@ -94,9 +95,9 @@ class Scorer:
         self, step: int, completions: Sequence[Completion]
     ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
         from divwatch.metrics.scoring import score_prompts
-        from divwatch.verify import judge
+        from divwatch.verify import verify_completions
 
-        samples, unjudged = judge(self.prompts, completions, unsafe_code=self.config.unsafe_code)
+        samples, unjudged = verify_completions(self.prompts, completions, unsafe_code=self.config.unsafe_code)
         finished = np.reshape([c.finished for c in completions], (len(samples), -1)).tolist()
         embeddings = self.store.take_embeddings(step)
         if embeddings is not None:
@@ -125,13 +126,13 @@ def _assessor(config: WatchConfig, max_looks: int) -> Assessor:
 
 
 def _assess(assessor: Assessor, looks: dict[int, tuple[PromptScores, bool]]) -> Assessment:
-    from divwatch.analysis.assess import History
+    from divwatch.analysis.history import History
 
     return assessor.assess(History.of([(step, *looks[step]) for step in sorted(looks)]))
 
 
 def _summarised(scores: PromptScores, seed: int) -> dict[str, Any]:
-    from divwatch.metrics.scoring import summarise
+    from divwatch.analysis.summary import summarise
 
     return summarise(scores, seed=seed)
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.sampling.memory import LOGIT_BYTES, MEMORY_SHARE
 
 # Bytes a parameter of the training itself: bf16 weight and gradient; fp32 master weight and two moments.
@@ -246,9 +246,9 @@ def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> 
     try:
         config = Olmo3Config(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise DivwatchError(
-            f"model {model!r} has no config that can be read ({reason}): give a directory, a hub name, or {', '.join(KNOWN)}"
+            f"model {model!r} has no config that can be read ({one_line(error, kind=False)}): "
+            f"give a directory, a hub name, or {', '.join(KNOWN)}"
         ) from None
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))

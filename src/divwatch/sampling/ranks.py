@@ -77,14 +77,4 @@ def raise_if_failed(reasons: Sequence[str | None]) -> None:
         raise LookFailed(failed[0][1] if alike else "; ".join(f"rank {rank}: {reason}" for rank, reason in failed))
 
 
-def reason_of(error: BaseException) -> str:
-    """An error in one line, its kind first.
-
-    >>> reason_of(ValueError("no such thing\\nand more"))
-    'ValueError: no such thing'
-    """
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
-
-
 ALONE = Ranks()

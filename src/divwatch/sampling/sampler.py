@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.memory import free_bytes
 from divwatch.sampling.plan import Row, share_out
-from divwatch.sampling.ranks import ALONE, Ranks, raise_if_failed, reason_of
+from divwatch.sampling.ranks import ALONE, Ranks, raise_if_failed
 from divwatch.sampling.request import Request, make_request
 from divwatch.sampling.weights import Source, fits, reading
 
@@ -146,7 +146,7 @@ def _prepare(
             raise DivwatchError("watch_backend continuous reads whole weights only: leave watch_gather out")
         request = make_request(source.unwrapped, tokenizer, prompts, config, seed, source.device)
     except Exception as error:
-        reason = str(error) if isinstance(error, DivwatchError) else reason_of(error)
+        reason = str(error) if isinstance(error, DivwatchError) else one_line(error)
     ranks.agree(reason)
     assert request is not None
     if sharding is None or config.gather is not None:
@@ -188,8 +188,8 @@ def _generate(
         return Part(completions, embed(completions) if embed else None)
     except Exception as error:
         if meeting:
-            raise LookEnds(f"rank {ranks.rank} failed where the others wait for it: {reason_of(error)}") from error
-        return Part([], reason=reason_of(error))
+            raise LookEnds(f"rank {ranks.rank} failed where the others wait for it: {one_line(error)}") from error
+        return Part([], reason=one_line(error))
 
 
 def _alone(

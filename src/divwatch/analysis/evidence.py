@@ -1,0 +1,196 @@
+"""The evidence behind a verdict: changes of every measured quantity over a run, and their words.
+
+Each number is computed when a rule of `verdict.py` first asks for it, and kept for the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.history import ALL, History, task_means
+from divwatch.analysis.intervals import percentile_interval, resampled_means
+
+Floats = NDArray[np.float64]
+
+_DRAWS = 1000
+# Shares of outputs where 1 is best; a loss in one of them is a loss of capability. Repetition counts as 1 - repetition.
+CAPABILITIES = {
+    "quality/accuracy": "accuracy",
+    "quality/usable": "the share of usable outputs",
+    "quality/finished": "the share of finished outputs",
+    "quality/repetition": "the share of text without loops",
+}
+
+
+class Evidence:
+    """The evidence of one run, computed when a rule first asks for it."""
+
+    def __init__(
+        self, history: History, statuses: Mapping[tuple[str, str], CollapseStatus], min_drop: float, primary: str
+    ) -> None:
+        self.history, self.statuses, self.min_drop, self.primary = history, statuses, min_drop, primary
+        self.everything, self.correct = f"diversity/{primary}", f"correct_diversity/{primary}"
+        assert history.baseline is not None
+        self.baseline: int = history.baseline
+        self.record: dict[str, Any] = {}
+        self._changes: dict[str, CollapseStatus | None] = {}
+
+    def change(self, key: str) -> CollapseStatus | None:
+        """Change of `key` over the whole panel, None where it was not measured. Noted as evidence."""
+        if key not in self._changes:
+            status = self.statuses.get((ALL, key)) or self._measure(key)
+            # Where accuracy is gone nothing can be said of correct answers now; what was said of them stands.
+            self._changes[key] = status.as_of_last_value() if status else None
+            self._note(key, self._changes[key])
+        return self._changes[key]
+
+    def _measure(self, key: str) -> CollapseStatus | None:
+        history = self.history
+        if key not in history.values:
+            return None
+        # Looks that are not comparable are themselves the evidence where capability is the question.
+        kept = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in CAPABILITIES]
+        table = history.series_of(_as_capability(history, key))[kept]
+        detector = CollapseDetector(len(history.steps), min_drop=self.min_drop)
+        return detector.replay([history.steps[i] for i in kept], table)
+
+    def _note(self, key: str, status: CollapseStatus | None) -> None:
+        if status is not None:
+            lo, hi = status.change_interval
+            self.record[key] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n, "beyond": status.beyond}
+
+    def lost(self, key: str) -> bool:
+        """The loss of `key` is beyond `min_drop` in two looks running."""
+        status = self.change(key)
+        return status is not None and status.beyond
+
+    def flagged(self, key: str) -> bool:
+        """An alarm was raised on `key`, or its loss is beyond `min_drop`."""
+        status = self.change(key)
+        return status is not None and (status.collapsed or status.beyond)
+
+    def worst_capability(self) -> str | None:
+        """The capability that lost most, of those whose loss is beyond `min_drop`."""
+        lost = [(status.change, key) for key in CAPABILITIES if self.lost(key) and (status := self.change(key))]
+        return min(lost)[1] if lost else None
+
+    def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
+        """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0
+        where `larger` lost more."""
+        h, now = self.history, self.history.last
+        assert now is not None
+        columns = []
+        for key in (smaller, larger):
+            values = _as_capability(h, key)
+            before, after = values[self.baseline], values[now]
+            both = np.isfinite(before) & np.isfinite(after)
+            columns += [np.where(both, before, np.nan), np.where(both, after, np.nan)]
+        table = np.column_stack(columns)
+        draws = np.vstack([resampled_means(table, strata=h.tasks, draws=_DRAWS), task_means(table, h.tasks)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gap = draws[:, 1] / draws[:, 0] - draws[:, 3] / draws[:, 2]
+        lo, hi = percentile_interval(gap[:-1], len(h.tasks), strata=len(set(h.tasks)))
+        return float(gap[-1]), lo, hi
+
+    def risen_from_lowest(self, key: str) -> bool:
+        """`key` has come up from its lowest two looks running by more than `min_drop` of the baseline, beyond noise."""
+        h = self.history
+        kept = [i for i in range(len(h.steps)) if h.comparable[i]]
+        table = h.series(key)[kept]
+        if len(kept) < 5:
+            return False
+        two_running = (table[1:-1] + table[2:]) / 2  # [looks - 2, prompts]
+        levels = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.inf for row in two_running]
+        rise = two_running[-1] - two_running[int(np.argmin(levels))]
+        rise, base = rise[np.isfinite(rise)], table[0][np.isfinite(table[0])].mean()
+        if len(rise) < 2:
+            return False
+        lo, _ = percentile_interval(resampled_means(rise, draws=_DRAWS)[:, 0], len(rise))
+        return float(rise.mean()) > self.min_drop * base and lo > 0
+
+    # words
+
+    def loss(self, key: str) -> str:
+        """A loss as '38 % (31 to 45 %)'."""
+        status = self._known(key)
+        lo, hi = status.change_interval
+        return f"{percent(-status.change)} % ({percent(-hi)} to {percent(-lo)} %)"
+
+    def moved(self, key: str) -> str:
+        """A change as '-38 % (-45 to -31 %)'."""
+        status = self._known(key)
+        lo, hi = status.change_interval
+        return f"{percent(status.change, '+')} % ({percent(lo, '+')} to {percent(hi, '+')} %)"
+
+    def _known(self, key: str) -> CollapseStatus:
+        status = self.change(key)
+        assert status is not None
+        return status
+
+    def began(self, key: str) -> str:
+        """Where a flagged fall began, and in which tasks if not in all."""
+        status = self._known(key)
+        if status.onset_step is None or status.onset_interval is None:
+            return ""
+        lo, hi = status.onset_interval
+        text = f", beginning after step {status.onset_step}" + (f" ({lo} to {hi})" if lo != hi else "")
+        flagged = [task for (task, k), s in self.statuses.items() if k == key and task != ALL and s.collapsed]
+        tasks = len(set(self.history.tasks))
+        where = f", flagged in {len(flagged)} of {tasks} tasks ({', '.join(flagged)})"
+        return text + (where if 0 < len(flagged) < tasks else "")
+
+    def levels(self, key: str) -> str:
+        """'0.65 to 0.67', at the baseline and at the last look."""
+        before, after = level(self.history, key, self.baseline), level(self.history, key, -1)
+        return "" if before is None or after is None else f"{before:.2f} to {after:.2f}"
+
+    def accuracy(self) -> str:
+        levels = self.levels("quality/accuracy")
+        return f"; accuracy went from {levels}" if levels else ""
+
+    def now(self, key: str) -> str:
+        """Said where a flagged fall is no longer there."""
+        status = self._known(key)
+        if not status.collapsed or status.change_interval[1] < 0:
+            return ""
+        return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
+
+    def no_change(self) -> str:
+        if sum(self.history.comparable) < 2:
+            return "One comparable look so far: nothing to compare it with."
+        if self.change(self.everything) is None:
+            return "Diversity could not be compared: no prompts have a value both at the baseline and later."
+        text = f"diversity changed by {self.moved(self.everything)}"
+        if self.change(self.correct) is not None:
+            text += f", among correct answers by {self.moved(self.correct)}"
+        if any(s.change_interval[1] < -self.min_drop for s in map(self.change, (self.correct, self.everything)) if s):
+            return f"At the last look alone {text}: a second look has to say the same before it is called a collapse."
+        return f"No collapse seen: {text}."
+
+    def caveat(self) -> str:
+        if self.baseline == 0:
+            return ""
+        step = self.history.steps[self.baseline]
+        return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+def percent(share: float, sign: str = "") -> str:
+    text = f"{100 * share:{sign}.0f}"
+    return "0" if text in ("-0", "+0") else text
+
+
+def level(history: History, key: str, look: int) -> float | None:
+    if key not in history.values:
+        return None
+    mean = float(task_means(_as_capability(history, key)[look][:, None], history.tasks)[0])
+    return None if np.isnan(mean) else mean
+
+
+def _as_capability(history: History, key: str) -> Floats:
+    """Values of `key`, repetition turned round so that 1 is best."""
+    return 1 - history.values[key] if key == "quality/repetition" else history.values[key]

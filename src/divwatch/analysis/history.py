@@ -1,0 +1,83 @@
+"""The looks of a run as arrays: what detectors, split and verdict read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.errors import DivwatchError
+from divwatch.records import PromptScores
+
+Floats = NDArray[np.float64]
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class History:
+    """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN where missing.
+    comparable: [L], False where too few outputs were usable for the look to be held against others."""
+
+    steps: list[int]
+    ids: list[str]
+    tasks: list[str]
+    values: dict[str, Floats]
+    comparable: list[bool]
+
+    @classmethod
+    def of(cls, looks: Sequence[tuple[int, PromptScores, bool]]) -> History:
+        """From (step, scores, comparable) of each look; prompts are matched by id, those of the first look count."""
+        if not looks:
+            raise DivwatchError("no looks: take at least one before assessing")
+        looks = sorted(looks, key=lambda look: look[0])
+        first = looks[0][1]
+        row = {prompt: i for i, prompt in enumerate(first.ids)}
+        keys = {key: None for _, scores, _ in looks for key in scores.values}
+        values = {key: np.full((len(looks), len(row)), np.nan) for key in keys}
+        for at, (_, scores, _) in enumerate(looks):
+            known = [(i, row[prompt]) for i, prompt in enumerate(scores.ids) if prompt in row]
+            source, target = np.array(known, dtype=int).reshape(-1, 2).T
+            for key, column in scores.values.items():
+                values[key][at, target] = np.asarray(column, dtype=float)[source]
+        steps, comparable = [step for step, _, _ in looks], [bool(ok) for _, _, ok in looks]
+        return cls(steps, list(first.ids), list(first.tasks), values, comparable)
+
+    def series(self, key: str, task: str = ALL) -> Floats:
+        """[L, n] values of a task's prompts; for `all`, of every prompt, weighted so that tasks weigh equally."""
+        return self.series_of(self.values[key], task)
+
+    def series_of(self, table: Floats, task: str = ALL) -> Floats:
+        """`series` of any [L, N] values."""
+        tasks = np.array(self.tasks)
+        if task != ALL:
+            return table[:, tasks == task]
+        counted = np.isfinite(table[self.baseline]) if self.baseline is not None else np.isfinite(table).any(axis=0)
+        names, index = np.unique(tasks, return_inverse=True)
+        sizes = np.bincount(index, weights=counted, minlength=len(names))
+        weights = counted.sum() / np.maximum(sizes, 1) / max((sizes > 0).sum(), 1)
+        return table * weights[index]
+
+    @property
+    def baseline(self) -> int | None:
+        """Index of the first comparable look."""
+        return next((i for i, ok in enumerate(self.comparable) if ok), None)
+
+    @property
+    def last(self) -> int | None:
+        """Index of the last comparable look."""
+        return next((i for i in reversed(range(len(self.steps))) if self.comparable[i]), None)
+
+
+def task_means(table: Floats, tasks: Sequence[str]) -> Floats:
+    """Equal-weight mean over tasks of each column's task means, NaN left out."""
+    there = np.isfinite(table)
+    labels = np.unique(tasks, return_inverse=True)[1]
+    member = np.eye(labels.max() + 1)[:, labels]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = (member @ np.where(there, table, 0.0)) / (member @ there)
+    counted = np.isfinite(means)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(counted, means, 0.0).sum(axis=0) / counted.sum(axis=0)
