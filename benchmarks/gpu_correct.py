@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_setting import Report, Setting, in_mode, modes, panel, random_model, words
+from gpu_setting import Report, Setting, in_mode, modes, panel, random_model
 from gpu_training import sft_trainer
 from sampling import STOP, TEMPERATURE, TOP_P, Work, request_of
 from transformers import GenerationConfig, TrainerCallback

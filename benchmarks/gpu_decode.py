@@ -196,6 +196,8 @@ def looks(here: Setting, report: Report, model: Any, shape: cost.Shape) -> None:
     report.line()
     if here.on_gpu:
         report.bound(f"at least {ROOF:.0%} of the roofline at some batch size", best >= ROOF)
+        off = [value for name, value in report.facts.items() if name.startswith("off, ")]
+        report.bound(f"`plan` within {CLOSE:.0%} of all {len(off)} looks", max(map(abs, off)) <= CLOSE)
 
 
 def _runs(here: Setting) -> list[tuple[str, int]]:
@@ -229,9 +231,10 @@ def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str
     if way in ("eager", modes()[-1]):
         device = here.constants(report.facts | {"layer_seconds": report.facts.get(f"layer_seconds_{way}", 1e-4)})
         device = replace(device, shares_prompts=way != "eager")
-        told = beside(cost.cost_of(shape, device, 1, cost.Look(work.prompts, work.samples, work.tokens, work.new)).seconds,
-                      seconds[0])  # fmt: skip
-        report.fact(f"plan, {way}, {rows}", told)
+        asked = cost.Look(work.prompts, work.samples, work.tokens, work.new)
+        predicted = cost.cost_of(shape, device, 1, asked).seconds
+        told = beside(predicted, seconds[0])
+        report.fact(f"off, {way}, {rows}", predicted / seconds[0] - 1)
     batches = f" ({len(sizes)} batches)" if len(sizes) > 1 else ""
     return [f"{rows}{batches}", way, f"{seconds[0]:.2f}", f"{rate:,.0f}", f"{rate / each:.0%}", f"{rate / shared:.0%}",
             f"{peak:.1f}", told]  # fmt: skip

@@ -92,7 +92,7 @@ def _gpu(name: str, flops: float, bandwidth: float, memory: float, link: float, 
     """A device of these published peaks: dense bf16 operations/s, bytes/s of memory, of NVLink one way and of the network."""
     return Device(
         name, PREFILL * flops, WEIGHTS * bandwidth, ATTENTION * bandwidth, LINK * link, memory, LAYER_SECONDS,
-        LOGIT_SECONDS, SMALL_SECONDS, network=LINK * network, training=TRAINING * flops,
+        LOGIT_SECONDS, SMALL_SECONDS, network=LINK * network, training=TRAINING * flops, shares_prompts=True,
     )  # fmt: skip
 
 
