@@ -24,8 +24,8 @@ from typing import IO, Any, NamedTuple
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.monitor.scorer import Scorer, load_models
-from divwatch.records import Prompt
+from divwatch.monitor.score_look import LookScorer, load_models
+from divwatch.records import Prompt, ScoredLook
 from divwatch.store.run_directory import RunDirectory
 
 # Looks handed over and not scored, above which looks that are due are put off.
@@ -51,11 +51,11 @@ class Inline:
 
     def __init__(self, config: WatchConfig) -> None:
         self._models = load_models(config)
-        self._scorers: dict[str, Scorer] = {}
+        self._scorers: dict[str, LookScorer] = {}
         self._scored: list[Scored] = []
 
     def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
-        self._scorers[str(store.path)] = Scorer(store, prompts, config, max_looks, self._models)
+        self._scorers[str(store.path)] = LookScorer(store, prompts, config, max_looks, self._models)
 
     def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
         done = {"path": str(store.path), "step": step}
@@ -200,6 +200,8 @@ class Background:
         if not self._waiting or (message.get("path"), message.get("step")) != self._waiting[0][:2]:
             return []
         self._next()
+        if "result" in message:
+            message["result"] = ScoredLook.from_json(message["result"])
         return [message]
 
     def _ended(self) -> list[Scored]:

@@ -29,7 +29,7 @@ def main() -> None:
 
     from divwatch.config import WatchConfig
     from divwatch.errors import DivwatchError, one_line
-    from divwatch.monitor.scorer import Scorer, load_models
+    from divwatch.monitor.score_look import LookScorer, load_models
     from divwatch.records import Prompt
     from divwatch.store.run_directory import RunDirectory
 
@@ -40,18 +40,18 @@ def main() -> None:
         say({"refused": str(error)})
         return
     say({"ready": True})
-    scorers: dict[str, Scorer] = {}
+    scorers: dict[str, LookScorer] = {}
     for line in sys.stdin:
         message = json.loads(line)
         path = message["path"]
         if "prompts" in message:
             prompts = [Prompt(**prompt) for prompt in message["prompts"]]
             settings = WatchConfig(**message["config"])
-            scorers[path] = Scorer(RunDirectory(Path(path)), prompts, settings, message["max_looks"], models)
+            scorers[path] = LookScorer(RunDirectory(Path(path)), prompts, settings, message["max_looks"], models)
             continue
         done = {"path": path, "step": message["step"]}
         try:
-            say(done | {"result": scorers[path].score(message["step"], message["seconds"])})
+            say(done | {"result": scorers[path].score(message["step"], message["seconds"]).to_json()})
         except Exception as error:
             say(done | {"error": one_line(error)})
 

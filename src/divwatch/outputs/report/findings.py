@@ -13,6 +13,7 @@ from divwatch.analysis.history import History
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.noise import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
+from divwatch.config import count_looks
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.layout import Lineage
 from divwatch.outputs.report.read import MEASURED, Run, parent_directory
@@ -101,8 +102,7 @@ def _planned_looks(run: Run) -> int:
     every = settings_of(run).get("every")
     if not isinstance(every, int | float) or every <= 0:
         return len(run.looks)
-    between = every if every >= 1 else max(1, round(every * run.max_steps))
-    return max(len(run.looks), 2 + int((run.max_steps - 1) // between))
+    return max(len(run.looks), count_looks(every, run.max_steps))
 
 
 def _setting(run: Run, name: str, default: float) -> float:
