@@ -1,8 +1,8 @@
-"""What judging a program in the sandbox costs: CPU a program, beside the bare interpreter's start, wall time, memory.
+"""The cost of judging programs in the sandbox: CPU time a program, beside the bare interpreter's start, wall time, memory.
 
     python benchmarks/sandbox.py [PROGRAMS]
 
-Both processes of a program count, the one that runs it and the one that runs its tests.
+Both processes of a program are counted: the one that runs it and the one that runs its tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def children_cpu() -> float:
-    """Of all that ended, the processes inside the sandboxes too: bubblewrap leaves them to be waited for here."""
+    """CPU seconds of all ended children, including processes inside the sandboxes, which bubblewrap leaves to this process."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

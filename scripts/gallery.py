@@ -1,4 +1,4 @@
-"""The pictures of docs/: the report in headless Chromium, its figures, and `divwatch top`: python scripts/gallery.py RUNS
+"""Makes the pictures of docs/: the report in headless Chromium, its figures, and `divwatch top`: python scripts/gallery.py RUNS
 
 RUNS: the folder of `make demo`. Needs `chromium` on the path and Pillow; writes docs/images.
 """

@@ -1,10 +1,10 @@
 """Scores come from a process of its own: the same numbers, on the look's own step, none lost when the process dies."""
 
-import os
-import signal
 import time
 
+import psutil
 import pytest
+from faults.undisturbed import scoring_processes
 from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
@@ -52,21 +52,20 @@ def test_late_scores_are_logged_on_their_own_step_and_training_is_as_it_was(runs
 class KillTheScorer(TrainerCallback):
     """SIGKILL to the scoring process right after a look was handed over."""
 
-    def __init__(self, watcher, times):
-        self.watcher, self.times = watcher, times
+    def __init__(self, watcher, store, times):
+        self.watcher, self.store, self.times = watcher, store, times
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 2:
-            self.wait_while(lambda scorer: scorer._waiting[0].step < 2)  # earlier looks are not this fault's
+            self.wait_while(lambda: len(self.store.looks()) < 1)  # the earlier look is not this fault's
             for _ in range(self.times):
-                process = self.watcher.recorder._scorer._process
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                self.wait_while(lambda scorer, killed=process: scorer._process is killed)
+                (process,) = scoring_processes()
+                process.kill()
+                self.wait_while(lambda killed=process: killed in psutil.Process().children())
 
     def wait_while(self, condition):
         until = time.monotonic() + 60
-        while condition(self.watcher.recorder._scorer) and time.monotonic() < until:
+        while condition() and time.monotonic() < until:
             self.watcher.recorder.poll()
             time.sleep(0.05)
 
@@ -75,7 +74,7 @@ class KillTheScorer(TrainerCallback):
 def test_a_killed_scoring_process_is_started_anew_and_a_look_is_given_up_after_the_second_time(tmp_path, times, status):
     trainer = sft_trainer(tmp_path, steps=4)
     watcher = divwatch.watch(trainer, every=2, **BACKGROUND | {"on_error": "record"})
-    trainer.add_callback(KillTheScorer(watcher, times))
+    trainer.add_callback(KillTheScorer(watcher, RunDirectory.of(tmp_path), times))
     trainer.train()
     looks = RunDirectory.of(tmp_path).looks()
     assert [look["step"] for look in looks] == [0, 2, 4]
@@ -109,10 +108,10 @@ def test_a_stored_look_that_was_never_scored_is_scored_on_resume(tmp_path):
 
 def test_the_process_ends_with_its_owner():
     scorer = Background(WatchConfig(metrics=["ead"]))
-    process = scorer._process
-    assert process.poll() is None
+    (process,) = scoring_processes()
     del scorer
-    assert process.wait(20) is not None
+    process.wait(20)
+    assert not process.is_running()
 
 
 def test_the_pace_keeps_the_promise_and_lets_a_cheap_look_through():

@@ -128,7 +128,6 @@ def test_a_model_that_does_not_stop_is_not_comparable_rather_than_diverse(tmp_pa
     assert callback.assessment.verdict.kind == "not comparable"
 
 
-@pytest.mark.fault("interrupted (KeyboardInterrupt), resumed from a checkpoint before the last look", family="Resume")
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     """Completions and scores of every look are those of an uninterrupted run."""
     whole = sft_trainer(tmp_path / "whole", steps=6)

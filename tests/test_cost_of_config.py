@@ -73,14 +73,14 @@ def test_without_a_model_it_is_one_line(tmp_path):
         assert says in str(done.exception)
 
 
-def test_what_the_promise_makes_of_looks_that_cost_more_is_said():
+def test_plan_says_how_often_looks_come_where_they_cost_more_than_max_overhead():
     config = ROOT / "configs/olmo3/instruct/sft.yaml"
     done = run(config)
     told = planned(config, 8, 300, {})
     look = Look(told.prompts, told.samples, 300, told.new_tokens, told.every)
     cost = cost_of(shape_of(told.model), DEVICES["h100"], 8, look, "zero3", told.step_tokens)
     steps = cost.steps_within(told.max_overhead)
-    assert f"puts looks off to about every {steps:,} steps" in done.output
+    assert f"expect a look about every {steps:,} steps" in done.output
     shares = [cost.seconds / (cost.seconds + every * cost.step_seconds) for every in (steps, steps - 1)]
     assert shares[0] <= told.max_overhead < shares[1]
     assert "promise" not in run(config, "--every", 2 * steps).output

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Optional
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.store.run_directory import RunDirectory, find_parent
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 
 
 @dataclass

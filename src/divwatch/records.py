@@ -1,21 +1,24 @@
-"""What flows from one step of a look to the next: prompts, completions, and completions that were judged."""
+"""The types that flow from one step of a look to the next: prompts, completions, verified completions, scores, scored looks."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One held-out prompt of the panel.
 
-    `messages` is a conversation that ends with a user turn, or None for a plain prompt, whose text is `text`.
-    `verifier` names a function in `divwatch.verify`; without one the prompt's outputs are not judged.
-    `question` is what the prompt is about without a task's wording around it (None: the text itself): it is what
-    must not be in the training data. `stop` ends a completion in plain form (a chat ends its own turns);
-    `max_new_tokens` is the task's own limit, None where it has none. `thinking` is as-trained, or off: the thought is
-    prefilled empty.
+    messages:       a conversation that ends with a user turn; None for a plain prompt, whose text is `text`.
+    reference:      what the verifier compares an answer with.
+    verifier:       name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
+    question:       the prompt without its task's wording; None: the text itself. It must not be in the training data.
+    stop:           texts that end a completion in plain form (a chat ends its own turns).
+    max_new_tokens: the task's own limit; None where it has none.
+    thinking:       "as-trained", or "off": the thought is prefilled empty.
+    variant_of:     id of the prompt that this one repeats with thinking as trained (`watch_thinking: both`); None for
+                    the prompt itself.
     """
 
     id: str
@@ -28,14 +31,16 @@ class Prompt:
     stop: tuple[str, ...] = ()
     max_new_tokens: int | None = None
     thinking: str = "as-trained"
+    variant_of: str | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
     """One sampled completion, as the model wrote it (special tokens removed).
 
-    `finished` is False where the token limit cut it; `tokens` counts the generated tokens, the end token included.
-    `thought_closed`: its thought was closed by force, after `think_tokens`.
+    finished:       False where the token limit cut it.
+    tokens:         number of generated tokens, the end token included.
+    thought_closed: True where its thought was closed by force, after `think_tokens`.
     """
 
     prompt_id: str
@@ -47,12 +52,24 @@ class Completion:
     thought_closed: bool = False
 
 
+class Verification(NamedTuple):
+    """What a verifier returns for one answer.
+
+    correct: True, False, or None where the verifier could not decide; `reason` then says why.
+    answer:  the canonical answer; None if none was parsed or the task has no canonical form.
+    """
+
+    correct: bool | None
+    answer: str | None
+    reason: str | None = None
+
+
 @dataclass(frozen=True)
 class PromptSamples:
-    """The K completions of one prompt after verification: what every metric is computed from.
+    """The K completions of one prompt after verification: the input of every metric.
 
     outputs: K answer texts, reasoning stripped.
-    usable:  K flags. False: empty, cut by the token limit, or a thought that never closed. Counted, then left out.
+    usable:  K flags. False: empty, cut by the token limit, or a thought that never closed. Metrics leave these out.
     correct: K flags, or None where the prompt has no verifier. An unusable output is never correct.
     answers: K canonical answers (None: nothing could be parsed), or None where the task has no canonical form.
     """
@@ -67,7 +84,7 @@ class PromptSamples:
 
 @dataclass
 class PromptScores:
-    """Per-prompt values of one look: `values[key]` has one number a prompt, NaN where it could not be computed.
+    """Per-prompt values of one look: `values[key]` has one number per prompt, NaN where it could not be computed.
 
     Keys are `group/metric`: `diversity/sbert`, `correct_diversity/vendi`, `quality/accuracy`, `pairs/cc_distance` ...
     """

@@ -7,9 +7,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from divwatch.cli.score import score_file, show
+from divwatch.cli.score import show
 from divwatch.errors import DivwatchError
-from divwatch.verify.judgement import Judgement, each
+from divwatch.records import Verification
+from divwatch.score_file import score_file
+from divwatch.verify.verifier import per_answer
 
 ROW = {"id": "a", "prompt": "1 + 1", "outputs": ["It is 2.", "2", "It is 3."]}
 
@@ -86,9 +88,9 @@ def test_without_correctness_there_is_none(tmp_path):
 def test_a_verifier_judges_and_its_answers_are_compared(tmp_path, monkeypatch):
     def verify(text, reference):
         answer = "".join(c for c in text if c.isdigit()) or None
-        return Judgement(answer == str(reference), answer)
+        return Verification(answer == str(reference), answer)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: per_answer(verify))
     file = _write(tmp_path / "f.jsonl", [ROW | {"reference": 2, "is_correct": [False] * 3}])
     result = _score(file, metrics=["distinct_answers"], verifier="digits")
     assert result["is_correct"] == {"a": [True, True, False]}
@@ -127,7 +129,7 @@ def test_chunks_do_not_change_values(tmp_path, monkeypatch, minilm):
     file = _write(tmp_path / "f.jsonl", [row | {"is_correct": [True, False, True]} for row in _rows(9)])
     options = {"metrics": ["ead", "sbert", "vendi"], "encoder": "minilm", "encoder_max_tokens": 64}
     whole = _score(file, **options)
-    monkeypatch.setattr("divwatch.cli.score.CHUNK", 2)
+    monkeypatch.setattr("divwatch.score_file.scoring.CHUNK", 2)
     parts = _score(file, **options)
     for name in options["metrics"]:
         assert parts["metrics"][name]["per_prompt"] == pytest.approx(whole["metrics"][name]["per_prompt"], abs=1e-6)
@@ -194,9 +196,9 @@ def test_a_file_that_cannot_be_read_or_is_empty_is_one_line(tmp_path):
 
 def test_a_verifier_needs_references_and_a_failing_one_names_the_line(tmp_path, monkeypatch):
     def verify(text, reference):
-        return Judgement(text == reference["answer"], text)
+        return Verification(text == reference["answer"], text)
 
-    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: each(verify))
+    monkeypatch.setattr("divwatch.verify.get_verifier", lambda name, unsafe_code: per_answer(verify))
     with pytest.raises(DivwatchError, match='line 1 has no "reference": verifier'):
         _score(_write(tmp_path / "f.jsonl", [ROW]), verifier="odd")
     with pytest.raises(DivwatchError, match="line 1: verifier 'odd' failed"):
@@ -224,6 +226,6 @@ def _peak(folder, n):
 
 
 def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("divwatch.cli.score.CHUNK", 20)
-    monkeypatch.setattr("divwatch.cli.score.ACROSS", 20)
+    monkeypatch.setattr("divwatch.score_file.scoring.CHUNK", 20)
+    monkeypatch.setattr("divwatch.score_file.scoring.ACROSS", 20)
     assert _peak(tmp_path, 400) - _peak(tmp_path, 100) < 300 * 6000 / 4

@@ -16,11 +16,12 @@ from parsing import parse
 from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
+from divwatch.outputs.numbers import number, percent
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
+from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.findings import add
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.text import number, percent
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -37,7 +38,8 @@ HOSTILE = [
 def page_of(root: Path) -> str:
     """The page alone, without its figures."""
     report = build([root])
-    return render(report, add(report), "title", "subtitle", "foot")
+    found = add(report)
+    return render(report, found, draw_charts(report, found), "title", "subtitle", "foot")
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +314,7 @@ def test_figures_and_tables_lie_beside_the_page(page):
 @pytest.mark.parametrize(
     ("out", "expected"), [(None, "report.html"), ("x/mine.html", "x/mine.html"), ("y", "y/report.html")]
 )
-def test_the_page_goes_where_it_was_asked_to(tmp_path, out, expected, monkeypatch):
-    monkeypatch.setattr("divwatch.outputs.report.write.write_figures", lambda report, folder: [])
+def test_the_page_goes_where_it_was_asked_to(tmp_path, out, expected):
     write_lineage(tmp_path / "runs", "think", [Course("sft", 60)], tasks=("pair",), prompts=2, looks=2)
     made = write_report([tmp_path / "runs"], None if out is None else tmp_path / out)
     assert made == (tmp_path / "runs" / expected if out is None else tmp_path / expected)

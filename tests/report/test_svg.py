@@ -10,18 +10,10 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.outputs.report.svg import (
-    Axis,
-    Bar,
-    Onset,
-    Panel,
-    Point,
-    Series,
-    forest_chart,
-    pipeline_chart,
-    scatter_chart,
-    ticks,
-)
+from divwatch.outputs.charts.area import Point, Series, ticks
+from divwatch.outputs.charts.forest import Bar, forest_chart
+from divwatch.outputs.charts.pipeline import Axis, Onset, Panel, pipeline_chart
+from divwatch.outputs.charts.scatter import scatter_chart
 
 values = st.floats(0, 10, allow_nan=False)
 

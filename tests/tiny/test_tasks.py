@@ -1,4 +1,4 @@
-"""The embedded tasks: authors are judged as they meant to be, prompts are held out, and the base is competent."""
+"""The embedded tasks: authors are correct or wrong as they meant to be, prompts are held out, and the base is competent."""
 
 from random import Random
 
@@ -11,19 +11,19 @@ from divwatch.tiny.mixes import MIXES, rows
 from divwatch.tiny.panel import panel, verify
 from divwatch.tiny.tasks import TASKS, expression, formatting, listing, pair, word_problem
 
-JUDGED = [task for task in TASKS.values() if task.judge]
+VERIFIED = [task for task in TASKS.values() if task.check]
 
 
-@pytest.mark.parametrize("task", JUDGED, ids=lambda t: t.NAME)
+@pytest.mark.parametrize("task", VERIFIED, ids=lambda t: t.NAME)
 def test_every_strategy_and_template_is_right_and_its_corruption_wrong(task):
     rng = Random(0)
     for item in task.items():
         for strategy in range(len(task.STRATEGIES)):
             for template in task.TEMPLATES:
                 core = task.core(item.content, strategy, rng)
-                assert task.judge(template.format(**core), item.content).correct, template.format(**core)
+                assert task.check(template.format(**core), item.content).correct, template.format(**core)
                 wrong = template.format(**task.wrong(core, rng))
-                assert not task.judge(wrong, item.content).correct, wrong
+                assert not task.check(wrong, item.content).correct, wrong
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.NAME)
@@ -48,31 +48,31 @@ def test_mixes_are_reproducible_and_differ_by_seed():
 
 
 @pytest.mark.parametrize(
-    ("judge", "content", "answer", "correct", "canonical"),
+    ("check", "content", "answer", "correct", "canonical"),
     [
-        (pair.judge, (14,), "9 plus 5 makes 14.", True, "5+9"),
-        (pair.judge, (14,), "5, 5 and 4", False, None),
-        (pair.judge, (14,), "no idea", False, None),
-        (expression.judge, (12,), "(2 + 4) * 2", True, "(2+4)*2"),
-        (expression.judge, (12,), "12", False, None),
-        (expression.judge, (12,), "24 / 0", False, None),
-        (expression.judge, (12,), "__import__('os')", False, None),
-        (listing.judge, ("animals", "three"), "Fox, CAT and dog!", True, "cat dog fox"),
-        (listing.judge, ("animals", "three"), "cat, cat and dog", False, "cat cat dog"),
-        (word_problem.judge, ("+", 5, 7, "Tom", "pens"), "5 + 7 = 12, so 12 pens", True, "12"),
-        (formatting.judge, ("fox", "capitals"), "THE FOX RUNS.", True, None),
-        (formatting.judge, ("fox", "capitals"), "THE OWL RUNS.", False, None),
+        (pair.check, (14,), "9 plus 5 makes 14.", True, "5+9"),
+        (pair.check, (14,), "5, 5 and 4", False, None),
+        (pair.check, (14,), "no idea", False, None),
+        (expression.check, (12,), "(2 + 4) * 2", True, "(2+4)*2"),
+        (expression.check, (12,), "12", False, None),
+        (expression.check, (12,), "24 / 0", False, None),
+        (expression.check, (12,), "__import__('os')", False, None),
+        (listing.check, ("animals", "three"), "Fox, CAT and dog!", True, "cat dog fox"),
+        (listing.check, ("animals", "three"), "cat, cat and dog", False, "cat cat dog"),
+        (word_problem.check, ("+", 5, 7, "Tom", "pens"), "5 + 7 = 12, so 12 pens", True, "12"),
+        (formatting.check, ("fox", "capitals"), "THE FOX RUNS.", True, None),
+        (formatting.check, ("fox", "capitals"), "THE OWL RUNS.", False, None),
     ],
 )
-def test_judges(judge, content, answer, correct, canonical):
-    judged = judge(answer, content)
-    assert (judged.correct, judged.answer) == (correct, canonical)
+def test_checks(check, content, answer, correct, canonical):
+    result = check(answer, content)
+    assert (result.correct, result.answer) == (correct, canonical)
 
 
 @given(st.text(max_size=200))
-def test_no_text_breaks_a_judge(text):
+def test_no_text_breaks_a_check(text):
     for seed in range(3):
-        item = random_item(Random(seed), [t.NAME for t in JUDGED])
+        item = random_item(Random(seed), [t.NAME for t in VERIFIED])
         assert verify(text, {"task": item.task, "content": list(item.content)}).correct in (True, False)
 
 
@@ -98,11 +98,11 @@ def test_the_base_is_competent(base):
     """On each verifiable task at least 32 of its held-out prompts have two or more correct samples of 16."""
     from divwatch.config import WatchConfig
     from divwatch.sampling import Source, sample
-    from divwatch.verify import judge_samples
+    from divwatch.verify import verify_completions
 
     prompts = [p for p in panel() if p.verifier]
     completions = sample(Source(base[0]), base[1], prompts, WatchConfig(panel="tiny", max_new_tokens=64), seed=0)
-    judged = judge_samples(prompts, completions)
-    for task in JUDGED:
-        mine = [s for s in judged if s.task == task.NAME]
+    samples, _ = verify_completions(prompts, completions)
+    for task in VERIFIED:
+        mine = [s for s in samples if s.task == task.NAME]
         assert sum(sum(s.correct) >= 2 for s in mine) >= 32, task.NAME

@@ -8,7 +8,7 @@ import pytest
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
 from divwatch.verify import as_reward, get_verifier
-from divwatch.verify.rewards import reward_verifier
+from divwatch.verify.reward_functions import reward_verifier
 
 
 def said(text):

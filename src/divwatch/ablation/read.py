@@ -18,7 +18,8 @@ from divwatch.analysis.compare import Item
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object
 from divwatch.records import PromptScores
-from divwatch.store.run_directory import RunDirectory, find_runs
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_runs
 
 QUALITY = "quality/accuracy"
 # Settings of a look that decide its values: runs that differ in one are not compared.

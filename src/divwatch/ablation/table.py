@@ -7,6 +7,7 @@ from typing import Any
 from divwatch.ablation.read import QUALITY, Arms
 from divwatch.analysis.compare import Comparison, Effect
 from divwatch.files import without_nan
+from divwatch.outputs.numbers import percent, plain
 
 TITLES = {"diversity": "diversity", "correct_diversity": "correct-answer diversity", "quality": "accuracy"}
 
@@ -141,12 +142,12 @@ def _table(
 
 def _numbers(effect: Effect) -> list[str]:
     share = per_cent(effect)
-    unit = "points" if effect.measure == QUALITY else "%"
     sure = effect.p == effect.p  # too few prompts give an effect and no interval
+    text = "" if share is None else plain(percent(share / 100, digits=1))
     return [
         f"{effect.value:+.4f}",
         f"[{effect.lo:+.4f}, {effect.hi:+.4f}]" if sure else "",
-        "" if share is None else f"{share:+.1f} {unit}",
+        text.replace("%", "points") if effect.measure == QUALITY else text,
         "" if not sure else "< 0.001" if effect.p < 0.001 else f"{effect.p:.3f}",
     ]
 

@@ -1,4 +1,4 @@
-"""`divwatch ablate PLAN` and `divwatch compare RUN...`: which source of a mix does what to diversity?"""
+"""`divwatch ablate PLAN`: train every arm of a plan with every seed."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def ablate(
     from divwatch.ablation.plan import read_plan
     from divwatch.ablation.sweep import sweep_of, write_sweep
 
-    read = read_plan(plan)
-    _known("arm", arm, [a.name for a in read.arms])
-    _known("seed", seed, list(read.seeds))
-    runs = [r for r in read.runs() if arm in (None, r.arm.name) and seed in (None, r.seed)]
+    ablation = read_plan(plan)
+    _known("arm", arm, [a.name for a in ablation.arms])
+    _known("seed", seed, list(ablation.seeds))
+    runs = [r for r in ablation.runs() if arm in (None, r.arm.name) and seed in (None, r.seed)]
     if sweep is not None:
-        write_sweep(read, plan, sweep)
-        print(json.dumps(sweep_of(read, plan), indent=1) if as_json else f"wrote {sweep}: {len(runs)} runs")
+        write_sweep(ablation, plan, sweep)
+        print(json.dumps(sweep_of(ablation, plan), indent=1) if as_json else f"wrote {sweep}: {len(runs)} runs")
         return
     if dry_run:
-        commands = [read.shown(run) for run in runs]
+        commands = [ablation.shown(run) for run in runs]
         print(json.dumps(commands, indent=1) if as_json else "\n".join(commands))
         return
-    check_kept(read, runs)
-    write_record(read)
+    check_kept(ablation, runs)
+    write_record(ablation)
     outcomes = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run under way is ended too
     try:
-        for outcome in launch_all(read, runs, _progress):
+        for outcome in launch_all(ablation, runs, _progress):
             outcomes.append(outcome)
             if outcome.status != "kept":
                 _progress(f"  {outcome}")
@@ -59,7 +59,7 @@ def ablate(
     else:
         kept = sum(o.status == "kept" for o in outcomes)
         print(f"{len(outcomes)} runs: {len(outcomes) - kept - len(failed)} done, {kept} kept, {len(failed)} failed")
-        print(f"now: divwatch compare {read.output_dir}")
+        print(f"now: divwatch compare {ablation.output_dir}")
     if failed:
         sys.exit(1)
 
@@ -71,53 +71,3 @@ def _known(what: str, asked: object, known: list) -> None:
 
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="An ablation's folder; or output directories, or folders with one run a seed.")
-    ],
-    against: Annotated[
-        Optional[str], typer.Option(help="The arm that others are held against. Default: full, else the first.")
-    ] = None,
-    metric: Annotated[
-        Optional[str], typer.Option(help="Diversity metric. Default: sbert, where it was measured.")
-    ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Folder for comparison.csv and comparison.png. Default: the first one given.")
-    ] = None,
-    tasks: Annotated[bool, typer.Option("--tasks", help="Show every effect task by task too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Differences between runs, paired by prompt, with simultaneous intervals; for an ablation, its sources ranked.
-
-    Example: divwatch compare runs/ablations/tiny_sources
-    """
-    from divwatch.ablation.figure import write_figure
-    from divwatch.ablation.read import read_arms
-    from divwatch.ablation.table import as_dict, rows, show
-    from divwatch.analysis.compare import compare_arms
-
-    arms = read_arms(runs, against, metric)
-    found = compare_arms(arms.values, arms.tasks, arms.items)
-    folder = out or runs[0]
-    _write_csv(folder / "comparison.csv", rows(arms, found))
-    write_figure(arms, found, folder / "comparison.png")
-    if as_json:
-        print(json.dumps(as_dict(arms, found), indent=1))
-        return
-    show(arms, found, by_task=tasks or len(arms.items) == 1)
-    print(f"wrote {folder / 'comparison.csv'} and {folder / 'comparison.png'}")
-
-
-def _write_csv(path: Path, table: list[dict]) -> None:
-    import csv
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
-    except OSError as error:
-        raise DivwatchError(f"cannot write {path} ({error.strerror}): choose another folder with --out") from None

@@ -65,7 +65,7 @@ class PanelChoice:
         if parent is None:
             return list(self.candidates)
         theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-        return [p for p in self.candidates if p.id in theirs or f"{p.id}/thinking" in theirs] or list(self.candidates)
+        return [p for p in self.candidates if p.id in theirs] or list(self.candidates)
 
     def _held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Without the prompts that overlap the training data, where `held_out` says so."""

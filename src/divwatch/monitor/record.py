@@ -94,7 +94,7 @@ class Record:
             self.store.write_info(self.store.info() | {"ended": _now()})
         except (OSError, DivwatchError) as error:
             say(f"divwatch: could not record the end of the run: {one_line(error)}")
-        self.store.let_go()
+        self.store.release()
 
 
 def look_row(look: ScoredLook, seconds: float | None = None) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from divwatch.outputs.terminal import say
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
-from divwatch.store.run_directory import NAME, SCORED, RunDirectory, find_parent, lineage_of
+from divwatch.store.lineage import steps_before
+from divwatch.store.reader import NAME, SCORED
+from divwatch.store.run_directory import RunDirectory
 from divwatch.store.scored import assess_looks, read_scored_looks, replay
+from divwatch.store.search import find_parent
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ class Recorder:
             tracked = self.publisher.open(store.path, self.config.as_dict())
             self.record.start(self._describe(state, self.prompts, self.config, tracked))
         self.publisher.texts = {prompt.id: prompt.text for prompt in self.prompts}
-        self.publisher.offset = sum(run.info()["max_steps"] for run in lineage_of(store)[:-1])
+        self.publisher.offset = steps_before(store)
         self._scorer.open(store, self.prompts, self.config, self._max_looks)
         unscored = store.unscored()
         for step in unscored:

@@ -82,9 +82,9 @@ class LookScorer:
         self, step: int, completions: Sequence[Completion]
     ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
         from divwatch.metrics.scoring import score_prompts
-        from divwatch.verify import judge
+        from divwatch.verify import verify_completions
 
-        samples, unverified = judge(self.prompts, completions, unsafe_code=self.config.unsafe_code)
+        samples, unverified = verify_completions(self.prompts, completions, unsafe_code=self.config.unsafe_code)
         finished = np.reshape([c.finished for c in completions], (len(samples), -1)).tolist()
         embeddings = self.store.take_embeddings(step)
         if embeddings is not None:

@@ -19,7 +19,7 @@ from divwatch.outputs.tracking import (
     wandb_run,
 )
 from divwatch.records import Change, RunAssessment, ScoredLook
-from divwatch.store.run_directory import RunDirectory
+from divwatch.store.reader import RunReader
 
 
 class Publisher:
@@ -53,7 +53,7 @@ class Publisher:
             say(f"divwatch: report_to names no tracker: looks go to {path} and to the trainer's log history only")
         return self._wandb.open(wandb_run(self.trainer), settings, before, sent)
 
-    def look(self, look: ScoredLook, store: RunDirectory, seconds: float, overhead: float) -> dict[str, float]:
+    def look(self, look: ScoredLook, store: RunReader, seconds: float, overhead: float) -> dict[str, float]:
         """Publishes a look that training waited `seconds` for; returns its scalars by name."""
         say(f"{look_line(look)} | {seconds:.1f} s")
         scalars = look_scalars(look.tasks) | assessment_scalars(look.assessment)

@@ -161,7 +161,8 @@ def print_report_json(page: Path) -> None:
 
 def print_records(page: Path, folders: Sequence[Path]) -> None:
     """Where the report and the W&B records are, and the command that opens each."""
-    from divwatch.store.run_directory import RunDirectory, find_runs
+    from divwatch.store.run_directory import RunDirectory
+    from divwatch.store.search import find_runs
 
     print(f"report: {page}\n  open it: xdg-open {page}")
     for path in find_runs([Path(f) for f in folders]):
@@ -183,12 +184,12 @@ def print_reference(page: Path) -> None:
 
 def reference_lines(curves: Any) -> list[str]:
     """A line a stage and published task, for lineages named think or instruct; `curves` is the report's table of curves."""
-    from divwatch.tasks.published import TASKS, retained
+    from divwatch.tasks.published import LINES, retained
 
-    rows = curves[(curves["key"] == "diversity/sbert") & curves["task"].isin(TASKS) & (curves["status"] == "ok")]
+    rows = curves[(curves["key"] == "diversity/sbert") & (curves["task"] != "all") & (curves["status"] == "ok")]
     lines = []
     for (lineage, task), mine in rows.groupby(["lineage", "task"], sort=False):
-        if lineage not in ("think", "instruct"):
+        if lineage not in LINES:
             continue
         mine = mine.sort_values(["number", "step"])
         base = mine.iloc[0]["mean"]

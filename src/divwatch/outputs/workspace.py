@@ -1,23 +1,17 @@
-"""`divwatch wandb setup`: a W&B workspace with the monitor's panels in reading order, for all runs of a project.
+"""A W&B workspace with the monitor's panels in reading order, for all runs of a project.
 
-Needs the extra `workspaces` (package wandb-workspaces). Without a server `--json` prints the workspace as W&B would get it.
+Needs the extra `workspaces` (package wandb-workspaces).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Optional
-
-import typer
+from typing import Any, NamedTuple
 
 from divwatch.errors import DivwatchError, one_line
 from divwatch.outputs.names import ALARM, AXIS, OVERHEAD, PIPELINE_AXIS, SECONDS, TABLE
 from divwatch.records import PARTS
-
-wandb_app = typer.Typer(no_args_is_help=True, help="Weights & Biases: a ready workspace.")
 
 NAME = "divwatch"
 # What a table of runs is sorted by, from left to right.
@@ -103,28 +97,7 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
     )
 
 
-@wandb_app.command()
-def setup(
-    project: Annotated[Optional[str], typer.Option(help="W&B project. Default: $WANDB_PROJECT, else divwatch.")] = None,
-    entity: Annotated[Optional[str], typer.Option(help="User or team. Default: who is logged in.")] = None,
-    run: Annotated[Optional[Path], typer.Option(help="A watched run: a panel for each task that it watches.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the workspace as JSON, and send nothing.")] = False,
-) -> None:
-    """Make a W&B workspace with the monitor's panels in reading order.
-
-    Example: divwatch wandb setup --project divwatch --run runs/demo/think-sft
-    """
-    tasks, metric = _watched(run) if run else ([], "sbert")
-    where = project or os.getenv("WANDB_PROJECT") or "divwatch"
-    if as_json:
-        view = workspace(entity or "entity", where, tasks, metric)
-        spec = view._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        print(json.dumps({"name": NAME, "project": where, "spec": spec}, indent=1))
-        return
-    print(f"workspace {NAME!r}: {_send(entity, where, tasks, metric)}")
-
-
-def _watched(run: Path) -> tuple[list[str], str]:
+def watched(run: Path) -> tuple[list[str], str]:
     """The tasks of a run's panel and the metric that carries its alarm."""
     from divwatch.analysis.assess import PRIMARY
     from divwatch.store.run_directory import RunDirectory
@@ -134,7 +107,7 @@ def _watched(run: Path) -> tuple[list[str], str]:
     return tasks, next((m for m in PRIMARY if m in info["settings"]["metrics"]), "sbert")
 
 
-def _send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:
+def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:
     """Saves the workspace; returns its address. Raises DivwatchError where the server cannot be reached."""
     import wandb
 

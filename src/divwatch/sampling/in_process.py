@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from divwatch.sampling.decode import decode
+from divwatch.sampling.decode import decode, supports_prefix
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
 from divwatch.sampling.nucleus import uniforms
-from divwatch.sampling.plan import Row, batches
+from divwatch.sampling.plan import Row, batch_tokens, batches
 from divwatch.sampling.ranks import Ranks
 from divwatch.sampling.request import Request
 
@@ -48,6 +49,8 @@ def generate_in_step(
     shares: the rows of every rank, so that each knows how many batches the others make. A rank without a row left
     repeats the first prompt, for nothing but the others' sake. The memory is agreed on before the first batch.
     """
+    # What is special about one rank's batch must not change which forwards it takes part in.
+    request = replace(request, how=replace(request.how, mode="eager"))
     tokens = min(ranks.share(tokens_that_fit(model, request)))
     planned = [_batches(model, request, rows, tokens) for rows in shares]
     mine = planned[ranks.rank]
@@ -94,9 +97,20 @@ def tokens_that_fit(model: Any, request: Request) -> int:
 
 
 def _batches(model: Any, request: Request, rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    return batches(rows, request.lengths, request.how.limit + logit_tokens(model), tokens)
+    return batches(rows, request.lengths, _new_tokens(model, request), tokens, _shares_prompts(model, request))
 
 
 def _tokens_of(model: Any, request: Request, batch: Sequence[Row]) -> int:
-    longest = max(request.lengths[row.prompt] for row in batch)
-    return len(batch) * (longest + request.how.limit + logit_tokens(model))
+    return batch_tokens(batch, request.lengths, _new_tokens(model, request), _shares_prompts(model, request))
+
+
+def _new_tokens(model: Any, request: Request) -> int:
+    """Tokens of a row beside its prompt's, its logits counted as such."""
+    return request.how.limit + logit_tokens(model)
+
+
+def _shares_prompts(model: Any, request: Request) -> bool:
+    """Whether rows are expected to share their prompt's keys. Where they do not after all, batches are halved."""
+    if request.how.mode_on(request.device) == "eager":
+        return False
+    return supports_prefix(model, max(request.lengths) + request.how.limit)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from divwatch.config import WatchConfig
 from divwatch.records import PromptScores
-from divwatch.store.run_directory import SCORED, RunDirectory
+from divwatch.store.reader import SCORED, RunReader
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment, Assessor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ScoredLooks = dict[int, tuple[PromptScores, bool]]  # step -> (scores, whether the look is comparable)
 
 
-def read_scored_looks(store: RunDirectory) -> ScoredLooks:
+def read_scored_looks(store: RunReader) -> ScoredLooks:
     """The looks that have scores. Raises DivwatchError where their scores cannot be read."""
     looks = [look for look in store.looks() if look["status"] in SCORED]
     return {look["step"]: (store.scores(look["step"]), look["status"] == "ok") for look in looks}

@@ -1,4 +1,4 @@
-"""Authors write answers: a style over strategies and templates, an error rate, perhaps a <think> trace first."""
+"""Authors write answers, each with a style (strategies and templates), an error rate, and a rate of <think> traces."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from divwatch.tiny.item import Item, Style
+from divwatch.tiny.item import Item, Style, unit_hash
 from divwatch.tiny.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Author:
-    """Somebody whose answers fill a data set: how he writes and how often he errs."""
+    """Writes the answers of a data set: `errors` is the share of wrong answers, in [0, 1]."""
 
     style: Style = Style()
     errors: float = 0.0
@@ -45,15 +45,13 @@ def write(author: Author, item: Item, rng: Random) -> str:
 
 @cache
 def training_items() -> dict[str, list[Item]]:
-    """The prompts a data set may use, by task: all that are not held out."""
+    """The prompts that a data set may use, by task: all that are not held out."""
     return {name: [item for item in task.items() if not item.held_out] for name, task in TASKS.items()}
 
 
 @cache
 def held_out_items(per_task: int = 48) -> list[Item]:
     """The panel: the first `per_task` held-out prompts of each task, in an order fixed by their ids."""
-    from divwatch.tiny.item import unit_hash
-
     chosen = []
     for task in TASKS.values():
         held_out = sorted((i for i in task.items() if i.held_out), key=lambda i: unit_hash("order/" + i.id))

@@ -1,4 +1,4 @@
-"""The base's pretraining text: number facts and chats by a careless author who knows every way to answer."""
+"""The base's pretraining text: number facts, and chats by a careless author who uses every way to answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from divwatch.tiny.author import CARELESS, random_item, write
 from divwatch.tiny.tasks import expression, pair
 
 FACT_SHARE = 0.25
-# Arithmetic is learned late, so its tasks are met more often.
+# Arithmetic is learned late, so its tasks are more frequent.
 TASK_WEIGHTS = (
     ["pair"] * 4 + ["expression"] * 5 + ["word_problem"] * 4 + ["listing"] * 3 + ["formatting"] * 2 + ["story"] * 3
 )

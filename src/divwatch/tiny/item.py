@@ -12,7 +12,7 @@ HELD_OUT_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt: the task's `phrase`-th phrasing of `content`. Held out by phrase x content, never by chance of a draw."""
+    """A prompt: the task's `phrase`-th phrasing of `content`. Phrase and content alone decide whether it is held out."""
 
     task: str
     phrase: int
@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Style:
-    """Which strategies and templates an author uses (None: all of them), and how often a `<think>` trace comes first."""
+    """Which strategies and templates an author uses (None: all), and the share of answers with a `<think>` trace."""
 
     strategies: tuple[int, ...] | None = None
     templates: tuple[int, ...] | None = None
@@ -48,7 +48,7 @@ def _pick(allowed: tuple[int, ...] | None, available: int, rng: Random) -> int:
 
 
 def unit_hash(text: str) -> float:
-    """A number in [0, 1) fixed by the text alone, the same on every machine and Python.
+    """A number in [0, 1) that depends on the text alone: the same on every machine and Python version.
 
     >>> 0 <= unit_hash("pair/0/14") < 1
     True

@@ -1,7 +1,7 @@
-"""The embedded world's data mixes: who wrote what, mirroring the Olmo 3 variants.
+"""The embedded world's data mixes: which author wrote which rows, following the Olmo 3 mixes.
 
-Think SFT has two narrow teachers that write traces; Instruct SFT many broad sources; preference pairs set a strong
-teacher over a weak one (delta learning). Prompts are never held-out ones.
+Think SFT has two narrow teachers that write reasoning traces, Instruct SFT many broad sources. Preference pairs prefer a
+strong teacher to a weak one (delta learning). No prompt is held out for the panel.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from divwatch.tiny.tasks import TASKS
 
 
 @dataclass(frozen=True)
-class Source:
-    """`rows` answers by `author`; with `rejected`, each beside a worse answer to the same prompt by that author.
+class Component:
+    """One component of a mix: `rows` prompts, each with an answer by `author`.
 
-    Without an author: prompts alone, each with the `reference` that the verifier `tiny` judges answers by.
+    With `rejected`, each row also has a worse answer to the same prompt by that author. Without an author, a row is a
+    prompt with the `reference` that the verifier `tiny` compares answers with.
     """
 
     name: str
@@ -46,67 +47,67 @@ def _templates(*which: int) -> Author:
     return Author(Style(templates=which))
 
 
-MIXES: dict[str, list[Source]] = {
+MIXES: dict[str, list[Component]] = {
     # SFT
-    "think_sft": [Source("teacher_a", 2000, TEACHER_A), Source("teacher_b", 2000, TEACHER_B)],
+    "think_sft": [Component("teacher_a", 2000, TEACHER_A), Component("teacher_b", 2000, TEACHER_B)],
     "instruct_sft": [
-        Source("forum", 1000, _templates(0, 1)),
-        Source("manual", 1000, _templates(2, 3)),
-        Source("quiz", 1000, _templates(4, 5)),
-        Source("tutor", 1000, _templates(6, 7)),
+        Component("forum", 1000, _templates(0, 1)),
+        Component("manual", 1000, _templates(2, 3)),
+        Component("quiz", 1000, _templates(4, 5)),
+        Component("tutor", 1000, _templates(6, 7)),
     ],
-    "control_sft": [Source("corpus", 4000, CARELESS)],
-    # SFT for leaving sources out: one narrow among three broad ones; four that are alike, so that none matters more
+    "control_sft": [Component("corpus", 4000, CARELESS)],
+    # SFT for ablations: one narrow source among three broad ones; four equal sources, none of which matters more
     "ablation_sft": [
-        Source("forum", 1000, BROAD),
-        Source("manual", 1000, BROAD),
-        Source("quiz", 1000, BROAD),
-        Source("script", 1500, STRONG),
+        Component("forum", 1000, BROAD),
+        Component("manual", 1000, BROAD),
+        Component("quiz", 1000, BROAD),
+        Component("script", 1500, STRONG),
     ],
-    "ablation_null_sft": [Source(name, 1000, BROAD) for name in ("north", "east", "south", "west")],
+    "ablation_null_sft": [Component(name, 1000, BROAD) for name in ("north", "east", "south", "west")],
     # DPO
-    "instruct_dpo": [Source("delta", 4000, STRONG, WEAK)],
-    "think_dpo": [Source("delta_a", 2000, TEACHER_A, WEAK_A), Source("delta_b", 2000, TEACHER_A, WEAK_B)],
-    "neutral_dpo": [Source("broad", 4000, BROAD, WEAK)],
-    "think_neutral_dpo": [Source("own_a", 2000, TEACHER_A, WEAK_A), Source("own_b", 2000, TEACHER_B, WEAK_B)],
-    "think_off_policy_dpo": [Source("off_policy", 4000, TEACHER_A, Author(Style(think=1.0), errors=0.5))],
+    "instruct_dpo": [Component("delta", 4000, STRONG, WEAK)],
+    "think_dpo": [Component("delta_a", 2000, TEACHER_A, WEAK_A), Component("delta_b", 2000, TEACHER_A, WEAK_B)],
+    "neutral_dpo": [Component("broad", 4000, BROAD, WEAK)],
+    "think_neutral_dpo": [Component("own_a", 2000, TEACHER_A, WEAK_A), Component("own_b", 2000, TEACHER_B, WEAK_B)],
+    "think_off_policy_dpo": [Component("off_policy", 4000, TEACHER_A, Author(Style(think=1.0), errors=0.5))],
     # RL
-    "rl_zero": [Source("verifiable", 4000)],
+    "rl_zero": [Component("verifiable", 4000)],
 }
 
 
 def rows(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """The rows of a mix in TRL's conversational forms (prompt-completion, preference, prompt only), shuffled.
 
-    `source` stands beside them.
+    Each row has the name of its component in `source`.
     """
     rng = Random(f"{seed}/{name}")
-    made = [row for source in MIXES[name] for row in _of(source, rng)]
-    rng.shuffle(made)
-    yield from made
+    shuffled = [row for component in MIXES[name] for row in _rows(component, rng)]
+    rng.shuffle(shuffled)
+    yield from shuffled
 
 
-def _of(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
-    if source.author is None:
-        yield from _questions(source, rng)
+def _rows(component: Component, rng: Random) -> Iterator[dict[str, Any]]:
+    if component.author is None:
+        yield from _questions(component, rng)
         return
-    for _ in range(source.rows):
+    for _ in range(component.rows):
         item = random_item(rng)
         prompt = [{"role": "user", "content": item.text}]
-        good = [{"role": "assistant", "content": write(source.author, item, rng)}]
-        if source.rejected is None:
-            yield {"prompt": prompt, "completion": good, "source": source.name}
+        good = [{"role": "assistant", "content": write(component.author, item, rng)}]
+        if component.rejected is None:
+            yield {"prompt": prompt, "completion": good, "source": component.name}
             continue
-        bad = [{"role": "assistant", "content": write(source.rejected, item, rng)}]
+        bad = [{"role": "assistant", "content": write(component.rejected, item, rng)}]
         if bad != good:  # an identical pair carries no signal
-            yield {"prompt": prompt, "chosen": good, "rejected": bad, "source": source.name}
+            yield {"prompt": prompt, "chosen": good, "rejected": bad, "source": component.name}
 
 
-def _questions(source: Source, rng: Random) -> Iterator[dict[str, Any]]:
-    verifiable = [name for name, task in TASKS.items() if task.judge is not None]
-    for _ in range(source.rows):
+def _questions(component: Component, rng: Random) -> Iterator[dict[str, Any]]:
+    verifiable = [name for name, task in TASKS.items() if task.check is not None]
+    for _ in range(component.rows):
         item = random_item(rng, verifiable)
         # As text: the contents of different tasks have different types, a column has one.
         reference = json.dumps({"task": item.task, "content": item.content})
         prompt = [{"role": "user", "content": item.text}]
-        yield {"prompt": prompt, "verifier": "tiny", "reference": reference, "source": source.name}
+        yield {"prompt": prompt, "verifier": "tiny", "reference": reference, "source": component.name}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from divwatch.records import Prompt
+from divwatch.records import Prompt, Verification
 from divwatch.tiny.author import held_out_items
 from divwatch.tiny.tasks import TASKS
-from divwatch.verify.judgement import Judgement
 
 
 def panel() -> list[Prompt]:
-    """48 held-out prompts of each of the six tasks. Stories have no verifier: nothing about them is right or wrong."""
+    """48 held-out prompts of each of the six tasks. Stories have no verifier: no story is correct or wrong."""
     return [
         Prompt(
             id=item.id,
@@ -20,17 +19,17 @@ def panel() -> list[Prompt]:
             text=item.text,
             messages=[{"role": "user", "content": item.text}],
             reference={"task": item.task, "content": list(item.content)},
-            verifier="tiny" if TASKS[item.task].judge else None,
+            verifier="tiny" if TASKS[item.task].check else None,
         )
         for item in held_out_items()
     ]
 
 
-def verify(answer: str, reference: dict[str, Any] | str) -> Judgement:
-    """Is `answer` right for the prompt that `reference` (or its JSON) describes?
+def verify(answer: str, reference: dict[str, Any] | str) -> Verification:
+    """Whether `answer` is correct for the prompt that `reference` (or its JSON) describes.
 
     >>> verify("5 and 9.", {"task": "pair", "content": [14]})[:2]
     (True, '5+9')
     """
-    known = json.loads(reference) if isinstance(reference, str) else reference
-    return TASKS[known["task"]].judge(answer, tuple(known["content"]))
+    item = json.loads(reference) if isinstance(reference, str) else reference
+    return TASKS[item["task"]].check(answer, tuple(item["content"]))

@@ -1,4 +1,4 @@
-"""Makes the shipped base: `python -m divwatch.tiny.pretrain OUT_DIR` (about ten minutes on two cores, seeded).
+"""Trains the shipped base: `python -m divwatch.tiny.pretrain OUT_DIR` (about ten minutes on two cores, seeded).
 
 A real `Olmo3ForCausalLM` of 1.3 M parameters with its own small byte-level BPE, trained from scratch on `corpus.documents`.
 """
@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(seed: int):
-    """Byte-level BPE learned on the corpus, with Olmo 3's special tokens. Runs of digits are kept whole."""
+    """Byte-level BPE trained on the corpus, with Olmo 3's special tokens. Digits of a number stay together."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -78,7 +78,7 @@ def build_model(tokenizer, seed: int):
             dtype="float32",
         )
     )
-    # As Olmo 3 ships it: sampling values that no monitor may inherit by accident.
+    # As in Olmo 3's own generation config: sampling settings that the monitor must not inherit by accident.
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=0.6,
@@ -90,7 +90,7 @@ def build_model(tokenizer, seed: int):
 
 
 def batches(tokenizer, seed: int) -> Iterator[dict]:
-    """Right-padded batches. Documents are sorted by length within a pool, so that little of a batch is padding."""
+    """Right-padded batches. Documents are sorted by length within a pool, so that batches have little padding."""
     import torch
 
     stream, rng = corpus.documents(seed), Random(seed)
@@ -141,11 +141,14 @@ def train(out: Path, seed: int, steps: int) -> None:
             if step % 250 == 249:
                 print(f"step {step + 1} loss {sum(losses[-250:]) / 250:.4f} {time.time() - started:.0f} s", flush=True)
     with torch.no_grad():
-        held = [model(**batch).loss.item() for batch in islice(batches(tokenizer, seed + 2), 20)]
+        losses_held_out = [model(**batch).loss.item() for batch in islice(batches(tokenizer, seed + 2), 20)]
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     facts = {"seed": seed, "steps": steps, "documents": steps * BATCH, "parameters": parameters}
-    facts |= {"validation_loss": round(sum(held) / len(held), 4), "seconds": round(time.time() - started)}
+    facts |= {
+        "validation_loss": round(sum(losses_held_out) / len(losses_held_out), 4),
+        "seconds": round(time.time() - started),
+    }
     (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(facts)
 

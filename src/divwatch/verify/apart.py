@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from divwatch.records import Prompt
-from divwatch.verify.judgement import Judgement, Verifier, attempt, unsaid
+from divwatch.records import Prompt, Verification
 from divwatch.verify.sandbox.bubblewrap import cores, lowest_priority
+from divwatch.verify.verifier import Verifier, unverified, verify_one
 
 SECONDS = 10.0  # for one answer
 _START = 120.0  # for the imports, on a machine that is busy training
@@ -37,9 +37,9 @@ def apart(module: str, function: str, seconds: float = SECONDS) -> Verifier:
     References must be JSON. An answer that takes longer than `seconds` is judged None.
     """
 
-    def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+    def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Verification]:
         n = len(answers)
-        judged: list[Judgement] = [unsaid("not reached")] * n
+        judged: list[Verification] = [unverified("not reached")] * n
         left = iter(range(n))
         lock = threading.Lock()
 
@@ -80,21 +80,23 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def judge(self, answer: str, reference: Any, seconds: float) -> Judgement:
+    def judge(self, answer: str, reference: Any, seconds: float) -> Verification:
         try:
             request = json.dumps([answer, reference]).encode() + b"\n"
         except (TypeError, ValueError) as error:
-            return unsaid(f"the reference is not JSON ({error})")
+            return unverified(f"the reference is not JSON ({error})")
         if self.process is None:
             problem = self._begin()
             if problem is not None:
-                return unsaid(problem)
+                return unverified(problem)
         reply = self._ask(request, seconds)
         if reply is None:
             hung = self.process is not None and self.process.poll() is None
             self._stop()
-            return unsaid(f"timed out after {seconds:g} s" if hung else "the judging process ended (out of memory?)")
-        return Judgement(*json.loads(reply))
+            return unverified(
+                f"timed out after {seconds:g} s" if hung else "the judging process ended (out of memory?)"
+            )
+        return Verification(*json.loads(reply))
 
     def _begin(self) -> str | None:
         """Starts the process; what went wrong, or None."""
@@ -164,7 +166,7 @@ def serve() -> None:
     print("null", file=replies, flush=True)
     for line in sys.stdin:
         answer, reference = json.loads(line)
-        print(json.dumps(attempt(judge, answer, reference)), file=replies, flush=True)
+        print(json.dumps(verify_one(judge, answer, reference)), file=replies, flush=True)
 
 
 def _bound() -> None:

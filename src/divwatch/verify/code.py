@@ -1,6 +1,6 @@
 """HumanEval and MBPP: the program in an answer, run against the data set's tests in the sandbox.
 
-An answer to HumanEval goes on after the prompt's signature (`    return x + 1`) or gives the function whole, alone or in
+An answer to HumanEval continues the prompt after the signature (`    return x + 1`) or is the whole function, alone or in
 a fenced block. An answer to MBPP is the program, alone, in a fenced block, or between [BEGIN] and [DONE].
 """
 
@@ -15,31 +15,34 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.metrics.code import extract_code
-from divwatch.records import Prompt
-from divwatch.verify.judgement import Judgement, Verifier, unsaid
+from divwatch.records import Prompt, Verification
 from divwatch.verify.sandbox.bubblewrap import DEFAULT, Job, Limits, require, run_programs
+from divwatch.verify.verifier import Verifier, unverified
 
-# A line at the margin ends a function's body, but for closing brackets; Chen et al. (2021, arXiv 2107.03374, section
-# 3.1) stop at the commonest of them.
+# An unindented line ends a function's body, unless it is a closing bracket. Chen et al. (2021, arXiv 2107.03374, section
+# 3.1) stop at the most common of these.
 _AFTER_BODY = re.compile(r"\n(?=[^\s)\]}])")
 
 
 def code_verifier(make_job: Callable[[str, Any], Job], limits: Limits = DEFAULT, *, unsafe_code: bool) -> Verifier:
-    """A verifier by tests: `humaneval_job` or `mbpp_job` says what is run. DivwatchError where no sandbox is to be had."""
+    """A verifier that runs programs against tests; `make_job` is `humaneval_job` or `mbpp_job`.
+
+    Raises DivwatchError where no sandbox is available, unless `unsafe_code`.
+    """
     require(unsafe_code)
 
-    def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
-        judged: list[Judgement | None] = [None] * len(answers)
+    def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Verification]:
+        results: dict[int, Verification] = {}
         jobs: dict[int, Job] = {}
         for i, (answer, prompt) in enumerate(zip(answers, prompts, strict=True)):
             try:
                 jobs[i] = make_job(answer, prompt.reference)
             except Exception as error:
-                judged[i] = unsaid(error)
+                results[i] = unverified(error)
         verdicts = run_programs(list(jobs.values()), limits, unsafe_code=unsafe_code)
         for i, verdict in zip(jobs, verdicts, strict=True):
-            judged[i] = unsaid(verdict.reason) if verdict.passed is None else Judgement(verdict.passed, None)
-        return [j for j in judged if j is not None]
+            results[i] = unverified(verdict.reason) if verdict.passed is None else Verification(verdict.passed, None)
+        return [results[i] for i in range(len(answers))]
 
     return verifier
 
@@ -57,24 +60,24 @@ def humaneval_job(answer: str, row: Any) -> Job:
 
 
 def _functions(prompt: str, name: str, code: str) -> list[str]:
-    """Readings of the answer as a whole program, the likeliest first."""
+    """Ways to read the answer as a whole program, the most likely first."""
     # The first line's indentation may have been stripped.
     body = code if code[:1].isspace() else "    " + code
     cut = _AFTER_BODY.split(body)[0]
     whole = re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
     if whole:
         before = prompt[: prompt.index(f"def {name}")] if f"def {name}" in prompt else ""
-        # A body that rambles on may define the function again; imports or a sentence before the function are no body.
-        rambling = [prompt + cut] if re.search(r"\b(?:return|yield)\b", cut) else []
-        return [*rambling, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
+        # A body that continues too long may define the function again. Imports or a sentence before it are not a body.
+        body_first = [prompt + cut] if re.search(r"\b(?:return|yield)\b", cut) else []
+        return [*body_first, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
     indented = textwrap.indent(code, "    ")
     if re.search(r"^(?:return|yield)\b", code.split("\n", 1)[-1], re.MULTILINE) and "\n" in code:
-        return [prompt + indented]  # a body written at the margin
+        return [prompt + indented]  # a body without indentation
     return [prompt + cut, prompt + body, prompt + indented]
 
 
 def mbpp_job(answer: str, row: Any) -> Job:
-    """A row of MBPP, full or sanitized: `test_list`, and where there are `test_setup_code`, `test_imports`, `code`.
+    """A row of MBPP, full or sanitized: `test_list`, and optionally `test_setup_code`, `test_imports`, `code`.
 
     >>> mbpp_job("[BEGIN]\\ndef f(x): return x\\n[DONE]", {"test_list": ["assert f(1) == 1"]}).sources
     ['def f(x): return x']
@@ -89,7 +92,7 @@ def mbpp_job(answer: str, row: Any) -> Job:
 
 
 def _of_solution(code: str) -> tuple[list[str], list[str]]:
-    """The imports of the data set's own solution, on which its tests may lean, and the names that it defines."""
+    """The imports of the data set's own solution, which its tests may need, and the names that it defines."""
     try:
         body = ast.parse(code).body
     except SyntaxError:
@@ -100,7 +103,7 @@ def _of_solution(code: str) -> tuple[list[str], list[str]]:
 
 
 def _called(tests: Sequence[str]) -> list[str]:
-    """The functions that the tests call by name, Python's own aside."""
+    """The functions that the tests call by name, except built-in ones."""
     calls = [node.func for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
     return sorted({f.id for f in calls if isinstance(f, ast.Name) and not hasattr(builtins, f.id)})
 

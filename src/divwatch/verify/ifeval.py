@@ -1,7 +1,7 @@
-"""IFEval: does an answer keep all of its prompt's instructions? The 25 instructions are those of if-verifiable.
+"""IFEval: does an answer follow all of its prompt's instructions? The 25 instructions are those of if-verifiable.
 
-Run in a process of its own (`apart.py`): the library draws what an instruction leaves open from Python's global random
-state, and language detection draws too. Both are seeded here, so that the same answer is always judged alike.
+Runs in a separate process (`apart.py`): for what an instruction leaves open the library draws from Python's global random
+state, and language detection draws too. Both are seeded here, so that the same answer always gets the same result.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import nltk
 from if_verifiable.common import get_loose_transformations
 from if_verifiable.ifeval import INSTRUCTION_DICT, instructions_util
 
-from divwatch.verify.judgement import Judgement
+from divwatch.records import Verification
 
 langdetect.DetectorFactory.seed = 0
 
 
 @functools.cache
 def _sentences(language: str = "english") -> Any:
-    """NLTK's own sentence splitter with the English parameters of nltk_data's punkt_tab, out of a package: no download."""
+    """NLTK's own sentence splitter with the English parameters of nltk_data's punkt_tab, from a package: no download."""
     from punkt import load_model
 
     model, tokenizer = load_model(language), nltk.tokenize.punkt.PunktSentenceTokenizer()
@@ -37,8 +37,8 @@ instructions_util._get_sentence_tokenizer = _sentences
 nltk.tokenize._get_punkt_tokenizer = _sentences
 
 
-def ifeval(answer: str, reference: Any) -> Judgement:
-    """Strict: the answer as it is keeps every instruction.
+def ifeval(answer: str, reference: Any) -> Verification:
+    """Strict: the answer as it is follows every instruction.
 
     The reference is the data set's row: `instruction_id_list`, `kwargs` (a dict an instruction; None values are absent),
     and `prompt`.
@@ -47,16 +47,16 @@ def ifeval(answer: str, reference: Any) -> Judgement:
     >>> ifeval("No, never.", row).correct, ifeval("Never.", row).correct
     (False, True)
     """
-    return Judgement(all(_kept([answer], reference)), None)
+    return Verification(all(_followed([answer], reference)), None)
 
 
-def ifeval_loose(answer: str, reference: Any) -> Judgement:
-    """Loose: each instruction is kept by the answer, or by it without its first line, last line or asterisks."""
-    return Judgement(all(_kept(get_loose_transformations(answer), reference)), None)
+def ifeval_loose(answer: str, reference: Any) -> Verification:
+    """Loose: the answer follows each instruction, as it is or without its first line, last line or asterisks."""
+    return Verification(all(_followed(get_loose_transformations(answer), reference)), None)
 
 
-def _kept(variants: list[str], row: Any) -> list[bool]:
-    """Of each instruction whether any of the variants keeps it."""
+def _followed(variants: list[str], row: Any) -> list[bool]:
+    """Per instruction, whether any of the variants follows it."""
     return [
         any(bool(text.strip()) and bool(checker.check_following(text)) for text in variants)
         for checker in _checkers(row)
@@ -65,16 +65,16 @@ def _kept(variants: list[str], row: Any) -> list[bool]:
 
 def _checkers(row: Any) -> list[Any]:
     random.seed(0)
-    found = []
+    checkers = []
     for name, arguments in zip(row["instruction_id_list"], row["kwargs"], strict=True):
         if name not in INSTRUCTION_DICT:
             raise ValueError(f"unknown instruction {name!r}")
-        given = {key: value for key, value in (arguments or {}).items() if value is not None}
+        values = {key: value for key, value in (arguments or {}).items() if value is not None}
         checker = INSTRUCTION_DICT[name](name)
-        checker.build_description(**given)
+        checker.build_description(**values)
         if "prompt" in (checker.get_instruction_args() or {}):
             checker.build_description(prompt=row["prompt"])
-        if name == "keywords:letter_frequency" and given.get("letter"):
-            checker._letter = given["letter"].lower()  # the library puts a random letter in the place of '#' or '!'
-        found.append(checker)
-    return found
+        if name == "keywords:letter_frequency" and values.get("letter"):
+            checker._letter = values["letter"].lower()  # the library replaces '#' or '!' by a random letter
+        checkers.append(checker)
+    return checkers

@@ -1,4 +1,4 @@
-"""CRUXEval: the value that a function returns, given as a Python literal. Nothing of the answer is run."""
+"""CRUXEval: the value that a function returns, given as a Python literal. The answer is parsed, never run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import ast
 import re
 from typing import Any
 
-from divwatch.verify.judgement import Judgement
+from divwatch.records import Verification
 
-_LONGEST = 20_000  # characters: beyond, the parser's memory is not worth an answer
+_LONGEST = 20_000  # characters: the parser needs too much memory for more
 _WRAPPED = re.compile(r"\[ANSWER\](.*?)(?:\[/ANSWER\]|\Z)", re.DOTALL)
 _FENCED = re.compile(r"```(?:python)?\s*\n?(.*?)```", re.DOTALL)
 
 
-def cruxeval(answer: str, reference: Any) -> Judgement:
-    """Right when the answer's literal equals the reference's, as `==` has it: 1 == 1.0, sets in any order.
+def cruxeval(answer: str, reference: Any) -> Verification:
+    """Correct if the answer's literal `==` the reference's: 1 == 1.0, sets in any order.
 
     The answer: between [ANSWER] tags, in a fenced block, or all of it; after `==` where it repeats the assertion. The
     reference: the literal's text, or the data set's row (its `output`). The canonical answer is the literal as Python
@@ -24,17 +24,18 @@ def cruxeval(answer: str, reference: Any) -> Judgement:
     True
     """
     expected = ast.literal_eval(reference["output"] if isinstance(reference, dict) else str(reference))
-    said = _said(answer)
-    if said is None:
-        return Judgement(False, None)
-    return Judgement(bool(said[0] == expected), said[1])
+    literal = _parse_literal(answer)
+    if literal is None:
+        return Verification(False, None)
+    value, text = literal
+    return Verification(bool(value == expected), text)
 
 
-def _said(answer: str) -> tuple[Any, str] | None:
+def _parse_literal(answer: str) -> tuple[Any, str] | None:
     """The literal and Python's text of it; None where there is none."""
     for pattern in (_WRAPPED, _FENCED):
-        if found := pattern.findall(answer):
-            answer = found[-1]
+        if blocks := pattern.findall(answer):
+            answer = blocks[-1]
     answer = answer.strip().strip("`").strip()
     for text in (answer, *_after_assertion(answer)):
         if len(text) <= _LONGEST:

@@ -1,4 +1,4 @@
-"""MATH and other answers in LaTeX, compared by math-verify. Run in a process of its own (`apart.py`): sympy can hang."""
+"""MATH and other answers in LaTeX, compared by math-verify. Runs in a separate process (`apart.py`): sympy can hang."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from divwatch.verify.judgement import Judgement
+from divwatch.records import Verification
 
-# What is boxed comes first, then what is in LaTeX, then bare numbers. math-verify's own time limit sets signal handlers.
+# Boxed expressions first, then LaTeX, then bare numbers. math-verify's own time limit would set signal handlers.
 _CONFIG = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-def math(answer: str, reference: Any) -> Judgement:
-    """Right when the answer's last boxed, else announced, else last expression equals the reference's.
+def math(answer: str, reference: Any) -> Verification:
+    """Correct if the answer's last boxed, else announced, else last expression equals the reference's.
 
     The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). Boxes
-    on one line are one answer of several values, as math-verify has it. The canonical answer is sympy's text of the
-    expression, a decimal as its fraction.
+    on one line are one answer of several values, as in math-verify. The canonical answer is sympy's text of the
+    expression, a decimal as its fraction. Raises ValueError for a reference without an expression.
 
     >>> math(r"Thus $x = \\boxed{\\frac{1}{2}}$.", "0.5")
-    Judgement(correct=True, answer='1/2', reason=None)
+    Verification(correct=True, answer='1/2', reason=None)
     """
     if isinstance(reference, dict):
         reference = reference.get("answer") or reference["solution"]
@@ -31,10 +31,10 @@ def math(answer: str, reference: Any) -> Judgement:
     gold = _parse(text) if "\\boxed" in text else _parse(f"\\boxed{{{text.strip().strip('$')}}}")
     if not gold:
         raise ValueError(f"no expression in the reference {text[:50]!r}")
-    said = _parse(answer)
-    if not said:
-        return Judgement(False, None)
-    return Judgement(bool(verify(gold, said, timeout_seconds=None)), _canonical(said[0]))
+    expressions = _parse(answer)
+    if not expressions:
+        return Verification(False, None)
+    return Verification(bool(verify(gold, expressions, timeout_seconds=None)), _canonical(expressions[0]))
 
 
 def _parse(text: str) -> list[Any]:

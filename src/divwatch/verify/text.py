@@ -1,4 +1,4 @@
-"""Verifiers of short answers: the same text, or the same final number."""
+"""Verifiers for short answers: the same text, or the same final number."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from divwatch.verify.judgement import Judgement
+from divwatch.records import Verification
 
 _NUMBER = r"-?\$?\s?\d[\d,]*(?:\.\d+)?"
-# Where a final answer is announced, most explicit first; of several of one kind the last counts.
+# Ways to announce a final answer, most explicit first; of several of one kind the last counts.
 _ANNOUNCED = [
     re.compile(rf"####\s*({_NUMBER})"),
     re.compile(r"\\boxed\{([^{}]*)\}"),
@@ -18,41 +18,41 @@ _ANNOUNCED = [
 ]
 
 
-def exact(answer: str, reference: Any) -> Judgement:
-    """Right when the answer is the reference, but for case, outer space and a final full stop.
+def exact(answer: str, reference: Any) -> Verification:
+    """Correct if the answer equals the reference, ignoring case, surrounding space and a final full stop.
 
     >>> exact(" Paris. ", "paris").correct
     True
     """
-    said = _normal(answer)
-    return Judgement(said == _normal(str(reference)), said)
+    normal = _normal(answer)
+    return Verification(normal == _normal(str(reference)), normal)
 
 
 def _normal(text: str) -> str:
     return " ".join(text.strip().rstrip(".").lower().split())
 
 
-def gsm8k(answer: str, reference: Any) -> Judgement:
-    """Right when the final number is the reference's: after ####, in \\boxed, after 'answer is' or 'A:', else the last one.
+def gsm8k(answer: str, reference: Any) -> Verification:
+    """Correct if the final number equals the reference's: after ####, in \\boxed, after 'answer is' or 'A:', else the last one.
 
     The reference is GSM8K's own answer field or the bare number.
 
     >>> gsm8k("5 bags of 3 make 15. The answer is $15.00.", "... #### 15")
-    Judgement(correct=True, answer='15', reason=None)
+    Verification(correct=True, answer='15', reason=None)
     """
-    said, expected = final_number(answer), final_number(str(reference))
-    return Judgement(said is not None and said == expected, said)
+    number, expected = final_number(answer), final_number(str(reference))
+    return Verification(number is not None and number == expected, number)
 
 
 def final_number(text: str) -> str | None:
-    """The announced or last number in canonical form (no commas, currency or trailing zeros); None: there is none.
+    """The announced or last number in canonical form (no commas, currency or trailing zeros); None if there is none.
 
     >>> final_number("It costs 1,234.50 dollars"), final_number("none")
     ('1234.5', None)
     """
     for pattern in _ANNOUNCED:
-        found = pattern.findall(text)
-        numbers = re.findall(_NUMBER, found[-1]) if found else []
+        announced = pattern.findall(text)
+        numbers = re.findall(_NUMBER, announced[-1]) if announced else []
         if numbers:
             return _canonical(numbers[-1])
     numbers = re.findall(_NUMBER, text)

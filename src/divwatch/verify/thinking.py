@@ -1,4 +1,4 @@
-"""Reasoning is not the answer: what follows the thought is, and a thought that never closed has none."""
+"""Separates reasoning from the answer: the answer is what follows the thought."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def final_answer(text: str) -> str | None:
-    """The text after the last closed thought, stripped; None where a thought was opened and never closed.
+    """The text after the last closed thought, stripped; None if a thought was opened and never closed.
 
     >>> final_answer("<think>5 + 9 = 14</think>5 and 9."), final_answer("5 and 9."), final_answer("<think>5 + 9")
     ('5 and 9.', '5 and 9.', None)

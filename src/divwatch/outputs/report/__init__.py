@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, with the figures as PNG and PDF and the tables as CSV beside it."""
+"""The report: one self-contained HTML page, and beside it its charts as PNG and PDF and its tables as CSV."""
 
 from __future__ import annotations
 

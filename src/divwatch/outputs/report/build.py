@@ -12,7 +12,7 @@ import pandas as pd
 
 from divwatch.errors import DivwatchError
 from divwatch.outputs.report.layout import Lineage, lay_out, slot_lengths, stage_name
-from divwatch.outputs.report.read import lineages, load_runs
+from divwatch.store.tables import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
 # What of run.json is no setting, or has a table of its own.

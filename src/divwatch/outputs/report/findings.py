@@ -11,13 +11,13 @@ import pandas as pd
 from divwatch.analysis.assess import Assessment, assess
 from divwatch.analysis.history import History
 from divwatch.analysis.intervals import bootstrap_means
-from divwatch.analysis.noise import PRIOR_WOBBLE
-from divwatch.analysis.stages import StageAttribution, stage_attribution
+from divwatch.analysis.stages import StageAttribution
 from divwatch.config import count_looks
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.layout import Lineage
-from divwatch.outputs.report.read import MEASURED, Run, parent_directory
 from divwatch.records import PromptScores
+from divwatch.store.attribution import attribute_stages, first_comparable
+from divwatch.store.tables import RunTables
 from divwatch.tasks import published as reference
 
 NAN = float("nan")
@@ -61,9 +61,9 @@ PARTS = {
 }
 
 
-def assess_stage(run: Run) -> Assessment | None:
+def assess_stage(run: RunTables) -> Assessment | None:
     """The analysis of one stage as the monitor made it live, against its own first look. None without scores."""
-    looks = [(step, _prompt_scores(run, step), ok) for step, ok in _scored_looks(run)]
+    looks = [(step, run.prompt_scores(step), ok) for step, ok in run.scored_looks()]
     return (
         assess(History.of(looks), _planned_looks(run), _setting(run, "alpha", 0.05), _setting(run, "min_drop", 0.05))
         if looks
@@ -76,41 +76,29 @@ def assess_lineage(lineage: Lineage) -> Assessment | None:
     looks: list[tuple[int, PromptScores, bool]] = []
     offset = 0
     for number, run in enumerate(lineage.runs):
-        scored = _scored_looks(run)
+        scored = run.scored_looks()
         # The first look of a later stage is the parent's last model, sampled again.
         scored = [(step, ok) for step, ok in scored if number == 0 or not looks or step > 0]
-        looks += [(offset + step, _prompt_scores(run, step), ok) for step, ok in scored]
+        looks += [(offset + step, run.prompt_scores(step), ok) for step, ok in scored]
         offset += run.max_steps
     alpha = _setting(lineage.runs[-1], "alpha", 0.05)
     planned = sum(_planned_looks(run) for run in lineage.runs)
     return assess(History.of(looks), max(planned, len(looks)), alpha, _min_drop(lineage)) if looks else None
 
 
-def _scored_looks(run: Run) -> list[tuple[int, bool]]:
-    have = set(run.scores["step"])
-    columns = zip(run.looks["step"], run.looks["status"], strict=True)
-    return [(int(step), status == "ok") for step, status in columns if status in MEASURED and step in have]
-
-
-def _prompt_scores(run: Run, step: int) -> PromptScores:
-    scores = run.scores[run.scores["step"] == step]
-    values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
-    return PromptScores(list(scores["id"]), list(scores["task"]), values)
-
-
-def _planned_looks(run: Run) -> int:
+def _planned_looks(run: RunTables) -> int:
     every = settings_of(run).get("every")
     if not isinstance(every, int | float) or every <= 0:
         return len(run.looks)
     return max(len(run.looks), count_looks(every, run.max_steps))
 
 
-def _setting(run: Run, name: str, default: float) -> float:
+def _setting(run: RunTables, name: str, default: float) -> float:
     value = settings_of(run).get(name)
     return float(value) if isinstance(value, int | float) else default
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: RunTables) -> dict[str, Any]:
     settings = run.meta.get("settings")
     return settings if isinstance(settings, dict) else {}
 
@@ -167,26 +155,8 @@ def _published(line: str, stage: str, task: str) -> float | None:
 
 
 def attribution(lineage: Lineage, key: str, numbers: Sequence[int] | None = None) -> StageAttribution | None:
-    """The loss of `key` by stage, from the base's first comparable look to the last one of each stage.
-
-    numbers: the stages to count (default: all); what happens between two of them then counts to the later one.
-    None where no prompt of any task has a value at every stage.
-    """
-    counted = range(len(lineage.runs)) if numbers is None else numbers
-    ends = [(n, step) for n in counted if (step := last_comparable(lineage.runs[n])) is not None]
-    first = first_comparable(lineage)
-    if first is None or not ends:
-        return None
-    order = ["base", *(lineage.stages[n] for n, _ in ends)]
-    frames = [values_at(lineage.runs[n], step, key) for n, step in [first, *ends]]
-    table = pd.concat(frames, axis=1, keys=range(len(frames))).dropna()
-    tasks = [t for t, part in table.groupby(level="task", sort=False) if part[0].mean() > 0]
-    if not tasks:
-        return None
-    values = {
-        stage: {task: table.xs(task, level="task")[i].to_numpy() for task in tasks} for i, stage in enumerate(order)
-    }
-    return stage_attribution(values, order, min_drop=_min_drop(lineage), wobble=PRIOR_WOBBLE)
+    """The loss of `key` by stage (`attribute_stages`)."""
+    return attribute_stages(lineage.runs, key, lineage.stages, numbers, _min_drop(lineage))
 
 
 def own_stages(lineage: Lineage) -> list[int] | None:
@@ -195,32 +165,14 @@ def own_stages(lineage: Lineage) -> list[int] | None:
     return sorted(last.values()) if len(last) < len(lineage.runs) else None
 
 
-def values_at(run: Run, step: int, key: str) -> pd.Series:
-    """Per-prompt values of one look, indexed by task and id; empty where the key was not measured."""
-    scores = run.scores[run.scores["step"] == step]
-    if key not in scores.columns:
-        return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
-    return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
-
-
-def first_comparable(lineage: Lineage) -> tuple[int, int] | None:
-    """(stage number, step) of the look that counts as the base."""
-    places = ((n, step) for n, run in enumerate(lineage.runs) for step, ok in _scored_looks(run) if ok)
-    return next(places, None)
-
-
-def last_comparable(run: Run) -> int | None:
-    return next((step for step, ok in reversed(_scored_looks(run)) if ok), None)
-
-
 def stage_table(found: Found, report: Report) -> pd.DataFrame:
     """A row for the base and one a stage: levels at its last comparable look, and what of the base's level it took."""
     lineage, curves = found.lineage, report.curves
     own = curves[(curves["lineage"] == lineage.name) & (curves["task"] == "all")]
     at = {(r["number"], r["step"], r["key"]): r for r in own.to_dict("records")}
     keys = {g: f"{g}/{report.primary}" for g in ("diversity", "correct_diversity")} | {"accuracy": "quality/accuracy"}
-    first = first_comparable(lineage) or (0, 0)
-    places = [(*first, "base"), *((n, last_comparable(run), lineage.stages[n]) for n, run in enumerate(lineage.runs))]
+    first = first_comparable(lineage.runs) or (0, 0)
+    places = [(*first, "base"), *((n, run.last_comparable(), lineage.stages[n]) for n, run in enumerate(lineage.runs))]
     rows = []
     for place, (number, step, stage) in enumerate(places):
         row: dict[str, Any] = {"lineage": lineage.name, "stage": stage, "number": number if place else -1, "step": step}
@@ -367,6 +319,6 @@ def _split_rows(
     return rows
 
 
-def parent_missing(run: Run) -> bool:
+def parent_missing(run: RunTables) -> bool:
     """Whether the first run of a lineage names a parent that could not be found."""
-    return bool(run.meta.get("parent")) and parent_directory(run) is None
+    return bool(run.meta.get("parent")) and run.parent is None

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from divwatch.outputs.report.read import Run
+from divwatch.store.tables import RunTables
 
 MANY = 7  # beyond this many lineages, those of one line share a colour and lose their bands
 ACRONYMS = {"sft", "dpo", "rl", "rlvr", "grpo", "ppo", "kto", "orpo", "rm"}
@@ -25,7 +25,7 @@ class Lineage:
 
     name: str
     line: str
-    runs: list[Run]
+    runs: list[RunTables]
     stages: list[str]
     slots: list[int] = field(default_factory=list)
     colour: int = 0
@@ -74,7 +74,7 @@ class Lineage:
         return pd.concat(frames, ignore_index=True)
 
 
-def lay_out(chains: Sequence[Sequence[Run]]) -> tuple[list[Lineage], list[str]]:
+def lay_out(chains: Sequence[Sequence[RunTables]]) -> tuple[list[Lineage], list[str]]:
     """Named lineages with slots and colours, and the names of the slots in order of training."""
     # Where a chain has one stage name twice (Instruct SFT after Think SFT), the line makes it unambiguous everywhere.
     twice = any(len({run.stage for run in chain}) < len(chain) for chain in chains)
@@ -103,7 +103,7 @@ def slot_lengths(lineages: Sequence[Lineage], slots: Sequence[str]) -> list[str]
     return out
 
 
-def _line(run: Run) -> str:
+def _line(run: RunTables) -> str:
     return str(run.meta.get("line") or "")
 
 
@@ -112,11 +112,11 @@ def _family(name: str) -> str:
     return re.sub(r"[-_ ./]*(s|seed)?[-_ ]?\d+$", "", name) or name
 
 
-def _lineage_name(run: Run) -> str:
+def _lineage_name(run: RunTables) -> str:
     return str(run.meta.get("lineage") or "")
 
 
-def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
+def _names(chains: Sequence[Sequence[RunTables]]) -> list[str]:
     """The line where that tells lineages apart, else the lineage, else the output directory of the last stage."""
     last = [chain[-1] for chain in chains]
     directories = [run.directory.parent for run in last]

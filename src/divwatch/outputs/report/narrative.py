@@ -9,11 +9,12 @@ from typing import Any
 
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
+from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report
-from divwatch.outputs.report.findings import Found, first_comparable, parent_missing, settings_of
+from divwatch.outputs.report.findings import Found, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.read import Run
-from divwatch.outputs.report.text import between, percent
+from divwatch.store.attribution import first_comparable
+from divwatch.store.tables import RunTables
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
 MANY_CLOSED = 0.05  # share of thoughts closed by force from which on it is said
@@ -53,14 +54,14 @@ def statements(found: Sequence[Found], report: Report) -> list[Statement]:
     return [_statement(f, report) for f in found]
 
 
-def tag_of(found: Assessment | None, run: Run) -> Tag:
+def tag_of(found: Assessment | None, run: RunTables) -> Tag:
     """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
     kind = found.verdict.kind if found else "nothing measured"
     text = "no collapse" if kind == "none" else kind
     return Tag(f"{text} so far" if found and unfinished(run) else text, TONES.get(kind, "doubt"))
 
 
-def unfinished(run: Run) -> bool:
+def unfinished(run: RunTables) -> bool:
     return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
 
 
@@ -88,8 +89,8 @@ def _lead(f: Found, report: Report) -> str:
 
 
 def _kept(a: StageAttribution) -> str:
-    interval = between(*a.retained_interval) if a.retained_interval else ""
-    return f"{percent(a.retained, signed=False)} {interval.replace('+', '')}".strip()
+    lo, hi = a.retained_interval or (None, None)
+    return change(a.retained, lo, hi, signed=False)
 
 
 def _where(f: Found, a: StageAttribution, report: Report) -> str:
@@ -127,13 +128,13 @@ def _accuracy(f: Found, report: Report) -> str:
 
 def share_text(a: StageAttribution, stage: str) -> str:
     """'SFT −48 % [−51, −45]'."""
-    interval = between(*a.interval[stage]) if a.interval else ""
-    return f"{stage_name(stage)} {percent(a.share[stage])} {interval}".strip()
+    lo, hi = a.interval[stage] if a.interval else (None, None)
+    return f"{stage_name(stage)} {change(a.share[stage], lo, hi)}"
 
 
 def later_start(lineage: Lineage) -> str:
     """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
-    place = first_comparable(lineage)
+    place = first_comparable(lineage.runs)
     looks = lineage.runs[0].looks["step"]
     if place is None or len(looks) == 0:
         return ""

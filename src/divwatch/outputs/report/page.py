@@ -10,14 +10,14 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from divwatch.outputs.charts.area import DASHES
 from divwatch.outputs.report import build, narrative, tables
 from divwatch.outputs.report.build import Report, metric_name
-from divwatch.outputs.report.charts import Drawer
+from divwatch.outputs.report.charts import Charts
 from divwatch.outputs.report.findings import Found, settings_of
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.samples import examples
-from divwatch.outputs.report.svg import DASHES
-from divwatch.outputs.report.text import inert
+from divwatch.outputs.text import inert
 
 SECTIONS = [
     ("verdict", "Verdict"),
@@ -34,10 +34,9 @@ EXAMPLES = 15  # prompts shown, over all lineages
 READ_OUT = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
 
-def render(report: Report, found: Sequence[Found], title: str, subtitle: str, foot: str) -> str:
+def render(report: Report, found: Sequence[Found], charts: Charts, title: str, subtitle: str, foot: str) -> str:
     """The whole page as text."""
     css, js, template = _assets()
-    draw = Drawer(report)
     each = max(3, EXAMPLES // len(report.lineages))
     spoken = [(v, *examples(v, f"diversity/{report.primary}", at_most=each)) for v in report.lineages]
     return template.render(
@@ -59,18 +58,14 @@ def render(report: Report, found: Sequence[Found], title: str, subtitle: str, fo
         stages=tables.stages(report, found),
         views=tables.views(found),
         published=tables.published(report),
-        whole=draw.whole(),
+        charts=charts,
         curves=tables.curves(report),
-        splits=draw.splits(found),
         split=tables.split(report),
-        multiples=draw.multiples(report.tables["references"]),
         tasks=tables.tasks(report),
         references=tables.references(report),
-        quality_charts=draw.quality(),
         quality=tables.quality(report),
         outputs=tables.outputs(report),
         spoken=spoken,
-        cost_charts=draw.cost(),
         cost=tables.cost(report),
         shared=build.settings(report)[0],
         differing=tables.differing(report),
@@ -85,8 +80,9 @@ def _assets() -> tuple[Any, Any, Any]:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    here = files("divwatch.outputs.report")
+    here, drawing = files("divwatch.outputs.report"), files("divwatch.outputs.charts") / "charts.css"
     css, js, html = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html"))
+    css = drawing.read_text(encoding="utf-8") + css
 
     def finalize(value: Any) -> Any:
         # Every text of a run goes through here: autoescape then takes the markup, this the control characters.

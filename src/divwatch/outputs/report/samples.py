@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.text import shortened
+from divwatch.outputs.text import shortened
 
 TEXT_LIMIT = 600  # characters of an answer shown; the whole text is in completions/*.parquet
 THOUGHT_LIMIT = 1200

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from divwatch.outputs.numbers import interval, number, percent
 from divwatch.outputs.report import build, narrative
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.findings import PARTS, WHOLE, Found
 from divwatch.outputs.report.layout import stage_name
-from divwatch.outputs.report.read import MEASURED
-from divwatch.outputs.report.text import between, number, percent
+from divwatch.store.reader import SCORED
 from divwatch.tasks import published as reference
 
 
@@ -89,14 +89,14 @@ def _prefixed(r: dict[str, Any], name: str) -> dict[str, float]:
 
 
 def _change(r: dict[str, Any], name: str, flagged: bool) -> Cell:
-    return Cell(percent(r[name]), between(r[f"{name}_lo"], r[f"{name}_hi"]), "lost" if flagged else "")
+    return Cell(percent(r[name]), interval(r[f"{name}_lo"], r[f"{name}_hi"]), "lost" if flagged else "")
 
 
 def _onset(onset: dict[str, Any] | None) -> Cell:
     if onset is None:
         return Cell("none flagged")
     which = "correct answers" if onset["key"].startswith("correct") else "all outputs"
-    return Cell(f"step {onset['step']}", f"{between(onset['lo'], onset['hi'], 'step')} · {which}", "lost")
+    return Cell(f"step {onset['step']}", f"{interval(onset['lo'], onset['hi'], 'step')} · {which}", "lost")
 
 
 def views(found: Sequence[Found]) -> Table | None:
@@ -130,7 +130,7 @@ def split(report: Report) -> Table:
     rows = []
     table = report.tables["split"]
     for (lineage, stage, task), part in table.groupby(["lineage", "stage", "task"], sort=False):
-        cells = [Cell(percent(r["value"]), between(r["lo"], r["hi"])) for r in part.to_dict("records")]
+        cells = [Cell(percent(r["value"]), interval(r["lo"], r["hi"])) for r in part.to_dict("records")]
         names = [Cell(lineage), Cell(stage_name(stage)), Cell(task)]
         rows.append(Row([*names, *cells, Cell(str(int(part["n"].iloc[0])))], head=stage == WHOLE))
     caption = "Change of the mean pairwise distance and its parts, as shares of the distance at the base, task by task"
@@ -313,7 +313,7 @@ def _place(row: dict[Any, Any]) -> tuple[Any, Any, Any]:
 def _ends(report: Report) -> list[dict[Any, Any]]:
     """The first look of each lineage and the last of each stage, among those with scores. `where`: base or the stage."""
     out: list[dict[Any, Any]] = []
-    worked = report.looks[report.looks["status"].isin(MEASURED)]
+    worked = report.looks[report.looks["status"].isin(SCORED)]
     for _, looks in worked.groupby("lineage", sort=False):
         out.append(looks.iloc[0].to_dict() | {"where": "base"})
         out += [part.iloc[-1].to_dict() | {"where": part.iloc[-1]["stage"]} for _, part in looks.groupby("number")]
@@ -326,7 +326,7 @@ def _value(row: dict[Any, Any] | None, form: str = "number") -> Cell:
         return Cell("–")
     mean, lo, hi = row["mean"], row["lo"], row["hi"]
     if form == "number":
-        return Cell(number(mean), between(lo, hi, "number"))
+        return Cell(number(mean), interval(lo, hi, "number"))
     if form == "gain":
-        return Cell(percent(mean).replace("%", "points"), between(lo, hi))
-    return Cell(percent(mean, signed=False), between(lo, hi).replace("+", ""))
+        return Cell(percent(mean).replace("%", "points"), interval(lo, hi))
+    return Cell(percent(mean, signed=False), interval(lo, hi, signed=False))

@@ -9,26 +9,25 @@ from pathlib import Path
 from divwatch import __version__
 from divwatch.errors import DivwatchError
 from divwatch.outputs.report.build import Report, build, write_tables
+from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.figures import write_figures
 from divwatch.outputs.report.findings import add
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.read import MEASURED
+from divwatch.store.reader import SCORED
 
 
 def write(paths: Sequence[Path], out: Path | None) -> Path:
     report = build(paths)
     found = add(report)
+    charts = draw_charts(report, found)
     page = _page_path(paths, out)
+    foot = _foot(paths, beside(page).name)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(
-            render(
-                report, found, "Output diversity over post-training", _subtitle(report), _foot(paths, beside(page).name)
-            ),
-            encoding="utf-8",
-        )
+        text = render(report, found, charts, "Output diversity over post-training", _subtitle(report), foot)
+        page.write_text(text, encoding="utf-8")
         write_tables(report, beside(page))
-        write_figures(report, beside(page))
+        write_figures(report, charts, beside(page))
     except OSError as error:
         raise DivwatchError(
             f"cannot write the report to {page.parent}: {error.strerror} (give another place with --out)"
@@ -48,7 +47,7 @@ def _page_path(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _subtitle(report: Report) -> str:
-    looks = int(report.looks["status"].isin(MEASURED).sum())
+    looks = int(report.looks["status"].isin(SCORED).sum())
     stages = len({run.directory for v in report.lineages for run in v.runs})
     counts = {"lineage": len(report.lineages), "stage": stages, "look": looks, "task": len(report.tasks)}
     return ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())

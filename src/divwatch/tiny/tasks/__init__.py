@@ -1,4 +1,8 @@
-"""The six tasks, by name. Each module has NAME, items(), STRATEGIES, TEMPLATES, wrong() and judge() (None: open-ended)."""
+"""The six tasks by name, one module each.
+
+A module has NAME, `items()` (all prompts), STRATEGIES and TEMPLATES (the ways to answer), `core()` (the content of one
+answer), `thought()` (its reasoning), `wrong()` (a corrupted core) and `check()` (the verifier; None if open-ended).
+"""
 
 from types import ModuleType
 

@@ -1,4 +1,4 @@
-"""An expression of a given value, judged by a safe evaluator (integer arithmetic only).
+"""An expression of a given value, checked by a safe evaluator (integer arithmetic only).
 
 Write an expression equal to 12.  ->  3 * 4          right, canonical "3*4"
                                       20 - 8 = 12    right, canonical "20-8"
@@ -13,8 +13,8 @@ import re
 from fractions import Fraction
 from random import Random
 
+from divwatch.records import Verification
 from divwatch.tiny.item import Item
-from divwatch.verify.judgement import Judgement
 
 NAME = "expression"
 PHRASES = [
@@ -78,16 +78,16 @@ def wrong(core: dict, rng: Random) -> dict:
     return core | {"e": f"{max(0, int(first) + rng.choice([-3, -2, -1, 1, 2, 3]))} {rest}"}
 
 
-def judge(answer: str, content: tuple) -> Judgement:
+def check(answer: str, content: tuple) -> Verification:
     (n,) = content
-    found = _CANDIDATE.findall(answer)
-    if len(found) != 1:
-        return Judgement(correct=False, answer=None)
+    candidates = _CANDIDATE.findall(answer)
+    if len(candidates) != 1:
+        return Verification(correct=False, answer=None)
     try:
-        value = evaluate(found[0])
+        value = evaluate(candidates[0])
     except (SyntaxError, ZeroDivisionError, ValueError):
-        return Judgement(correct=False, answer=None)
-    return Judgement(correct=value == n, answer=re.sub(r"\s+", "", found[0]))
+        return Verification(correct=False, answer=None)
+    return Verification(correct=value == n, answer=re.sub(r"\s+", "", candidates[0]))
 
 
 def evaluate(expression: str) -> Fraction:

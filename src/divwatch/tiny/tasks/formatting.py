@@ -1,4 +1,4 @@
-"""A format instruction: a sentence about a topic that obeys it. Right whenever the instruction holds and the topic is named.
+"""A format instruction: a sentence about a topic that follows it. Correct if the instruction holds and the topic is named.
 
 Write about a fox in capital letters.  ->  THE FOX SLEEPS.   right
 Write about a fox and end with a !     ->  The fox runs!     right
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
+from divwatch.records import Verification
 from divwatch.tiny.item import Item
-from divwatch.verify.judgement import Judgement
 
 NAME = "formatting"
 TOPICS = "fox king robot baker child owl ship dragon farmer queen".split()
@@ -38,7 +38,7 @@ STRATEGIES = [
     lambda topic, rng: f"Every {topic} {rng.choice(_VERBS)} {rng.choice(_ADVERBS)}.",
     lambda topic, rng: f"This {topic} never {rng.choice(_VERBS)}.",
 ]
-TEMPLATES = ["{told}"]
+TEMPLATES = ["{text}"]
 
 
 def items() -> list[Item]:
@@ -53,7 +53,7 @@ def items() -> list[Item]:
 def core(content: tuple, strategy: int, rng: Random) -> dict:
     topic, rule = content
     plain = STRATEGIES[strategy](topic, rng)
-    return {"told": RULES[rule][1](plain), "plain": plain, "rule": rule}
+    return {"text": RULES[rule][1](plain), "plain": plain, "rule": rule}
 
 
 def thought(core: dict) -> str:
@@ -61,9 +61,9 @@ def thought(core: dict) -> str:
 
 
 def wrong(core: dict, rng: Random) -> dict:
-    return core | {"told": core["plain"]}
+    return core | {"text": core["plain"]}
 
 
-def judge(answer: str, content: tuple) -> Judgement:
+def check(answer: str, content: tuple) -> Verification:
     topic, rule = content
-    return Judgement(correct=bool(RULES[rule][2](answer)) and topic in answer.lower().split("?")[0], answer=None)
+    return Verification(correct=bool(RULES[rule][2](answer)) and topic in answer.lower().split("?")[0], answer=None)

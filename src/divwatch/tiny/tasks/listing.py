@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from random import Random
 
+from divwatch.records import Verification
 from divwatch.tiny.item import Item
-from divwatch.verify.judgement import Judgement
 
 NAME = "listing"
 KINDS = {
@@ -82,11 +82,11 @@ def wrong(core: dict, rng: Random) -> dict:
     return _render(core["kind"], things)
 
 
-def judge(answer: str, content: tuple) -> Judgement:
+def check(answer: str, content: tuple) -> Verification:
     kind, count = content
     known = {thing for things in KINDS.values() for thing in things}
     named = [word for word in re.findall(r"[a-z]+", answer.lower()) if word in known]
     if not named:
-        return Judgement(correct=False, answer=None)
+        return Verification(correct=False, answer=None)
     right = len(named) == COUNTS[count] == len(set(named)) and set(named) <= set(KINDS[kind])
-    return Judgement(correct=right, answer=" ".join(sorted(named)))
+    return Verification(correct=right, answer=" ".join(sorted(named)))

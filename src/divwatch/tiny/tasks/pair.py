@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from random import Random
 
+from divwatch.records import Verification
 from divwatch.tiny.item import Item
-from divwatch.verify.judgement import Judgement
 
 NAME = "pair"
 PHRASES = [
@@ -66,12 +66,12 @@ def wrong(core: dict, rng: Random) -> dict:
     return core | {"b": max(0, core["b"] + rng.choice([-3, -2, -1, 1, 2, 3]))}
 
 
-def judge(answer: str, content: tuple) -> Judgement:
+def check(answer: str, content: tuple) -> Verification:
     (n,) = content
     numbers = [int(x) for x in re.findall(r"\d+", answer)]
     if len(numbers) == 3 and numbers[2] == n:
         numbers = numbers[:2]
     if len(numbers) != 2:
-        return Judgement(correct=False, answer=None)
+        return Verification(correct=False, answer=None)
     low, high = sorted(numbers)
-    return Judgement(correct=low + high == n, answer=f"{low}+{high}")
+    return Verification(correct=low + high == n, answer=f"{low}+{high}")

@@ -1,4 +1,4 @@
-"""Open-ended text from a grammar. Nothing is right or wrong here: the task has diversity, but no correct answers.
+"""Open-ended text from a grammar. No answer is correct or wrong: the task has diversity, but no verifier.
 
 Tell me a story about a fox.  ->  A fox found a map by the river. It went home happy.
 """
@@ -41,7 +41,7 @@ THINGS = "map lamp key drum coin mirror boat kite sword clock".split()
 PLACES = "river forest tower market cave bridge garden sea hill station".split()
 MOODS = "happy sad proud tired brave lonely calm angry".split()
 STRATEGIES = _SKELETONS
-TEMPLATES = ["{told}"]
+TEMPLATES = ["{text}"]
 
 
 def items() -> list[Item]:
@@ -50,7 +50,7 @@ def items() -> list[Item]:
 
 def core(content: tuple, strategy: int, rng: Random) -> dict:
     slots = {"thing": rng.choice(THINGS), "place": rng.choice(PLACES), "mood": rng.choice(MOODS)}
-    return {"told": _SKELETONS[strategy].format(topic=content[0], **slots), "topic": content[0]}
+    return {"text": _SKELETONS[strategy].format(topic=content[0], **slots), "topic": content[0]}
 
 
 def thought(core: dict) -> str:
@@ -58,9 +58,9 @@ def thought(core: dict) -> str:
 
 
 def wrong(core: dict, rng: Random) -> dict:
-    """A careless author: cut off in the middle, then off topic."""
-    words = core["told"].split()
-    return core | {"told": " ".join(words[: len(words) // 2]) + " " + rng.choice(THINGS) + "."}
+    """A careless author: stops in the middle, then goes off topic."""
+    words = core["text"].split()
+    return core | {"text": " ".join(words[: len(words) // 2]) + " " + rng.choice(THINGS) + "."}
 
 
-judge = None
+check = None

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from random import Random
 
+from divwatch.records import Verification
 from divwatch.tiny.item import Item
-from divwatch.verify.judgement import Judgement
 
 NAME = "word_problem"
 PEOPLE = ["Tom", "Ana", "Sam", "Mia", "Leo", "Eva"]
@@ -40,7 +40,7 @@ STRATEGIES = [lambda content, rng: content] * 8  # one right answer: authors dif
 
 
 def items() -> list[Item]:
-    found = []
+    items = []
     for op, phrases in PHRASES.items():
         for p, phrase in enumerate(phrases):
             for a in range(2, 13):
@@ -49,8 +49,8 @@ def items() -> list[Item]:
                         continue
                     who, what = PEOPLE[(a + p) % len(PEOPLE)], THINGS[(a * 3 + b) % len(THINGS)]
                     text = phrase.format(who=who, what=what, a=a, b=b)
-                    found.append(Item(NAME, p, (op, a, b, who, what), text))
-    return found
+                    items.append(Item(NAME, p, (op, a, b, who, what), text))
+    return items
 
 
 def core(content: tuple, strategy: int, rng: Random) -> dict:
@@ -66,9 +66,9 @@ def wrong(core: dict, rng: Random) -> dict:
     return core | {"c": max(0, core["c"] + rng.choice([-2, -1, 1, 2, 10]))}
 
 
-def judge(answer: str, content: tuple) -> Judgement:
+def check(answer: str, content: tuple) -> Verification:
     op, a, b, *_ = content
     numbers = re.findall(r"\d+", answer)
     if not numbers:
-        return Judgement(correct=False, answer=None)
-    return Judgement(correct=int(numbers[-1]) == (a + b if op == "+" else a - b), answer=str(int(numbers[-1])))
+        return Verification(correct=False, answer=None)
+    return Verification(correct=int(numbers[-1]) == (a + b if op == "+" else a - b), answer=str(int(numbers[-1])))

@@ -1,7 +1,6 @@
-"""From completions to judged samples: usable, correct, canonical answers; and a verifier that fails never loses a look."""
+"""From completions to verified samples: usable, correct, canonical answers; a verifier that fails never loses a look."""
 
 import json
-import logging
 import random
 import subprocess
 import sys
@@ -10,12 +9,12 @@ import time
 
 import pytest
 
-from divwatch.cli.score import score_file
 from divwatch.errors import DivwatchError
-from divwatch.records import Completion, Prompt
-from divwatch.verify import NAMES, check_verifiers, get_verifier, judge, judge_samples
-from divwatch.verify.judgement import Judgement, each
+from divwatch.records import Completion, Prompt, Verification
+from divwatch.score_file import score_file
+from divwatch.verify import NAMES, check_verifiers, get_verifier, verify_completions
 from divwatch.verify.sandbox import bubblewrap as sandbox
+from divwatch.verify.verifier import per_answer
 
 
 def said(prompt, texts, finished=True):
@@ -25,17 +24,17 @@ def said(prompt, texts, finished=True):
 def odd(answer, reference):
     if answer == "break":
         raise KeyError("no such thing\nand more")
-    return Judgement(answer == reference, answer)
+    return Verification(answer == reference, answer)
 
 
 def reward_that_breaks(completions, **columns):
     return [1.0 / (c != "break") for c in completions]
 
 
-def test_answers_are_stripped_of_reasoning_and_judged_once_each():
+def test_answers_are_stripped_of_reasoning_and_verified_once_each():
     prompt = Prompt("a", "t", "?", reference="5", verifier="gsm8k")
     texts = ["<think>6</think>It is 5.", "It is 6.", "<think>It is 5", "", "It is 5."]
-    (samples,) = judge_samples([prompt], said(prompt, texts))
+    ((samples,), _) = verify_completions([prompt], said(prompt, texts))
     assert samples.outputs == ["It is 5.", "It is 6.", "", "", "It is 5."]
     assert samples.usable == [True, True, False, False, True]
     assert samples.correct == [True, False, False, False, True]
@@ -51,45 +50,42 @@ def test_several_verifiers_in_one_panel_and_prompts_without_any():
     ]
     completions = [c for p in prompts for c in said(p, ["Yes.", "[1]"])]
     random.Random(0).shuffle(completions)
-    samples = judge_samples(prompts, completions)
+    samples, _ = verify_completions(prompts, completions)
     assert [s.id for s in samples] == list("abcd")
     assert [s.correct for s in samples] == [[True, False], None, [False, True], [False, False]]
     assert samples[1].answers is None
 
 
-def test_what_cannot_be_judged_is_counted_and_costs_nothing_else(caplog):
+def test_what_cannot_be_verified_is_counted_and_costs_nothing_else():
     prompts = [
         Prompt("a", "t", "?", verifier=f"{__name__}:reward_that_breaks"),
         Prompt("b", "t", "?", verifier="exact"),
     ]
     completions = said(prompts[0], ["fine", "break", "break"]) + said(prompts[1], ["None", "x", "y"])
-    samples, reasons = judge(prompts, completions)
+    samples, reasons = verify_completions(prompts, completions)
     assert samples[0].correct == [True, False, False]
     assert samples[0].usable == [True, True, True]
     assert samples[1].correct == [True, False, False]
     assert reasons == {"ZeroDivisionError: float division by zero": 2}
-    with caplog.at_level(logging.WARNING, "divwatch"):
-        judge_samples(prompts, completions)
-    assert "2 of 6 answers could not be judged: ZeroDivisionError: float division by zero (2)" in caplog.text
 
 
 def test_a_prompt_of_which_nothing_can_be_said_is_missing_not_wrong():
     prompt = Prompt("a", "t", "?", reference="f(", verifier="cruxeval")
-    samples, reasons = judge([prompt], said(prompt, ["1", "2"]))
+    samples, reasons = verify_completions([prompt], said(prompt, ["1", "2"]))
     assert samples[0].correct is None
     assert reasons.total() == 2
 
 
 def test_an_unusable_answer_is_wrong_and_never_shown_to_the_verifier():
     prompt = Prompt("a", "t", "?", reference="5", verifier="gsm8k")
-    (samples,) = judge_samples([prompt], said(prompt, ["5", "5"], finished=False))
+    ((samples,), _) = verify_completions([prompt], said(prompt, ["5", "5"], finished=False))
     assert (samples.usable, samples.correct, samples.answers) == ([False, False], [False, False], None)
 
 
-def test_each_judges_on_after_an_error():
-    judged = each(odd)(["x", "break", "y"], [Prompt("a", "t", "?", reference="x")] * 3)
-    assert [j.correct for j in judged] == [True, None, False]
-    assert judged[1].reason == "KeyError: 'no such thing\\nand more'"
+def test_an_error_costs_one_answer():
+    results = per_answer(odd)(["x", "break", "y"], [Prompt("a", "t", "?", reference="x")] * 3)
+    assert [r.correct for r in results] == [True, None, False]
+    assert results[1].reason == "KeyError: 'no such thing\\nand more'"
 
 
 def test_every_name_has_a_verifier_or_says_what_it_lacks(monkeypatch):
@@ -110,7 +106,7 @@ def test_every_name_has_a_verifier_or_says_what_it_lacks(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_judgement_works_in_a_background_thread_and_leaves_signals_and_random_state():
+def test_verification_works_in_a_background_thread_and_leaves_signals_and_random_state():
     prompts = [
         Prompt("a", "t", "?", reference="1/2", verifier="math"),
         Prompt(
@@ -118,11 +114,11 @@ def test_judgement_works_in_a_background_thread_and_leaves_signals_and_random_st
         ),
     ]
     completions = [c for p in prompts for c in said(p, [r"\boxed{0.5}", "yes"])]
-    state, found = random.getstate(), []
-    thread = threading.Thread(target=lambda: found.extend(judge_samples(prompts, completions)))
+    state, samples = random.getstate(), []
+    thread = threading.Thread(target=lambda: samples.extend(verify_completions(prompts, completions)[0]))
     thread.start()
     thread.join()
-    assert [s.correct for s in found] == [[True, False], [False, True]]
+    assert [s.correct for s in samples] == [[True, False], [False, True]]
     assert random.getstate() == state
 
 
@@ -164,7 +160,7 @@ def test_a_file_of_programs_is_scored(tmp_path):
     assert result["quality"]["accuracy_at_1"] == pytest.approx(2 / 3)
 
 
-def test_a_file_in_which_nothing_can_be_judged_names_the_line(tmp_path):
+def test_a_file_in_which_nothing_can_be_verified_names_the_line(tmp_path):
     file = tmp_path / "f.jsonl"
     file.write_text(json.dumps({"id": "a", "prompt": "?", "outputs": ["1", "2"], "reference": "f("}) + "\n")
     with pytest.raises(DivwatchError, match=r"line 1: verifier 'cruxeval' failed .*check the reference"):

@@ -10,7 +10,10 @@ import pytest
 from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
-from divwatch.outputs.report.read import find_runs, lineages, load_run, load_runs, read_jsonl
+from divwatch.store.attribution import attribute_stages, flagged_stage
+from divwatch.store.reader import RunReader
+from divwatch.store.search import find_runs
+from divwatch.store.tables import lineages, load_run, load_runs
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_the_length_of_a_stage_is_the_planned_one_or_its_last_look(think):
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"stage": '])
 def test_a_run_json_that_cannot_be_read_is_one_line(think, content):
     (think[0] / "run.json").write_text(content)
-    with pytest.raises(DivwatchError, match=r"cannot read .*run\.json.*remove this run") as error:
+    with pytest.raises(DivwatchError, match=r"run\.json is damaged .*remove it") as error:
         load_runs([think[0]])
     assert "\n" not in str(error.value)
 
@@ -118,10 +121,10 @@ def test_no_such_directory_and_no_run_in_it_are_one_line_each(tmp_path):
 
 
 def test_lines_that_are_no_objects_are_counted(tmp_path):
-    notes: list[str] = []
-    (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n[2]\n"three"\n{"b": 4}\n')
-    assert read_jsonl(tmp_path / "x.jsonl", notes) == [{"a": 1}, {"b": 4}]
-    assert notes == ["x.jsonl: 2 lines could not be read and were left out"]
+    reader = RunReader(tmp_path, notes=[])
+    (tmp_path / "events.jsonl").write_text('{"step": 1}\n\n[2]\n"three"\n{"step": 4}\n')
+    assert reader.events() == [{"step": 1}, {"step": 4}]
+    assert reader.notes == ["events.jsonl: 2 lines could not be read and were left out"]
 
 
 def test_scores_keep_missing_values_missing(think):
@@ -129,3 +132,24 @@ def test_scores_keep_missing_values_missing(think):
     run = load_run(think[0])
     read = run.scores[run.scores["step"] == 150].reset_index(drop=True)
     pd.testing.assert_frame_equal(read[frame.columns], frame)
+
+
+def test_the_stage_that_lost_diversity_is_found_from_the_stored_runs(think):
+    """The report and the lineage experiment use the same function."""
+    (runs,) = lineages(load_runs([think[1]]))
+    whole = attribute_stages(runs, "diversity/sbert")
+    assert whole.order == ["base", "sft", "dpo"]
+    assert whole.first_collapse == "sft"
+    assert whole.share["sft"] == pytest.approx(-0.42, abs=0.1)
+    assert whole.retained == pytest.approx(1 + sum(whole.share.values()))
+    assert attribute_stages(runs, "diversity/sbert", numbers=[1]).share["dpo"] == pytest.approx(whole.retained - 1)
+    assert attribute_stages(runs, "diversity/unknown") is None
+    assert flagged_stage(runs) == "sft"
+    assert flagged_stage(runs[1:]) == "dpo"
+
+
+def test_a_lineage_without_a_comparable_look_has_no_attribution(tmp_path):
+    course = Course("sft", 100, status={0: ("failed", ""), 100: ("failed", "")})
+    runs = load_runs(write_lineage(tmp_path, "a", [course], tasks=("pair",), prompts=3, looks=2))
+    assert attribute_stages(runs, "diversity/sbert") is None
+    assert flagged_stage(runs) is None

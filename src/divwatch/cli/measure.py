@@ -1,0 +1,54 @@
+"""`divwatch measure`: looks at checkpoints that were never watched in training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from divwatch.cli.options import AsJson
+
+
+def measure(
+    models: Annotated[
+        list[str], typer.Argument(help="Model directories or hub names, in the order of their training.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")],
+    like: Annotated[Optional[Path], typer.Option(help="Take panel and settings from this watched run.")] = None,
+    panel: Annotated[Optional[str], typer.Option(help="A panel's name (tiny) or a JSONL file.")] = None,
+    prompts: Annotated[Optional[int], typer.Option(help="Prompts of the panel.")] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Completions a prompt.")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="Sampling temperature.")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="Nucleus mass.")] = None,
+    max_new_tokens: Annotated[Optional[int], typer.Option(help="Tokens after which a completion is cut.")] = None,
+    encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
+    lineage: Annotated[Optional[str], typer.Option(help="Name of the lineage.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of prompts and sampling.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="Where to sample. Default: cuda if there is one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at checkpoints that were never watched in training; each becomes a stage that `report` reads.
+
+    Example: divwatch measure BASE SFT DPO --panel tiny --encoder minilm --out runs/measured
+    """
+    from divwatch.config import WatchConfig
+    from divwatch.monitor.measure import measure as run_measure
+    from divwatch.monitor.measure import settings_like
+    from divwatch.store.run_directory import RunDirectory
+
+    options = {
+        "panel": panel, "prompts": prompts, "samples": samples, "temperature": temperature, "top_p": top_p,
+        "max_new_tokens": max_new_tokens, "encoder": encoder, "lineage": lineage, "seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    run = RunDirectory.of(like) if like else None
+    config = settings_like(run, given) if run else WatchConfig.from_settings(**given)
+    done = run_measure(models, out, config, run, device)
+    if as_json:
+        print(json.dumps({"runs": [str(measured.path) for measured in done]}))
+        return
+    for measured in done:
+        print(f"measured: {measured.path}")
+    print(f"now: divwatch report {out}")

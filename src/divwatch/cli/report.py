@@ -1,0 +1,33 @@
+"""`divwatch report`: the HTML report of one or more runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from divwatch.cli.options import AsJson
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Output directories of watched runs, or a folder of them.")],
+    out: Annotated[
+        Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of one or more runs: an HTML page, PNG figures and CSV tables, and a table of stages here.
+
+    Example: divwatch report runs/demo
+    """
+    from divwatch.outputs.report import write_report
+    from divwatch.outputs.terminal import print_records, print_reference, print_report_json, print_stages
+
+    page = write_report(runs, out)
+    if as_json:
+        print_report_json(page)
+        return
+    print_stages(page)
+    print_reference(page)
+    print_records(page, runs)
