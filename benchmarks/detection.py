@@ -269,7 +269,7 @@ def timing() -> str:
 
 def main() -> int:
     def more(parser: Any) -> None:
-        parser.add_argument("--runs", type=int, default=1000, help="runs a case")
+        parser.add_argument("--runs", type=int, default=1000, help="runs per case")
         parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
         parser.add_argument("--only", default="", help="only cases whose name contains this")
         parser.add_argument("--own", action="store_true", help="leave the other detectors out")

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from datasets import Dataset, disable_progress_bars
 
-from divwatch.panel.overlap import Found, PanelIndex, check_held_out, scan
+from divwatch.panel.held_out import check_held_out
+from divwatch.panel.overlap import Found, PanelIndex, scan
 from divwatch.records import Prompt
 
 WORDS = 200

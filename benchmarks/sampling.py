@@ -3,7 +3,7 @@
     python benchmarks/sampling.py                   this CPU, a random Olmo 3 of 13 M parameters, one thread, minutes
 
 benchmarks/gpu.py measures the same on a GPU. The ways: divwatch's default backend; `generate(num_return_sequences=K)`;
-one completion a call; one of each of eight prompts a call, as TRL's callbacks do by default; two a call, as the paper's
+one completion per call; one of each of eight prompts per call, as TRL's callbacks do by default; two per call, as the paper's
 code does; divwatch's `continuous` backend, which is transformers' continuous batching. Each way samples the whole look
 with temperature 0.6 and top-p 0.95. Three workloads: long prompts and short prompts, where every completion has its
 full length, and completions with heavy-tailed lengths, half of which are done after 24 tokens.
@@ -36,9 +36,9 @@ TEMPERATURE, TOP_P = 0.6, 0.95
 HALF_DONE = 24  # of the heavy tail: tokens after which half of the completions have stopped
 OURS, CONTINUOUS = "divwatch", "continuous batching (`watch_backend: continuous`)"
 ONE, EIGHT, TWO = (
-    "one completion a call",
-    "one completion of up to 8 prompts a call (TRL's callbacks)",
-    "two completions a call (the paper's code)",
+    "one completion per call",
+    "one completion of up to 8 prompts per call (TRL's callbacks)",
+    "two completions per call (the paper's code)",
 )
 ONCE = (ONE, EIGHT, TWO, CONTINUOUS)  # slow ways
 
@@ -140,7 +140,7 @@ def by_backend(backend: Any, model: Any, request: Request, work: Work, seeds: It
 
 
 def by_generate(model: Any, request: Request, work: Work, at_a_time: int, prompts: int) -> int:
-    """Calls `generate` with the given number of prompts and of samples a prompt."""
+    """Calls `generate` with the given number of prompts and of samples per prompt."""
     how = GenerationConfig(**_drawing(work), num_return_sequences=at_a_time)
     made, calls = 0, 0
     for start in range(0, work.prompts, prompts):
@@ -166,7 +166,7 @@ def _tokens(new: Any) -> int:
 
 
 def ways(model: Any, work: Work) -> dict[str, Callable[[], int]]:
-    """All ways by name. `generate(num_return_sequences=K)` gets as many prompts a call as divwatch fits into memory."""
+    """All ways by name. `generate(num_return_sequences=K)` gets as many prompts per call as divwatch fits into memory."""
     request, seeds = request_of(model, work), count()
     room = in_process.tokens_that_fit(model, request) // (work.tokens + work.new + logit_tokens(model))
     at_once = min(work.prompts, max(1, room // work.samples))
@@ -214,7 +214,7 @@ def compare(model: Any, work: Work, rounds: int, result: Result, title: str) -> 
         if name != OURS:
             result.ratios[f"sampling, {title}: ours / {name}"] = ratio
     result.add(f"{title[0].upper()}{title[1:]}: {work}.", "")
-    result.add(*table(["way", "seconds a look", "tokens/s", "divwatch is faster by", "peak memory, MiB"], rows))
+    result.add(*table(["way", "seconds per look", "tokens/s", "divwatch is faster by", "peak memory, MiB"], rows))
     return {name: statistics.median(rate) for name, rate in rates.items()}
 
 

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 
-from divwatch.verify.sandbox.bubblewrap import Job, _python, require, run_programs
+from divwatch.verify.sandbox import Job, run_programs
+from divwatch.verify.sandbox.container import interpreter
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -36,11 +37,11 @@ def own_cpu() -> float:
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    require()
+    run_programs([])  # fails where there is no sandbox
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = children_cpu()
     for _ in range(50):
-        subprocess.run([*_python(), "-c", "pass"], check=True, env={})
+        subprocess.run([*interpreter(), "-c", "pass"], check=True, env={})
     bare = (children_cpu() - before) / 50
 
     jobs = [
@@ -52,11 +53,11 @@ def main() -> None:
         for i in range(n)
     ]
     before, own, started = children_cpu(), own_cpu(), time.monotonic()
-    verdicts = run_programs(jobs)
+    outcomes = run_programs(jobs)
     wall = time.monotonic() - started
     time.sleep(0.5)  # the last sandboxes end
     children, ours = children_cpu() - before, own_cpu() - own
-    assert all(v.passed for v in verdicts), [v for v in verdicts if not v.passed][:3]
+    assert all(o.passed for o in outcomes), [o for o in outcomes if not o.passed][:3]
     each = 1000 * (children + ours) / n
     print(f"{n} programs, all judged right: {wall:.1f} s wall")
     print(f"CPU a program: {each:.1f} ms ({1000 * ours / n:.1f} of them in the caller)")

@@ -70,12 +70,9 @@ def growth(model: Any, result: Result) -> dict[str, list[float]]:
     base, least = operations(model, BASE), min(found["as it is"])
     grew = {name: min(found[name]) / least for name in DOUBLED}
     worked = {name: operations(model, work) / base for name, work in DOUBLED.items()}
-    rows = [
-        [name, str(work), spread(found[name]), f"{grew[name]:.2f}x", f"{worked[name]:.2f}x"]
-        for name, work in DOUBLED.items()
-    ]
-    result.add("Growth, from the fastest run of each; work is counted in operations:", "")
-    result.add(*table(["look", "shape", "seconds, median [least, most]", "seconds grew", "work grew"], rows))
+    rows = [[name, spread(found[name]), f"{grew[name]:.2f}x", f"{worked[name]:.2f}x"] for name in DOUBLED]
+    result.add("Growth, from the fastest run of each; work is counted in operations, shapes are below:", "")
+    result.add(*table(["look", "seconds, median [least, most]", "seconds grew", "work grew"], rows))
     held = all(grew[name] <= NOISE * worked[name] for name in DOUBLED)
     result.bound(f"seconds grow no faster than the work ({NOISE - 1:.0%} allowed for noise)", held)
     result.ratios |= {
@@ -191,14 +188,14 @@ def on_paper(result: Result) -> None:
                 name, devices, f"{told.seconds:.0f}", f"{told.decode:.0f}", gathered, f"{texts:.1f} MB",
                 f"{told.step_seconds:.1f}", f"{told.overhead:.1%}",
             ])  # fmt: skip
-    head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered a GPU", "texts to rank 0"]
+    head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered per GPU", "texts to rank 0"]
     head += ["a step of 1,048,576 tokens, s", "share, a look every 100 steps"]
     result.add(
         "",
         f"Predicted, not measured: ZeRO-3, {look.prompts} prompts x {look.samples}, {look.prompt_tokens} tokens in, "
-        f"{look.new_tokens} out. All GPUs share a look, so it takes as long as its fullest rank. The weights are sent once a "
+        f"{look.new_tokens} out. All GPUs share a look, so it takes as long as its fullest rank. The weights are sent once per "
         "look (a ring: each GPU receives what it lacks), or at every token where they do not fit beside the training, plus "
-        "five bytes a token to rank 0.",
+        "five bytes per token to rank 0.",
         "",
         *table(head, rows),
     )

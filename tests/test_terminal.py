@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from divwatch.outputs.terminal import alarm_message, reference_lines
+from divwatch.outputs.report.summary import reference_lines
+from divwatch.outputs.terminal import alarm_message
 from divwatch.records import Change
 
 

@@ -52,6 +52,11 @@ _CLOSE_LIMIT = 10.0  # seconds until a killed process must be gone
 _LAST_WORDS = 1 << 14  # bytes of the log that are read
 
 
+def count_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class ChildError(RuntimeError):
     """The child ended, could not be started, or its server raised an error. The message is one line."""
 

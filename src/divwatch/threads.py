@@ -26,7 +26,7 @@ class _Job(NamedTuple):
 class BackgroundThread:
     """Does jobs in order on one daemon thread, which starts with the first job. Handing a job over never blocks.
 
-    pending: how many jobs may wait or run; further ones are refused.
+    pending: how many jobs may wait or run.
     report: called on the thread as `report(what, reason)` where a job fails, once for each distinct reason.
     """
 
@@ -37,10 +37,10 @@ class BackgroundThread:
         self._reported: set[str] = set()
         self._thread: threading.Thread | None = None
 
-    def submit(self, work: Callable[[], Result], what: str = "") -> Future[Result] | None:
-        """Hands a job over, named `what` in reports. Returns None where too many are pending."""
+    def submit(self, work: Callable[[], Result], what: str = "job") -> Future[Result]:
+        """Hands a job over, named `what` in reports. Raises queue.Full where too many are pending."""
         if len(self._unfinished) >= self._pending:
-            return None
+            raise queue.Full(f"{self._pending} jobs are pending")
         future: Future[Result] = Future()
         self._unfinished[id(future)] = what
         self._jobs.put(_Job(future, work, what))

@@ -18,7 +18,7 @@ from divwatch.store.run_directory import RunDirectory
 
 PROGRAM = str(Path(__file__).with_name("program.py"))
 # Two programs that never end, in sandboxes, each look.
-ENDLESS = """from divwatch.verify.sandbox.bubblewrap import Job, Limits, run_programs
+ENDLESS = """from divwatch.verify.sandbox import Job, Limits, run_programs
 job = Job(["def f(x):\\n    while True: pass"], ["f(1)"], ["f"])
 run_programs([job, job], Limits(cpu_seconds=1000, wall_seconds=1000))"""
 
@@ -65,10 +65,13 @@ SIGNALS = [
 @pytest.mark.parametrize(("which", "options"), SIGNALS)
 def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options):  # noqa: F811
     """It ends at once, its scoring process and sandboxes are gone, what was sampled is stored and scored on resume."""
-    from divwatch.verify.sandbox.bubblewrap import unavailable
+    from divwatch.errors import DivwatchError
+    from divwatch.verify.sandbox import run_programs
 
-    if unavailable():
-        pytest.skip(f"no sandbox: {unavailable()}")
+    try:
+        run_programs([])
+    except DivwatchError as error:
+        pytest.skip(f"no sandbox: {error}")
     panel = hostile_panel(ENDLESS)
     out = tmp_path / "out"
     process = start(out, panel, "long", *options)
@@ -107,7 +110,7 @@ def test_secrets(tmp_path, hostile_panel):  # noqa: F811
     names = ["WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DIVWATCH_JUDGE_KEY"]
     keys = {name: f"canary-{name.lower()}-0123456789abcdef0123456789" for name in names}
     body = (
-        "from divwatch.verify.sandbox.bubblewrap import Job, run_programs\n"
+        "from divwatch.verify.sandbox import Job, run_programs\n"
         "leak = 'import os\\ndef f():\\n    return sorted(os.environ)'\n"
         'test = \'assert not [n for n in f() if n not in ("LC_CTYPE", "PWD")], f()\'\n'
         "return [float(v.passed is True) for v in run_programs([Job([leak], [test], ['f'])] * len(completions))]"

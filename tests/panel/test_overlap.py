@@ -3,20 +3,22 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import tracemalloc
 from pathlib import Path
 
+import psutil
 import pytest
 from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import divide_by_zero
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import load_panel
-from divwatch.panel.overlap import NGRAM, PanelIndex, check_held_out, scan, texts_of
+from divwatch.panel.held_out import check_held_out
+from divwatch.panel.overlap import NGRAM, PanelIndex, scan, texts_of
 from divwatch.records import Prompt
 
 QUESTION = (
@@ -188,39 +190,31 @@ def test_workers_find_the_same(tmp_path):
 def test_a_worker_that_fails_is_one_line(tmp_path):
     data = Dataset.from_dict({"prompt_ids": [[1], [2]]})
     with pytest.raises(DivwatchError, match=r"failed in a worker .*ZeroDivisionError.*watch_held_out") as error:
-        check_held_out(panel(SHORT), data, workers=1, decode=divmod_by_zero, cache=tmp_path)
+        check_held_out(panel(SHORT), data, workers=1, decode=divide_by_zero, cache=tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_worker_ends_with_its_parent():
     script = """
-import os, signal, time
+import signal
 from datasets import Dataset
-from divwatch.panel.overlap_worker import start
+from divwatch.panel.held_out import check_held_out
 from divwatch.records import Prompt
 rows = Dataset.from_dict({"input_ids": [[int(signal.SIGUSR1)]]})
-child = start([Prompt("a", "a", "a")], rows, signal.sigwait, 0)  # waits for a signal that nobody sends
-time.sleep(4)
-assert child._process.poll() is None
-print(child._process.pid, flush=True)
-os._exit(0)
+check_held_out([Prompt("a", "a", "a")], rows, workers=1, decode=signal.sigwait)  # waits for a signal that nobody sends
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    deadline = time.monotonic() + 10
-    while runs(told.stdout.strip()) and time.monotonic() < deadline:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = psutil.Popen([sys.executable, "-c", script], env=environment)
+    deadline = time.monotonic() + 60
+    while not (workers := process.children()):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert not runs(told.stdout.strip())
-
-
-def runs(pid):
-    try:
-        return "Z (zombie)" not in (Path("/proc") / pid / "status").read_text()
-    except OSError:
-        return False
-
-
-def divmod_by_zero(ids):
-    return str(1 // 0)
+    time.sleep(4)
+    assert workers[0].is_running()
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
 
 
 def test_a_result_is_kept_by_the_fingerprints_of_panel_and_data(tmp_path):

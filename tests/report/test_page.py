@@ -20,8 +20,9 @@ from divwatch.outputs.numbers import number, percent
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
-from divwatch.outputs.report.findings import add
+from divwatch.outputs.report.findings import find
 from divwatch.outputs.report.page import render
+from divwatch.outputs.report.tidy import add_findings
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -38,8 +39,9 @@ HOSTILE = [
 def page_of(root: Path) -> str:
     """The page alone, without its figures."""
     report = build([root])
-    found = add(report)
-    return render(report, found, draw_charts(report, found), "title", "subtitle", "foot")
+    findings = find(report.lineages, report.primary)
+    add_findings(report, findings)
+    return render(report, findings, draw_charts(report, findings), "title", "subtitle", "foot")
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +386,7 @@ def test_cut_thoughts_and_unjudged_answers_are_said(told):
 
 def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(told):
     (row,) = table_of(told, "settings", "Held out")
-    assert (row["Training rows"], row["Prompts searched for"], row["Overlap"]) == ("4,000", "16", "1 dropped")
+    assert (row["Training rows"], row["Prompts checked"], row["Overlap"]) == ("4,000", "16", "1 dropped")
     assert row["By task"] == "mbpp 1 of 8"
     rows = table_of(told, "settings", "The training data")
     assert [(r["Source"], r["Trained on"], r["Share"].replace("\N{NO-BREAK SPACE}", " ")) for r in rows] == [

@@ -15,6 +15,7 @@ from divwatch.sampling.decode import Decoding, decode, supports_prefix
 from divwatch.sampling.graph import Recorder, is_recordable
 from divwatch.sampling.nucleus import draw, draw_without_sync, uniforms
 from divwatch.sampling.plan import Row, batch_tokens, batches
+from divwatch.sampling.prefix import kernels_work
 from divwatch.sampling.request import make_request
 from divwatch.tiny.panel import panel
 
@@ -28,8 +29,8 @@ SIZES = {
     "max_position_embeddings": 512, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2,
 }  # fmt: skip
 FITS = {
-    "Olmo3": {"num_key_value_heads": 4, "sliding_window": 400},
-    "Llama": {"num_key_value_heads": 2},
+    "Olmo3": {"hidden_size": 64, "num_key_value_heads": 4, "sliding_window": 400},
+    "Llama": {"hidden_size": 64, "num_key_value_heads": 2},
     "Qwen3": {"num_key_value_heads": 1, "head_dim": 16},
     "Qwen3Moe": {"num_key_value_heads": 2, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
     "GPTNeoX": {},
@@ -231,7 +232,15 @@ def test_a_model_with_hooks_is_not_recorded_but_for_those_of_checkpointing():
 
 
 @pytest.mark.parametrize("device", [CUDA])
-@pytest.mark.parametrize("kind", ["Olmo3", "Llama", "Qwen3", "Qwen3Moe"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [16, 64, 128, 256])
+@pytest.mark.parametrize("queries", [1, 4, 5])
+def test_the_kernels_agree_with_the_products(device, dtype, size, queries):
+    assert kernels_work(torch.device(device), size, size, dtype, queries)
+
+
+@pytest.mark.parametrize("device", [CUDA])
+@pytest.mark.parametrize("kind", FITS)
 def test_captured_steps_give_the_tokens_of_eager_ones(kind, device):
     model = make_model(kind, FITS[kind], device=device)
     expected = tokens_of(model, "eager", device=device)

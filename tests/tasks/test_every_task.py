@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from divwatch.outputs.report import write_report
-from divwatch.outputs.terminal import reference_lines
+from divwatch.outputs.report.summary import reference_lines
 from divwatch.panel import names
 from divwatch.tasks import PAPER, TASKS, find_task, published
 from divwatch.verify import get_verifier

@@ -12,7 +12,7 @@ from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
-from divwatch.verify.sandbox.bubblewrap import Limits
+from divwatch.verify.sandbox import Limits
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 

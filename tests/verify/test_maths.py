@@ -6,7 +6,7 @@ import pytest
 
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
-from divwatch.verify.apart import apart
+from divwatch.verify.child_process import in_child_process
 from divwatch.verify.maths import math
 
 # references as MATH writes them, with equal answers and different ones
@@ -60,7 +60,7 @@ def test_a_hanging_answer_is_ended_and_the_others_are_judged():
     prompts = [Prompt("a", "math", "?", reference="3")] * len(answers)
     found = []
     thread = threading.Thread(
-        target=lambda: found.extend(apart("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
+        target=lambda: found.extend(in_child_process("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
     )
     thread.start()
     thread.join()

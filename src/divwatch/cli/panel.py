@@ -78,7 +78,7 @@ def check(
     Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
     """
     from divwatch.panel import fingerprint
-    from divwatch.panel.overlap import check_held_out
+    from divwatch.panel.held_out import check_held_out
 
     prompts, sets = _loaded(panel)
     result: dict[str, Any] = {

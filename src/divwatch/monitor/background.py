@@ -8,7 +8,6 @@ A look is handed over by its step; its completions lie in the run directory. At 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.score_look import LookScorer, load_models
-from divwatch.processes import ChildError, ChildProcess
+from divwatch.processes import ChildError, ChildProcess, count_cores
 from divwatch.records import Prompt, ScoredLook
 from divwatch.store.run_directory import RunDirectory
 
@@ -151,7 +150,7 @@ class Background:
     def _start(self) -> ChildProcess:
         """A new process, told of all that is open and waiting; it may still be loading its models."""
         self._since = time.monotonic()
-        threads = max(1, min(8, (os.cpu_count() or 1) // 2))
+        threads = max(1, min(8, count_cores() // 2))
         server = f"{__name__}:serve"
         child = ChildProcess(server, self._config.as_dict(), name="scoring process", threads=threads)
         for request in [*self._opened, *(job._asdict() for job in self._waiting)]:

@@ -7,26 +7,19 @@ sentence. System turns are left out, and so is a task's wording, which training 
 running that are in more than a tenth of its prompts, and in three at least. A prompt in which no 13 words running are
 left is looked for as a whole, wording included.
 
-Only the panel is held in memory (its n-grams, by hash); rows stream through, in worker processes where asked for.
+Only the panel is held in memory (its n-grams, by hash); rows stream through. `held_out.py` runs the search.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.files import read_json_object, write_atomically
-from divwatch.panel import fingerprint
 from divwatch.records import Prompt
 
 NGRAM = 13
@@ -37,7 +30,7 @@ TEXT_COLUMNS = ("text", "prompt", "completion", "messages", "chosen", "rejected"
 TOKEN_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 _WORD = re.compile(r"[^\W_]+")
 _ROWS_AT_A_TIME = 1000
-_FORMAT = 1  # of the cache; a change of rule above is a new one
+RULES = 1  # a cached result of other rules is not used: count up with each change here
 
 Decode = Callable[[list[int]], str]
 
@@ -88,38 +81,6 @@ class OverlapReport:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def check_held_out(
-    prompts: Sequence[Prompt],
-    dataset: Iterable[dict[str, Any]],
-    *,
-    workers: int = 0,
-    decode: Decode | None = None,
-    cache: Path | None = None,
-) -> OverlapReport:
-    """Which of `prompts` stand in the rows of `dataset`: a datasets.Dataset, or any iterable of rows in a TRL format.
-
-    workers: processes of their own, each with a share of a Dataset; 0 (and any other iterable): here. They are plain child
-        processes that import divwatch alone, so a script needs no `if __name__` guard and nothing of its state is copied.
-    decode: token ids to text, for a data set that its trainer has tokenised already (`tokenizer.decode`).
-    cache: folder for results, by fingerprints of panel and data set. Default: `divwatch/overlap` in the user's cache.
-    Raises DivwatchError where the rows have no column with text.
-    """
-    panel, data = fingerprint(prompts), getattr(dataset, "_fingerprint", None)
-    kept = _Cache(cache, panel, data)
-    known = kept.read()
-    if known is not None:
-        return known
-    started = time.perf_counter()
-    index = PanelIndex(prompts)
-    if workers > 0 and hasattr(dataset, "shard") and isinstance(dataset, Sized):  # a stream has no shares to give
-        found = _in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)
-    else:
-        found = scan(index, dataset, decode)
-    report = _report(index, found, time.perf_counter() - started, panel, data)
-    kept.write(report)
-    return report
 
 
 @dataclass
@@ -304,7 +265,8 @@ def _content(words: Sequence[str], wording: set[int]) -> list[int]:
     return [s for s in range(len(words) - NGRAM + 1) if not any(shared[s : s + NGRAM])]
 
 
-def _report(index: PanelIndex, found: Found, seconds: float, panel: str, data: str | None) -> OverlapReport:
+def make_report(index: PanelIndex, found: Found, seconds: float, panel: str, data: str | None) -> OverlapReport:
+    """panel, data: the fingerprints of what was compared (data: None where it has none). seconds: that the search took."""
     by_task: dict[str, TaskOverlap] = {}
     for task in dict.fromkeys(p.task for p in index.prompts):
         mine = [i for i, p in enumerate(index.prompts) if p.task == task]
@@ -312,43 +274,3 @@ def _report(index: PanelIndex, found: Found, seconds: float, panel: str, data: s
         by_task[task] = TaskOverlap(len(mine), sum(i in found.first for i in mine), sum(coverage) / len(mine))
     contaminated = {index.prompts[i].id: row for i, row in sorted(found.first.items())}
     return OverlapReport(contaminated, by_task, found.rows, round(seconds, 3), panel, data)
-
-
-class _Cache:
-    """Results by fingerprint; a data set without one is not cached, and an unreadable file is no result."""
-
-    def __init__(self, folder: Path | None, panel: str, data: str | None) -> None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(f"{_FORMAT}/{NGRAM}/{panel}/{data}".encode()).hexdigest()[:24]
-        self.file = None if data is None else (folder or root / "divwatch" / "overlap") / f"{key}.json"
-
-    def read(self) -> OverlapReport | None:
-        if self.file is None:
-            return None
-        try:
-            held = read_json_object(self.file)
-            by_task = {task: TaskOverlap(**t) for task, t in held.pop("by_task").items()}
-            return OverlapReport(**{**held, "by_task": by_task, "cached": True})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def write(self, report: OverlapReport) -> None:
-        if self.file is None:
-            return
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, json.dumps(report.as_dict()))
-        except OSError:
-            pass  # a cache that cannot be written costs the next run a pass, no more
-
-
-def _in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, decode: Decode | None) -> Found:
-    from divwatch.panel.overlap_worker import start
-
-    shards = [dataset.shard(workers, i, contiguous=True) for i in range(workers)]
-    firsts = [sum(map(len, shards[:i])) for i in range(workers)]
-    children = [start(prompts, shard, decode, first) for shard, first in zip(shards, firsts, strict=True)]
-    total = Found()
-    for child in children:
-        total.merge(child.result())
-    return total

@@ -102,6 +102,7 @@ def _decode_shared(
         check_model(model, mask.shape[1] + max(limits))
         check_cache(cache, mask.device)
         prefix = PrefixCache(cache, mask, owners, max(1, max(limits) - 1))
+        prefix.use_kernels(model.config.get_text_config().num_attention_heads // cache.layers[0].keys.shape[1])
         of = torch.tensor(owners, device=mask.device)
         return decode_in_steps(model, prefix, logits[of], mask.sum(-1)[of], noise, limits, how, still_open, capture)
     except Unsupported as reason:

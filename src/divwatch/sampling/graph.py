@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -49,7 +50,8 @@ class Recorder:
             self._random = None
 
     def forget(self) -> None:
-        """Frees the graph. Call it when the step's shapes change; the next run records the step anew."""
+        """Frees the graph. Call it when the step's shapes change; the step is then rehearsed and recorded anew."""
+        self._warm = False
         if self._graph is not None:
             torch.cuda.synchronize(self.device)
             self._graph.reset()
@@ -67,10 +69,15 @@ class Recorder:
             self._record(step)
 
     def _rehearse(self, step: Callable[[], None]) -> None:
-        """The first run: as it is, but a wait for the device is an error and means that there will be no graph."""
+        """The first run: as it is, but a wait for the device is an error and means that there will be no graph.
+
+        It also loads what kernels need, which cannot be done while a step is recorded.
+        """
         before = torch.cuda.get_sync_debug_mode()
         try:
-            torch.cuda.set_sync_debug_mode("error")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the mode is a prototype
+                torch.cuda.set_sync_debug_mode("error")
             step()
             self._warm = True
         except RuntimeError as error:
@@ -128,4 +135,6 @@ def _is_harmless(hook: Any) -> bool:
 def _end_allocation(device: Any, pool: Any) -> None:
     """A recording that ends with an error can leave the allocator in the state of recording."""
     with contextlib.suppress(Exception):
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device() if device.index is None else device.index, pool)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)

@@ -15,14 +15,20 @@ of keys, M heads of queries per head of keys, d numbers a head.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from divwatch.errors import one_line
+from divwatch.sampling.memory import is_out_of_memory
 
 # No mask function goes by this name, so that transformers makes no mask and passes None.
 NAME = "divwatch_prefix"
@@ -90,22 +96,35 @@ class PrefixCache(Cache):
     owners: [R] for each row the prompt it answers.
     slot:   [1] the own token that the next step writes.
     span:   own tokens that a step reads, S: at least slot + 1, and the same for many steps.
+    kernels: the module with kernels for this device (`kernels.py`), or None: attention by batched products.
     """
 
-    def __init__(self, cache: Any, mask: Any, owners: Sequence[int], room: int) -> None:
-        """cache: a DynamicCache with the prompts' states, left-padded; mask: [P, L], 1 for tokens, 0 for padding."""
+    def __init__(self, filled: Any, mask: Any, owners: Sequence[int], room: int) -> None:
+        """filled: a DynamicCache with the prompts' states, left-padded; mask: [P, L], 1 for tokens, 0 for padding."""
         self.owners = list(owners)
         self.room = self.span = room
         self.device = mask.device
         self.slot = torch.zeros(1, dtype=torch.long, device=self.device)
         self.unwritten = torch.zeros(room, dtype=torch.bool, device=self.device)
         self.padding = mask == 0
+        self.kernels: Any = None
         self._group()
-        super().__init__(layers=[PrefixLayer(self, layer.keys, layer.values) for layer in cache.layers])
+        super().__init__(layers=[PrefixLayer(self, layer.keys, layer.values) for layer in filled.layers])
+
+    def use_kernels(self, queries: int) -> bool:
+        """Takes the Triton kernels where they serve all layers, `queries` of a row to each head of keys."""
+        layers: list[Any] = self.layers
+        shapes = {(layer.keys.shape[3], layer.values.shape[3], layer.keys.dtype) for layer in layers}
+        if self.device.type == "cuda" and len(shapes) == 1 and kernels_work(self.device, *shapes.pop(), queries):
+            from divwatch.sampling import kernels
+
+            self.kernels = kernels
+        return self.kernels is not None
 
     def begin(self) -> None:
         """Call at the start of each step, once `slot` is set: which own tokens are there."""
-        self.unwritten = torch.arange(self.span, device=self.device) > self.slot
+        if not self.kernels:
+            self.unwritten = torch.arange(self.span, device=self.device) > self.slot
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, and prompts and padding that no row needs any more."""
@@ -126,18 +145,22 @@ class PrefixCache(Cache):
         self._group()
 
     def _group(self) -> None:
-        """Rows by prompt: `members` [P * G], short groups filled up with any row, and a row's `places` [R] therein."""
+        """Rows by prompt: `table` [P, G], short groups filled up with -1; `members` [P * G], there filled up with any row;
+        a row's `places` [R] therein. `starts` [P]: where a prompt's tokens start."""
         groups: list[list[int]] = [[] for _ in range(len(self.padding))]
         for row, owner in enumerate(self.owners):
             groups[owner].append(row)
         size = max(map(len, groups))
-        members = [row for group in groups for row in group + [0] * (size - len(group))]
+        table = [group + [-1] * (size - len(group)) for group in groups]
         places = [0] * len(self.owners)
         for i, group in enumerate(groups):
             for j, row in enumerate(group):
                 places[row] = i * size + j
-        self.members = torch.tensor(members, device=self.device)
+        self.group = size
+        self.table = torch.tensor(table, dtype=torch.int32, device=self.device)
+        self.members = self.table.flatten().clamp(min=0).long()
         self.places = torch.tensor(places, device=self.device)
+        self.starts = self.padding.sum(-1, dtype=torch.int32)
 
 
 def attend(
@@ -160,10 +183,17 @@ def attend(
     if unknown or not isinstance(key, PrefixLayer) or kwargs.get("is_causal") is False or dropout:
         raise Unsupported(f"attention with {', '.join(unknown) or 'other keys'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    shared, shared_mass = _prompt_part(query[:, :, 0], key, scale)
-    own, own_mass = _own_part(query[:, :, 0], key, scale)
-    weight = torch.sigmoid(shared_mass - own_mass)[..., None]
-    return (own + (shared - own) * weight).to(query.dtype)[:, None], None
+    attention = key.batch.kernels.attention if key.batch.kernels else attention_by_products
+    with torch.autocast(query.device.type, enabled=False):  # it would round the scores
+        output = attention(query[:, :, 0].to(key.keys.dtype), key, scale)
+    return output.to(query.dtype)[:, None], None
+
+
+def attention_by_products(query: Any, layer: PrefixLayer, scale: float) -> Any:
+    """Attention of `query` [R, H * M, d] to the prompts' and the rows' own tokens, fp32, on any device."""
+    shared, shared_mass = _prompt_part(query, layer, scale)
+    own, own_mass = _own_part(query, layer, scale)
+    return own + (shared - own) * torch.sigmoid(shared_mass - own_mass)[..., None]
 
 
 def _prompt_part(query: Any, layer: PrefixLayer, scale: float) -> tuple[Any, Any]:
@@ -206,6 +236,45 @@ def _product(left: Any, right: Any) -> Any:
     return torch.bmm(left.float(), right.float())
 
 
+@cache
+def kernels_work(device: Any, size: int, value_size: int, dtype: Any, queries: int) -> bool:
+    """Whether the Triton kernels compile for these shapes and agree with the batched products; logged where not.
+
+    size, value_size: numbers a head of keys and of values; queries: of a row to each head of keys.
+    """
+    if size != value_size or size not in (16, 32, 64, 128, 256) or queries > 8:
+        return False
+    try:
+        from divwatch.sampling import kernels
+
+        layer = _example(device, size, dtype)
+        query = torch.linspace(-2, 3, 3 * 2 * queries * size, device=device).cos().view(3, 2 * queries, size).to(dtype)
+        expected = attention_by_products(query, layer, size**-0.5)
+        difference = (kernels.attention(query, layer, size**-0.5).float() - expected).abs().max()
+        if not difference < 2e-2:
+            raise RuntimeError(f"its results differ by {float(difference):.2g}")
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        logging.getLogger("divwatch").warning("attention without Triton kernels: %s", one_line(error))
+        return False
+    return True
+
+
+def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
+    """Two prompts of 70 and 67 tokens, three rows with 66 own ones, two heads of keys."""
+    states = torch.linspace(-5, 5, 2 * 2 * 70 * size, device=device).sin().view(2, 2, 70, size).to(dtype)
+    mask = torch.ones(2, 70, device=device)
+    mask[1, :3] = 0
+    batch = PrefixCache(SimpleNamespace(layers=[]), mask, [0, 1, 0], 80)
+    layer = PrefixLayer(batch, states, states.flip(2))
+    for buffer, shift in ((layer.own_keys, 0.3), (layer.own_values, 0.7)):
+        buffer.copy_(torch.linspace(-4, 6, buffer.numel(), device=device).add(shift).sin().view_as(buffer))
+    batch.slot.fill_(65)
+    batch.begin()
+    return layer
+
+
 def check_model(model: Any, longest: int) -> None:
     """Raises Unsupported where the model is known not to work with `attend`.
 
@@ -228,9 +297,9 @@ def check_model(model: Any, longest: int) -> None:
             raise Unsupported(f"{longest} tokens are more than the sliding window of {window}")
 
 
-def check_cache(cache: Any, device: Any) -> None:
+def check_cache(filled: Any, device: Any) -> None:
     """Raises Unsupported where the prompts' DynamicCache has something else than keys and values on one device."""
-    for layer in cache.layers:
+    for layer in filled.layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise Unsupported(f"a cache layer of type {type(layer).__name__}")
         if layer.keys is None or layer.keys.dim() != 4 or layer.keys.device != device:

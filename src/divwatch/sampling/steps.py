@@ -21,7 +21,7 @@ from divwatch.sampling.prefix import PrefixCache, Unsupported, prefix_attention
 if TYPE_CHECKING:
     from divwatch.sampling.decode import Decoding
 
-# Own tokens that attention reads, in steps of so many: reading a few that are not there yet costs less than a capture.
+# Attention by products reads so many own tokens more at a time: a few that are not there cost less than a capture.
 SPAN = 64
 
 StillOpen = Callable[[int, list[int]], bool]
@@ -144,7 +144,7 @@ def decode_in_steps(
                 state.decide(logits)
                 del logits
             else:
-                span = min(cache.room, -(-t // SPAN) * SPAN)
+                span = cache.room if cache.kernels else min(cache.room, -(-t // SPAN) * SPAN)
                 if span != cache.span:
                     cache.span = span
                     recorder.forget()

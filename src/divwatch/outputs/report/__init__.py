@@ -18,4 +18,4 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """
     from divwatch.outputs.report.write import write
 
-    return write([Path(d) for d in run_dirs], None if out is None else Path(out))
+    return write([Path(d) for d in run_dirs], None if out is None else Path(out))[1]

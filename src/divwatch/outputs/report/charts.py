@@ -16,7 +16,7 @@ from divwatch.outputs.charts.pipeline import Axis, Onset, Panel, pipeline_chart
 from divwatch.outputs.charts.scatter import scatter_chart
 from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report, metric_name
-from divwatch.outputs.report.findings import Found
+from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage, stage_name
 from divwatch.store.reader import SCORED
 
@@ -42,13 +42,13 @@ class Charts:
     cost: list[Chart]
 
 
-def draw_charts(report: Report, found: Sequence[Found]) -> Charts:
+def draw_charts(report: Report, findings: Sequence[LineageFindings]) -> Charts:
     draw = _Drawer(report)
-    return Charts(draw.whole(), draw.splits(found), draw.tasks(), draw.quality(), draw.cost())
+    return Charts(draw.whole(), draw.splits(findings), draw.tasks(), draw.quality(), draw.cost())
 
 
 class _Drawer:
-    """Looks up the curves of a report once and draws panels from them."""
+    """Groups the curves of a report once and draws all charts from them."""
 
     def __init__(self, report: Report):
         self.report = report
@@ -58,14 +58,14 @@ class _Drawer:
         )
 
     def series(self, task: str, key: str) -> list[Series]:
-        made = []
+        series = []
         for v in self.report.lineages:
             frame = self.groups.get((v.name, task, key))
             if frame is None:
                 continue
             segments = [_points(part) for _, part in frame.groupby("number")]
-            made.append(Series(v.name, segments, v.colour, v.dash, v.thin))
-        return made
+            series.append(Series(v.name, segments, v.colour, v.dash, v.thin))
+        return series
 
     def panel(self, title: str, task: str, key: str, **options: Any) -> Panel:
         onsets = [
@@ -90,15 +90,17 @@ class _Drawer:
             ):
                 panel = self.panel(f"{title}: {metric_name(metric)}", "all", key)
                 caption = (
-                    "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                    "All outputs."
+                    if key.startswith("diversity")
+                    else "Correct outputs only, on prompts with at least two."
                 )
                 charts.append(self._chart([panel], "all", caption, metric=metric, height=250))
         accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.05))
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
-    def splits(self, found: Sequence[Found]) -> list[Chart]:
-        """A forest plot a lineage: the change from the base to the end and its parts, then the same of each stage."""
+    def splits(self, findings: Sequence[LineageFindings]) -> list[Chart]:
+        """A forest plot a lineage: the change and its parts, from the base to the end and within each stage."""
         table = self.report.tables["split"]
         table = table[table["task"] == "all"].dropna(subset=["value"])
         if table.empty:
@@ -106,7 +108,7 @@ class _Drawer:
         limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
         x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
         charts = []
-        for f in found:
+        for f in findings:
             mine = table[table["lineage"] == f.lineage.name]
             groups = [
                 (
@@ -166,8 +168,8 @@ class _Drawer:
         return [c for c in charts if c.svg]
 
     def cost(self) -> list[Chart]:
-        panel = self.panel("Seconds that training waited", "all", "watch/seconds")
-        return [c for c in [self._chart([panel], "all", "A point a look.", height=220)] if c.svg]
+        panel = self.panel("Seconds that training waited for a look", "all", "watch/seconds")
+        return [c for c in [self._chart([panel], "all", "One point a look.", height=220)] if c.svg]
 
     def _path(self, lineage: Lineage, key: str) -> Series | None:
         d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
@@ -199,7 +201,7 @@ def _points(frame: pd.DataFrame) -> list[Point]:
     return [Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
 
 
-def _share_caption(f: Found) -> str:
+def _share_caption(f: LineageFindings) -> str:
     """The paper's share: how much of the loss persists among correct answers."""
     split = f.whole.split if f.whole else None
     if split is None:
@@ -207,8 +209,6 @@ def _share_caption(f: Found) -> str:
     share = split.common.share
     text = f"{split.n_prompts} prompts. "
     if not share.hi - share.lo < 1:  # also where the interval is not computable
-        return (
-            text + "The share of the loss that persists among correct answers cannot be told: the change is too small."
-        )
+        return text + "The change is too small to say which share of the loss persists among correct answers."
     kept = change(share.mean, share.lo, share.hi, signed=False)
     return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."

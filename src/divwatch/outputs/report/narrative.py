@@ -11,13 +11,13 @@ from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
 from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report
-from divwatch.outputs.report.findings import Found, parent_missing, settings_of
+from divwatch.outputs.report.findings import LineageFindings, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
 from divwatch.store.attribution import first_comparable
 from divwatch.store.tables import RunTables
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
-MANY_CLOSED = 0.05  # share of thoughts closed by force from which on it is said
+MANY_CLOSED = 0.05  # share of thoughts closed by force above which the page says so
 SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
 
 
@@ -50,22 +50,22 @@ class Statement:
     stages: list[tuple[str, Tag, str]]
 
 
-def statements(found: Sequence[Found], report: Report) -> list[Statement]:
-    return [_statement(f, report) for f in found]
+def statements(findings: Sequence[LineageFindings], report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in findings]
 
 
-def tag_of(found: Assessment | None, run: RunTables) -> Tag:
+def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
     """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
-    kind = found.verdict.kind if found else "nothing measured"
+    kind = assessment.verdict.kind if assessment else "nothing measured"
     text = "no collapse" if kind == "none" else kind
-    return Tag(f"{text} so far" if found and unfinished(run) else text, TONES.get(kind, "doubt"))
+    return Tag(f"{text} so far" if assessment and unfinished(run) else text, TONES.get(kind, "doubt"))
 
 
 def unfinished(run: RunTables) -> bool:
     return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
 
 
-def _statement(f: Found, report: Report) -> Statement:
+def _statement(f: LineageFindings, report: Report) -> Statement:
     runs = f.lineage.runs
     stages = [
         (stage_name(stage), tag_of(a, run), a.verdict.sentence if a else "No look was scored.")
@@ -74,7 +74,7 @@ def _statement(f: Found, report: Report) -> Statement:
     return Statement(f.lineage.name, tag_of(f.whole, runs[-1]), _lead(f, report), stages)
 
 
-def _lead(f: Found, report: Report) -> str:
+def _lead(f: LineageFindings, report: Report) -> str:
     """One sentence: what is left, where it went, since when, and what accuracy did."""
     a, c = f.attribution, f.correct_attribution
     if a is None:
@@ -93,7 +93,7 @@ def _kept(a: StageAttribution) -> str:
     return change(a.retained, lo, hi, signed=False)
 
 
-def _where(f: Found, a: StageAttribution, report: Report) -> str:
+def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
     """The stage that took most, where the loss is beyond `min_drop`, and the onset flagged in it."""
     if a.first_collapse is None:
         return ""
@@ -118,7 +118,7 @@ def panel_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | N
     return None if mine.empty else mine.sort_values("key").iloc[0].to_dict()
 
 
-def _accuracy(f: Found, report: Report) -> str:
+def _accuracy(f: LineageFindings, report: Report) -> str:
     table = report.tables["stages"]
     levels = table.loc[table["lineage"] == f.lineage.name, "accuracy"].dropna()
     if len(levels) < 2:
@@ -144,10 +144,10 @@ def later_start(lineage: Lineage) -> str:
     return f"{stage_name(lineage.stages[number])} step {step}"
 
 
-def cautions(report: Report, found: Sequence[Found]) -> list[str]:
+def cautions(report: Report, findings: Sequence[LineageFindings]) -> list[str]:
     """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
     lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
-    for f in found:
+    for f in findings:
         lines += _unlike(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
             if unfinished(run):
@@ -201,8 +201,8 @@ def _outputs(report: Report) -> Iterable[str]:
             yield f"{where}: up to {cut} of the thoughts were closed by force; answers after them may be guesses."
         reasons = unjudged(looks["unjudged"])
         if reasons:
-            told = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
-            yield f"{where}: answers were not judged and count as neither right nor wrong: {told}."
+            text = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+            yield f"{where}: answers were not judged and count as neither right nor wrong: {text}."
 
 
 def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
@@ -213,7 +213,7 @@ def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
     return counts.most_common()
 
 
-def _unlike(f: Found) -> Iterable[str]:
+def _unlike(f: LineageFindings) -> Iterable[str]:
     for name in SAMPLING:
         values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
         if len(values) > 1:

@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import Any
 
 from divwatch.outputs.charts.area import DASHES
-from divwatch.outputs.report import build, narrative, tables
+from divwatch.outputs.report import narrative, record_tables, tables
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.charts import Charts
-from divwatch.outputs.report.findings import Found, settings_of
+from divwatch.outputs.report.findings import LineageFindings, settings_of
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.samples import examples
 from divwatch.outputs.text import inert
@@ -34,7 +34,9 @@ EXAMPLES = 15  # prompts shown, over all lineages
 READ_OUT = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
 
-def render(report: Report, found: Sequence[Found], charts: Charts, title: str, subtitle: str, foot: str) -> str:
+def render(
+    report: Report, findings: Sequence[LineageFindings], charts: Charts, title: str, subtitle: str, foot: str
+) -> str:
     """The whole page as text."""
     css, js, template = _assets()
     each = max(3, EXAMPLES // len(report.lineages))
@@ -53,10 +55,10 @@ def render(report: Report, found: Sequence[Found], charts: Charts, title: str, s
         dashes=DASHES,
         marks=MARKS,
         samples=_samples(report),
-        findings=narrative.statements(found, report),
-        cautions=narrative.cautions(report, found),
-        stages=tables.stages(report, found),
-        views=tables.views(found),
+        findings=narrative.statements(findings, report),
+        cautions=narrative.cautions(report, findings),
+        stages=tables.stages(report, findings),
+        views=tables.views(findings),
         published=tables.published(report),
         charts=charts,
         curves=tables.curves(report),
@@ -64,14 +66,14 @@ def render(report: Report, found: Sequence[Found], charts: Charts, title: str, s
         tasks=tables.tasks(report),
         references=tables.references(report),
         quality=tables.quality(report),
-        outputs=tables.outputs(report),
+        outputs=record_tables.outputs(report),
         spoken=spoken,
-        cost=tables.cost(report),
-        shared=build.settings(report)[0],
-        differing=tables.differing(report),
-        panel=tables.panel(report),
-        held_out=tables.held_out(report),
-        mixes=tables.mixes(report),
+        cost=record_tables.cost(report),
+        shared=record_tables.settings(report)[0],
+        differing=record_tables.differing(report),
+        panel=record_tables.panel(report),
+        held_out=record_tables.held_out(report),
+        mixes=record_tables.mixes(report),
     )
 
 
@@ -124,5 +126,5 @@ def _short(value: float) -> float | None:
 
 
 def _samples(report: Report) -> str:
-    found = {str(settings_of(run).get("samples", "K")) for v in report.lineages for run in v.runs}
-    return "/".join(sorted(found))
+    counts = {str(settings_of(run).get("samples", "K")) for v in report.lineages for run in v.runs}
+    return "/".join(sorted(counts))
