@@ -19,7 +19,7 @@ import divwatch
 from divwatch.monitor.background import Background
 from divwatch.outputs import publisher
 from divwatch.outputs.names import look_scalars
-from divwatch.outputs.tracking import Outbox
+from divwatch.outputs.tracking import WandbLog
 from divwatch.store.run_directory import RunDirectory
 
 CONTRACT = [
@@ -338,35 +338,25 @@ def test_wandb_changes_nothing_in_training_and_is_never_called_by_it(tmp_path, f
         run.sign.set()
 
 
-def test_jobs_are_done_in_order_on_one_thread_however_slow_and_handing_over_does_not_wait():
-    outbox, sign, done = Outbox("W&B"), threading.Event(), []
-    outbox.put("first", lambda: (sign.wait(), done.append(1)))
-    for i in range(2, 6):
-        outbox.put("next", lambda i=i: done.append(i))
-    assert done == []
-    sign.set()
-    outbox.close(10)
-    assert done == [1, 2, 3, 4, 5]
-
-
-def test_a_failing_job_is_said_once_and_stops_no_other(capsys):
-    outbox, done = Outbox("W&B"), []
-    for i in range(4):
-        outbox.put(f"look {i}", lambda i=i: done.append(i) if i == 3 else 1 / 0)
-    outbox.close(10)
-    assert done == [3]
-    assert capsys.readouterr().out.count("W&B did not take the look 0") == 1
+def test_a_failure_of_wandb_is_logged_once(capsys):
+    log = WandbLog()
+    log.open(Faulty(raises=True), {})
+    for _ in range(4):
+        log.alert("title", "text")
+    log.close(10)
+    assert capsys.readouterr().out.count("W&B rejected the settings: ConnectionError: no route to host") == 1
 
 
 def test_a_backlog_is_bounded_and_the_end_waits_so_long_and_no_longer(capsys):
-    outbox, sign, done = Outbox("W&B", pending=2), threading.Event(), []
-    for i in range(5):
-        outbox.put(f"look {i}", lambda i=i: (sign.wait(), done.append(i)))
-    outbox.close(0.1)
+    log, run = WandbLog(pending=2), Faulty()
+    log.open(run, {})
+    for _ in range(4):
+        log.alert("title", "text")
+    log.close(0.1)
     said = capsys.readouterr().out
     assert said.count("has fallen behind") == 1
-    assert "has not answered for 0 s and is not waited for (look 0, look 1)" in said
-    sign.set()
+    assert "has not answered for 0 s and is not waited for (settings, alert)" in said
+    run.sign.set()
 
 
 def test_scalars_leave_out_what_is_missing_and_what_is_not_for_people():

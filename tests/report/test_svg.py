@@ -70,7 +70,7 @@ def test_bars_start_at_zero_and_end_at_their_value(rows):
     svg = ElementTree.fromstring(str(forest_chart([("whole", bars)], "name", "title", (-21, 11))))
     zero = float(svg.find(".//line[@class='zero']").attrib["x1"])
     scale = (380 - 128 - 14) / 32
-    for bar, drawn in zip(bars, svg.findall(".//rect[@class='bar soft']"), strict=True):
+    for bar, drawn in zip(bars, svg.findall(".//rect[@class='bar faint']"), strict=True):
         x, width = float(drawn.attrib["x"]), float(drawn.attrib["width"])
         assert math.isclose(x + width, zero, abs_tol=0.6)
         assert math.isclose(width, max(-bar.value * scale, 0.5), abs_tol=0.2)

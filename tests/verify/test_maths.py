@@ -66,12 +66,12 @@ def test_a_hanging_answer_is_ended_and_the_others_are_judged():
     thread.join()
     assert found[0].correct is True
     assert found[3].correct is False
-    for judged in found[1:3]:
-        assert judged.correct is not True
-        assert judged.correct is False or "timed out" in judged.reason or "ended" in judged.reason
+    for result in found[1:3]:
+        assert result.correct is not True
+        assert result.correct is False or "timed out" in result.reason or "ended" in result.reason
 
 
 def test_one_that_cannot_be_compared_is_none_with_its_reason():
-    judged = get_verifier("math")([r"\boxed{3}"], [Prompt("a", "math", "?", reference="\\text{}")])
-    assert judged[0].correct is None
-    assert judged[0].reason
+    results = get_verifier("math")([r"\boxed{3}"], [Prompt("a", "math", "?", reference="\\text{}")])
+    assert results[0].correct is None
+    assert results[0].reason

@@ -47,17 +47,17 @@ def test_a_number_survives_its_phrasing(number, phrasing):
 
 @given(st.text())
 def test_no_text_breaks_the_text_verifiers(text):
-    for judged in (gsm8k(text, "5"), exact(text, "5"), cruxeval(text, "5")):
-        assert judged.correct in (True, False)
+    for result in (gsm8k(text, "5"), exact(text, "5"), cruxeval(text, "5")):
+        assert result.correct in (True, False)
 
 
 def test_cruxeval_agrees_with_every_published_label(shared):
     """codellama-7b's samples and the pass labels of the paper behind CRUXEval, which ran them."""
     rows = shared("generations/cruxeval_codellama.jsonl")
     labels = [label for row in rows for label in row["is_correct"]]
-    judged = [cruxeval(output, row["reference"]).correct for row in rows for output in row["outputs"]]
+    results = [cruxeval(output, row["reference"]).correct for row in rows for output in row["outputs"]]
     assert len(labels) == 8000
-    assert judged == labels
+    assert results == labels
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from divwatch.ablation.read import QUALITY, Arms
+from divwatch.ablation.read import QUALITY, ArmValues
 from divwatch.ablation.table import title
 from divwatch.analysis.compare import Comparison
 from divwatch.outputs.charts.export import sheet, write_png
 from divwatch.outputs.charts.intervals import Estimate, interval_chart
 
 
-def write_figure(arms: Arms, comparison: Comparison, path: Path) -> None:
+def write_figure(arms: ArmValues, comparison: Comparison, path: Path) -> None:
     """Rows in the order of the first measure's effects, lowest on top. Orange: the interval excludes 0."""
     measures = list(arms.values)
     first = sorted((e for e in comparison.effects if e.measure == measures[0]), key=lambda e: e.value)
@@ -28,7 +28,7 @@ def write_figure(arms: Arms, comparison: Comparison, path: Path) -> None:
     write_png(sheet(charts, columns=len(charts), note=_note(arms, comparison)), path)
 
 
-def _note(arms: Arms, comparison: Comparison) -> str:
+def _note(arms: ArmValues, comparison: Comparison) -> str:
     what = f"{arms.names[0]} - without the source" if arms.sources else f"arm - {arms.names[0]}"
     size = f"{len(arms.seeds)} {'seed' if len(arms.seeds) == 1 else 'seeds'}, {len(arms.tasks)} prompts"
     marks = "; grey: single tasks" if comparison.by_task else ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import os
 import queue
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from typing import Any
 from divwatch.errors import one_line
 from divwatch.outputs.names import AXIS, PIPELINE_AXIS, TABLE
 from divwatch.outputs.terminal import say
+from divwatch.threads import BackgroundThread
 
-# Jobs that wait for W&B, two a look; what is more is not sent there.
+# Calls that may wait for W&B, two a look; further ones are dropped.
 PENDING = 512
-# Seconds that the end of training waits for W&B to take what it was told.
+# Seconds that the end of training waits for W&B.
 CLOSE_LIMIT = 60.0
 
 
@@ -101,12 +101,14 @@ def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
 class WandbLog:
     """One W&B run's share of the looks. Every method returns at once; `close` waits, within bounds.
 
-    Without a run every method does nothing. The first failure of a kind is said, and training goes on.
+    Without a run every method does nothing. A failure is logged once, and training continues.
+    pending: calls that may wait for W&B; further ones are dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pending: int = PENDING) -> None:
         self._run: Any = None
-        self._outbox = Outbox("W&B")
+        self._pending = pending
+        self._start_thread()
         self._defined: set[str] = set()
         self._table: Any = None
         self._sent: set[int] = set()
@@ -119,7 +121,7 @@ class WandbLog:
         `before`: the run that run.json remembers; `sent`: steps that went there. They are not sent again to the same one.
         """
         self._run, self._defined, self._table = run, set(), None
-        self._outbox = Outbox("W&B")
+        self._start_thread()
         if run is None:
             return None
         try:
@@ -194,63 +196,29 @@ class WandbLog:
         artifact.add_dir(str(folder))
         self._run.log_artifact(artifact)
 
+    def _start_thread(self) -> None:
+        self._thread = BackgroundThread("divwatch W&B", self._pending, self._report_failure)
+        self._behind = False
+
     def close(self, limit: float = CLOSE_LIMIT) -> None:
-        """Waits at most `limit` seconds until W&B has taken what it was told."""
-        self._outbox.close(limit)
+        """Waits at most `limit` seconds until W&B has received everything."""
+        left = self._thread.close(limit)
+        if left:
+            names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+            say(f"divwatch: W&B has not answered for {limit:.0f} s and is not waited for ({names})")
 
     def _do(self, what: str, job: Callable[[], Any]) -> None:
-        if self._run is not None:
-            self._outbox.put(what, job)
-
-
-class Outbox:
-    """Jobs done in their order on one daemon thread. Handing one over never waits, and one that fails stops no other."""
-
-    def __init__(self, where: str, pending: int = PENDING) -> None:
-        self._where, self._pending = where, pending
-        self._jobs: queue.SimpleQueue[tuple[int, Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._left: dict[int, str] = {}  # number of a job handed over and not done -> what it is
-        self._count = 0
-        self._said: set[str] = set()
-
-    def put(self, what: str, job: Callable[[], Any]) -> None:
-        """Hands a job over; `what` names it where it fails."""
-        if len(self._left) >= self._pending:
-            self._say_once(f"{self._where} has fallen behind: what follows is in the run directory alone")
+        if self._run is None:
             return
-        number = self._count = self._count + 1
-        self._left[number] = what
-        self._jobs.put((number, job))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"divwatch-{self._where}", daemon=True)
-            self._thread.start()
+        try:
+            self._thread.submit(job, what)
+        except queue.Full:
+            if not self._behind:
+                self._behind = True
+                say("divwatch: W&B has fallen behind: further looks are in the run directory only")
 
-    def close(self, limit: float) -> None:
-        """Does what is left, for at most `limit` seconds, and says what was not done."""
-        if self._thread is None:
-            return
-        self._jobs.put(None)
-        self._thread.join(limit)
-        if self._thread.is_alive():
-            left = ", ".join(list(self._left.values())[:3]) + (", ..." if len(self._left) > 3 else "")
-            self._say_once(f"{self._where} has not answered for {limit:.0f} s and is not waited for ({left})")
-        self._thread = None
-
-    def _work(self) -> None:
-        while (told := self._jobs.get()) is not None:
-            number, job = told
-            try:
-                job()
-            except Exception as error:
-                reason, what = one_line(error), self._left[number]
-                self._say_once(f"{self._where} did not take the {what}, nor what else fails so: {reason}", reason)
-            self._left.pop(number)
-
-    def _say_once(self, text: str, kind: str | None = None) -> None:
-        if (kind or text) not in self._said:
-            self._said.add(kind or text)
-            say(f"divwatch: {text}")
+    def _report_failure(self, what: str, reason: str) -> None:
+        say(f"divwatch: W&B rejected the {what}: {reason}. Further identical errors are hidden")
 
 
 TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completion", "correct", "usable"]

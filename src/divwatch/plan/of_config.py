@@ -35,7 +35,7 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, given: dict[str,
         if "model" not in given:
             raise DivwatchError("no model: give a recipe's config, or --model olmo3-7b, a directory or a hub name")
         return Planned(**given)
-    from divwatch.ablation.plan import read_yaml
+    from divwatch.files import read_yaml
 
     told = read_yaml(config)
     name = given.get("model") or told.get("model_name_or_path")

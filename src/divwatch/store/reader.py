@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from divwatch.errors import DivwatchError
 from divwatch.files import BadLine, read_json_object, try_jsonl
@@ -25,6 +25,12 @@ class RunReader:
     def __init__(self, path: Path, notes: list[str] | None = None) -> None:
         self.path = Path(path)
         self.notes = notes
+
+    @classmethod
+    def of(cls, output_dir: str | Path) -> Self:
+        """The run directory inside an output directory; `output_dir` may also be the run directory itself."""
+        path = Path(output_dir)
+        return cls(path if (path / "run.json").is_file() else path / NAME)
 
     @property
     def exists(self) -> bool:

@@ -31,12 +31,6 @@ class RunDirectory(RunReader):
         super().__init__(path)
         self._lock: Any = None
 
-    @classmethod
-    def of(cls, output_dir: str | Path) -> RunDirectory:
-        """The run directory inside an output directory; `output_dir` may also be the run directory itself."""
-        path = Path(output_dir)
-        return cls(path if (path / "run.json").is_file() else path / NAME)
-
     def create(self, info: dict[str, Any]) -> None:
         """Starts a new record. One that is already there is moved aside, never overwritten."""
         try:

@@ -29,12 +29,12 @@ def sbert(line: str, stage: str, task: str) -> float | None:
     line, stage = line.lower(), stage.lower()
     if line not in LINES:
         raise DivwatchError(f"no published numbers for line {line!r}: choose from {', '.join(LINES)}, rl_zero")
-    known = find_task(task)
-    if known is None or known.published is None:
+    entry = find_task(task)
+    if entry is None or entry.published is None:
         return None
     if stage == "base":
-        return known.published.base
-    after = known.published.instruct if line == "instruct" else known.published.think
+        return entry.published.base
+    after = entry.published.instruct if line == "instruct" else entry.published.think
     return after[STAGES.index(stage)] if stage in STAGES else None
 
 

@@ -7,7 +7,7 @@ side or below each other, so that text keeps its size on a phone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import markupsafe
@@ -71,28 +71,29 @@ class Area:
         bottom = self.top + self.height
         return f'<line class="axis" x1="{self.left}" x2="{self.left + self.width}" y1="{bottom}" y2="{bottom}"/>'
 
-    def grid_y(self, unit: str) -> str:
+    def grid_y(self, unit: str = "") -> str:
+        """Lines and ticks. unit: what follows ticks that count hundredths; none: ticks are the values."""
         out = []
         for tick in ticks(*self.y_range, 4):
             y = self.y(tick)
             out.append(f'<line class="grid" x1="{self.left}" x2="{self.left + self.width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            text = tick_text(tick, self.y_range)
-            if unit:
-                text = f"{100 * tick:.0f}{unit}".replace("-", "−")
+            text = f"{tick_text(round(100 * tick, 10))}{unit}" if unit else tick_text(tick)
             out.append(f'<text class="a" x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         return "".join(out)
 
-    def grid_x(self, signed: bool = False, percent: bool = False) -> str:
+    def grid_x(self, text: Callable[[float], str] | None = None) -> str:
+        """Lines and ticks. text: how a tick is written (default: `tick_text`)."""
         out, bottom = [], self.top + self.height
         for tick in ticks(*self.x_range, 4):
             x = self.x(tick)
             out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{bottom}"/>')
-            text = _signed_percent(tick) if signed and percent else tick_text(tick, self.x_range)
-            out.append(f'<text class="a" x="{x:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{text}</text>')
+            label = (text or tick_text)(tick)
+            out.append(f'<text class="a" x="{x:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{label}</text>')
         return "".join(out)
 
 
 def fit(text: str, width: float, per_character: float) -> Markup:
+    """The text, cut off with … where it is wider than `width` pixels at about `per_character` each."""
     room = max(3, int(width / per_character))
     return escape(text if len(text) <= room else text[: room - 1] + "…")
 
@@ -107,6 +108,7 @@ def dash_of(s: Series) -> str:
 
 
 def limits_of(values: Sequence[float], zero: bool) -> tuple[float, float]:
+    """The range of an axis: all values with some room. zero: values that are all positive start at 0."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return (0.0, 1.0)
@@ -130,14 +132,25 @@ def ticks(lo: float, hi: float, about: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(hi / step + 1e-9) + 1)]
 
 
-def tick_text(value: float, limits: tuple[float, float]) -> str:
-    span = limits[1] - limits[0]
-    digits = max(0, min(4, 1 - math.floor(math.log10(span)))) if span < 10 else 0
-    text = f"{value:.{digits}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+def tick_text(value: float) -> str:
+    """A tick with the digits that it needs.
+
+    >>> tick_text(0.575), tick_text(-0.1), tick_text(20.0)
+    ('0.575', '−0.1', '20')
+    """
+    return f"{value:.12g}".replace("-", "−")
 
 
-def _signed_percent(value: float) -> str:
+def percent_text(value: float) -> str:
+    """A share as a tick.
+
+    >>> percent_text(0.575)
+    '57.5 %'
+    """
+    return f"{tick_text(round(100 * value, 10))} %"
+
+
+def signed_percent(value: float) -> str:
     return "0" if value == 0 else percent(value)
 
 

@@ -1,4 +1,4 @@
-"""Forest plot: signed values with their intervals, a row each, from a common zero line."""
+"""Forest plots: signed shares with their intervals, a row each, from a common zero line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from divwatch.outputs.charts.area import WIDTH, Area, escape, fit, wrap
+from divwatch.outputs.charts.area import WIDTH, Area, escape, fit, signed_percent, wrap
 from divwatch.outputs.numbers import percent
 
 
@@ -31,7 +31,7 @@ def forest_chart(
     rows = sum(len(bars) + 1 for _, bars in groups)
     height = top + row * rows + 26
     area = Area(left, top, WIDTH - left - 14, row * rows, x_range, (0, 1))
-    parts = [f'<text class="t" x="4" y="15">{escape(title)}</text>', area.grid_x(signed=True, percent=True)]
+    parts = [f'<text class="t" x="4" y="15">{escape(title)}</text>', area.grid_x(signed_percent)]
     zero = area.x(0)
     parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top}" y2="{top + row * rows}"/>')
     parts.append(f'<g class="s s{colour}">')
@@ -56,6 +56,6 @@ def _bar(area: Area, bar: Bar, y: float, left: float, zero: float) -> str:
     if not (math.isnan(bar.lo) or math.isnan(bar.hi)):
         whisker = f'<path class="whisker" d="M{area.x(bar.lo):.1f} {y:.1f}H{area.x(bar.hi):.1f}"/>'
     return (
-        f'{name}<g><title>{escape(tip)}</title><rect class="bar{"" if bar.strong else " soft"}" x="{x:.1f}" '
+        f'{name}<g><title>{escape(tip)}</title><rect class="bar{"" if bar.strong else " faint"}" x="{x:.1f}" '
         f'y="{y - thickness / 2:.1f}" width="{max(w, 0.5):.1f}" height="{thickness}"/>{whisker}</g>'
     )

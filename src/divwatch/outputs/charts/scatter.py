@@ -6,15 +6,28 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from divwatch.outputs.charts.area import LEFT, RIGHT, WIDTH, Area, Series, dash_of, escape, limits_of, series_name, wrap
+from divwatch.outputs.charts.area import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Area,
+    Series,
+    dash_of,
+    escape,
+    limits_of,
+    percent_text,
+    series_name,
+    wrap,
+)
+from divwatch.outputs.numbers import percent
 
 
 def scatter_chart(series: Sequence[Series], label: str, x_title: str, y_title: str, height: int = 320) -> Markup:
-    """Paths in a plane: each look a dot, the first one hollow, the last one large."""
+    """Paths in a plane: each look a dot, the first one hollow, the last one large. x: a share, shown in per cent."""
     points = [p for s in series for segment in s.segments for p in segment]
     x_range, y_range = limits_of([p.x for p in points], zero=False), limits_of([p.y for p in points], zero=True)
     area = Area(LEFT, 30, WIDTH - LEFT - RIGHT, height - 30 - 42, x_range, y_range)
-    parts = [area.grid_y(""), area.grid_x(), area.frame()]
+    parts = [area.grid_y(), area.grid_x(percent_text), area.frame()]
     for s in series:
         flat = [p for segment in s.segments for p in segment]
         if not flat:
@@ -25,7 +38,7 @@ def scatter_chart(series: Sequence[Series], label: str, x_title: str, y_title: s
             first, last = i == 0, i == len(flat) - 1
             shape = "dot open" if first else "dot"
             radius = 5 if first or last else 2
-            tip = f"{s.name}: {x_title} {p.x:.2f}, {y_title} {p.y:.3f}"
+            tip = f"{s.name}: {x_title} {percent(p.x, signed=False)}, {y_title} {p.y:.3f}"
             parts.append(
                 f'<circle class="{shape}" cx="{area.x(p.x):.1f}" cy="{area.y(p.y):.1f}" r="{radius}">'
                 f"<title>{escape(tip)}</title></circle>"

@@ -207,8 +207,8 @@ def _share_caption(f: LineageFindings) -> str:
     if split is None:
         return ""
     share = split.common.share
-    text = f"{split.n_prompts} prompts. "
+    size = f"{split.n_prompts} prompts."
     if not share.hi - share.lo < 1:  # also where the interval is not computable
-        return text + "The change is too small to say which share of the loss persists among correct answers."
-    kept = change(share.mean, share.lo, share.hi, signed=False)
-    return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."
+        return f"{size} The change is too small to say which share of the loss persists among correct answers."
+    persists = change(share.mean, share.lo, share.hi, signed=False)
+    return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."

@@ -16,15 +16,17 @@ def write_figures(report: Report, charts: Charts, folder: Path) -> list[Path]:
     named = {v.line if v.thin else v.name: v for v in report.lineages}
     legend = [(name, v.colour, v.dash) for name, v in named.items()]
     written = []
-    for name, drawn, columns, entries in (
-        ("lineage", charts.whole, 3, legend),
-        ("tasks", charts.tasks, 4, legend),
-        ("split", charts.splits, 3, []),
-        ("quality", charts.quality, 2, legend),
+    curves = "Bands: 95 % intervals over prompts. Dashed line and strip: onset of a flagged fall, its 90 % interval."
+    parts = "Shares of the mean pairwise distance at the base. Whiskers: 95 % intervals."
+    for name, drawn, columns, entries, note in (
+        ("lineage", charts.whole, 3, legend, curves),
+        ("tasks", charts.tasks, 4, legend, curves),
+        ("split", charts.splits, 3, [], parts),
+        ("quality", charts.quality, 2, legend, "Paths run from the hollow dot (start) to the large dot (end)."),
     ):
         cells = [(chart.title, str(chart.svg)) for chart in drawn if chart.metric in ("", report.primary)]
         if cells:
-            svg = sheet(cells, columns, entries, crowded=len(report.lineages) > 3)
+            svg = sheet(cells, columns, entries, crowded=len(report.lineages) > 3, note=note)
             written.append(write_png(svg, folder / f"{name}.png"))
             written.append(write_pdf(svg, folder / f"{name}.pdf"))
     return written

@@ -32,7 +32,7 @@ def find_bubblewrap() -> tuple[str | None, str]:
     path = shutil.which("bwrap")
     if path is None:
         return None, "bubblewrap is not installed"
-    if seccomp.program() is None:
+    if seccomp.bpf_filter() is None:
         return None, "no list of system calls for this processor"
     return path, ""
 
@@ -42,7 +42,7 @@ def in_container(path: str, scratch_bytes: int, arguments: list[str], stack: Exi
 
     path: of bubblewrap. The files behind the descriptors are closed when `stack` is left.
     """
-    code, rules = (stack.enter_context(unnamed_file(c)) for c in (_compiled_runner(), seccomp.program() or b""))
+    code, rules = (stack.enter_context(unnamed_file(c)) for c in (_compiled_runner(), seccomp.bpf_filter() or b""))
     runner = ["--ro-bind-data", str(code.fileno()), _INSIDE, "--remount-ro", "/", "--seccomp", str(rules.fileno())]
     command = [*_bubblewrap(path, scratch_bytes), *runner, *interpreter(), _INSIDE, *arguments]
     return command, [code.fileno(), rules.fileno()]
