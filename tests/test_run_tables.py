@@ -57,7 +57,7 @@ def test_a_run_that_is_its_own_ancestor_is_shown_not_followed(think):
     assert sorted(len(chain) for chain in chains) == [1, 1]
 
 
-def test_a_torn_last_line_is_left_out_and_said(think):
+def test_a_torn_last_line_is_left_out_and_noted(think):
     looks = think[0] / "looks.jsonl"
     whole = load_run(think[0])
     looks.write_text(looks.read_text()[:-40])
@@ -66,7 +66,7 @@ def test_a_torn_last_line_is_left_out_and_said(think):
     assert torn.notes == ["looks.jsonl: 1 line could not be read and was left out"]
 
 
-def test_missing_and_damaged_files_are_said_and_the_rest_is_read(think):
+def test_missing_and_damaged_files_are_noted_and_the_rest_is_read(think):
     files = sorted((think[0] / "scores").iterdir())
     files[0].unlink()
     files[1].write_bytes(b"PAR1 torn")

@@ -27,8 +27,8 @@ told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 out = Path(told["--output_dir"])
 with (out / "calls").open("a") as calls:
     calls.write(told.get("--resume_from_checkpoint", "anew") + "\\n")
-if told.get("--mix_drop") == "b" and not Path(sys.argv[0]).with_name("mended").exists():
-    print("error: source 'b' is broken: mend it", file=sys.stderr)
+if told.get("--mix_drop") == "b" and not Path(sys.argv[0]).with_name("fixed").exists():
+    print("error: source 'b' is broken: fix it", file=sys.stderr)
     sys.exit(2)
 if told.get("--mix_drop") == "slow":
     Path(sys.argv[0]).with_name("started").touch()
@@ -65,13 +65,13 @@ def test_failures_are_reported_and_a_second_call_does_only_what_is_left(tmp_path
     assert first.returncode == 1
     found = {o["arm"]: (o["status"], o["reason"]) for o in json.loads(first.stdout)}
     assert found == {
-        "full": ("done", None), "without-b": ("failed", "source 'b' is broken: mend it"), "without-c": ("done", None),
+        "full": ("done", None), "without-b": ("failed", "source 'b' is broken: fix it"), "without-c": ("done", None),
     }  # fmt: skip
     assert "[3/3] without-c seed 0" in first.stderr
     record = json.loads((tmp_path / "out" / RECORD).read_text())
     assert [a["left_out"] for a in record["arms"]] == [None, "b", "c"]
 
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     half = tmp_path / "out/without-b/seed-0"
     for step, whole in ((5, True), (10, True), (15, False)):  # the last one was being written when the run ended
         (half / f"checkpoint-{step}").mkdir()

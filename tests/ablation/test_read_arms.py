@@ -1,4 +1,4 @@
-"""Runs on disk as arms: which are paired, what is left out and said so, and one line for what cannot be compared."""
+"""Runs on disk as arms: which are paired, what is left out and noted, and one line for what cannot be compared."""
 
 import csv
 import json
@@ -113,7 +113,7 @@ def test_folders_are_arms_and_the_runs_below_their_seeds(tmp_path):
     assert next(iter(turned.values)) == "diversity/ead"
 
 
-def test_two_single_runs_are_paired_whatever_their_seeds_and_it_is_said(tmp_path):
+def test_two_single_runs_are_paired_whatever_their_seeds_and_a_note_says_so(tmp_path):
     write_run(tmp_path / "a", 1, 0.5)
     write_run(tmp_path / "b", 2, 0.4)
     done = CliRunner().invoke(
@@ -136,7 +136,7 @@ def test_prompts_that_only_some_runs_have_are_left_out(tmp_path):
     assert arms.tasks == TASKS[:12]
 
 
-def test_looks_at_different_steps_are_said(tmp_path):
+def test_looks_at_different_steps_are_noted(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", steps=(0, 5, 10), statuses=("ok", "ok", "not_comparable"))
     notes = read_arms([tmp_path / "a", tmp_path / "b"]).notes
