@@ -21,7 +21,7 @@ from pathlib import Path
 from datasets import Dataset, disable_progress_bars
 
 from divwatch.panel.held_out import check_held_out
-from divwatch.panel.overlap import Found, PanelIndex, scan
+from divwatch.panel.overlap import Matches, PanelIndex, scan
 from divwatch.records import Prompt
 
 WORDS = 200
@@ -94,7 +94,7 @@ def main() -> None:
 
 def memory_as_rows_pass(index: PanelIndex, dataset: Dataset) -> None:
     """The same pass in ten parts, with the memory after each."""
-    found, used = Found(), []
+    found, used = Matches(), []
     for part in range(10):
         found.merge(scan(index, dataset.shard(10, part, contiguous=True)))
         used.append(own_memory())

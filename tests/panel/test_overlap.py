@@ -18,7 +18,8 @@ from servers import divide_by_zero
 from divwatch.errors import DivwatchError
 from divwatch.panel import load_panel
 from divwatch.panel.held_out import check_held_out
-from divwatch.panel.overlap import NGRAM, PanelIndex, scan, texts_of
+from divwatch.panel.overlap import NGRAM, PanelIndex, scan
+from divwatch.panel.training_texts import texts_of
 from divwatch.records import Prompt
 
 QUESTION = (

@@ -18,17 +18,9 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object, write_atomically
 from divwatch.panel import fingerprint
-from divwatch.panel.overlap import (
-    NGRAM,
-    RULES,
-    Decode,
-    Found,
-    OverlapReport,
-    PanelIndex,
-    TaskOverlap,
-    make_report,
-    scan,
-)
+from divwatch.panel.overlap import NGRAM, RULES, Matches, PanelIndex, scan
+from divwatch.panel.overlap_report import OverlapReport, TaskOverlap, make_report
+from divwatch.panel.training_texts import Decode
 from divwatch.processes import ChildError, ChildProcess, count_cores
 from divwatch.records import Prompt
 from divwatch.threads import BackgroundThread
@@ -88,23 +80,23 @@ def check_held_out(
     """
     panel, data = fingerprint(prompts), getattr(dataset, "_fingerprint", None)
     results = _Cache(cache, panel, data)
-    known = results.read()
-    if known is not None:
-        return known
+    cached = results.read()
+    if cached is not None:
+        return cached
     started = time.perf_counter()
     index = PanelIndex(prompts)
     if workers > 0 and hasattr(dataset, "shard") and isinstance(dataset, Sized):  # a stream has no shares to give
-        found = _scan_in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)
+        matches = _scan_in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)
     else:
-        found = scan(index, dataset, decode)
-    report = make_report(index, found, time.perf_counter() - started, panel, data)
+        matches = scan(index, dataset, decode)
+    report = make_report(index, matches, time.perf_counter() - started, panel, data)
     results.write(report)
     return report
 
 
-def _scan_in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, decode: Decode | None) -> Found:
+def _scan_in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, decode: Decode | None) -> Matches:
     shards = [dataset.shard(workers, i, contiguous=True) for i in range(workers)]
-    total = Found()
+    total = Matches()
     children = [ChildProcess(f"{__name__}:serve", name="worker process") for _ in shards]
     try:
         for i, (child, shard) in enumerate(zip(children, shards, strict=True)):
@@ -113,7 +105,7 @@ def _scan_in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, de
             child.send(base64.b64encode(job).decode())
         for child in children:
             child.receive()  # it has started
-            total.merge(_found_of(child.receive()))
+            total.merge(_matches_of(child.receive()))
     except ChildError as error:
         raise DivwatchError(f"the held-out check failed in a worker ({error}): try watch_held_out: off") from None
     finally:
@@ -127,17 +119,17 @@ def serve() -> Callable[[str], dict[str, Any]]:
 
     def scan_share(job: str) -> dict[str, Any]:
         prompts, rows, decode, first_row = pickle.loads(base64.b64decode(job))
-        found = scan(PanelIndex(prompts), rows, decode, first_row)
-        covered = {i: sorted(places) for i, places in found.covered.items()}
-        return {"first": found.first, "covered": covered, "rows": found.rows}
+        matches = scan(PanelIndex(prompts), rows, decode, first_row)
+        covered = {i: sorted(places) for i, places in matches.covered.items()}
+        return {"first": matches.first, "covered": covered, "rows": matches.rows}
 
     return scan_share
 
 
-def _found_of(reply: dict[str, Any]) -> Found:
+def _matches_of(reply: dict[str, Any]) -> Matches:
     first = {int(i): row for i, row in reply["first"].items()}
     covered = {int(i): set(places) for i, places in reply["covered"].items()}
-    return Found(first, covered, reply["rows"])
+    return Matches(first, covered, reply["rows"])
 
 
 class _Cache:
