@@ -160,7 +160,16 @@ time.sleep(1000)
     assert gone(pid)
 
 
-def test_a_child_ends_with_its_owner(start):
+def test_a_fork_of_the_parent_does_not_end_the_child(child):
+    fork = os.fork()
+    if fork == 0:
+        child.close()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    assert child.ask(["echo", 1], 30) == [1]
+
+
+def test_a_child_ends_with_its_owner():
     child = ChildProcess("servers:serve")
     pid = child.pid
     del child

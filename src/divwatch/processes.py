@@ -97,7 +97,7 @@ class ChildProcess:
             self._failure = f"the {name} could not be started ({one_line(error)})"
             self._replies.put(None)
             return
-        self._finalizer = weakref.finalize(self, _end, self._process, self._requests)
+        self._finalizer = weakref.finalize(self, _end, os.getpid(), self._process, self._requests)
         for work in ((_write, self._process.stdin, self._requests), (_read, self._process.stdout, self._replies)):
             threading.Thread(target=work[0], args=work[1:], daemon=True, name=f"divwatch {name}").start()
         self.send(list(arguments))
@@ -173,7 +173,9 @@ def _read(stream: IO[bytes], lines: Lines) -> None:
     lines.put(None)
 
 
-def _end(process: subprocess.Popen[bytes], requests: Lines) -> None:
+def _end(parent: int, process: subprocess.Popen[bytes], requests: Lines) -> None:
+    if os.getpid() != parent:
+        return  # a fork of the parent, such as a DataLoader worker, does not own the child
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # the child leads a process group of its own
