@@ -111,14 +111,22 @@ def test_what_the_child_forked_ends_with_it(child):
     assert gone(forked.pid)
 
 
-def test_a_process_that_cannot_be_started_behaves_like_one_that_ended(start, monkeypatch):
-    def no_process(*_, **__):
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("subprocess.Popen", BlockingIOError(11, "Resource temporarily unavailable")),
+        ("threading.Thread.start", RuntimeError("can't start new thread")),
+        ("tempfile.TemporaryFile", OSError(24, "Too many open files")),
+    ],
+)
+def test_a_process_that_cannot_be_started_behaves_like_one_that_ended(start, monkeypatch, what, error):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(subprocess, "Popen", no_process)
+    monkeypatch.setattr(what, fail)
     child = start(name="test process")
     child.send(["echo", 1])
-    with pytest.raises(ChildError, match=r"test process could not be started .*temporarily unavailable"):
+    with pytest.raises(ChildError, match=rf"test process could not be started .*{error.args[-1]}"):
         child.receive(30)
     assert (child.alive, child.pid) == (False, None)
 
