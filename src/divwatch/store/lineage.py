@@ -42,7 +42,8 @@ def lineage_of(run: RunReader) -> list[RunReader]:
 
 def steps_before(run: RunReader) -> int:
     """Optimizer steps of all stages before this run: its offset on the axis of the whole pipeline."""
-    return sum(stage.max_steps() for stage in lineage_of(run)[:-1])
+    # A damaged line in an ancestor's looks is no reason to refuse this run.
+    return sum(RunReader(stage.path, notes=[]).max_steps() for stage in lineage_of(run)[:-1])
 
 
 def chains(directories: Iterable[Path], parent: Parent) -> list[list[Path]]:
