@@ -9,9 +9,9 @@ from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.callback import Pace
 from divwatch.config import WatchConfig
 from divwatch.monitor.background import Background
+from divwatch.monitor.pace import Pace
 from divwatch.store.run_directory import RunDirectory
 
 BACKGROUND = SETTINGS | {"background": True}
@@ -66,7 +66,7 @@ class KillTheScorer(TrainerCallback):
     def wait_while(self, condition):
         until = time.monotonic() + 60
         while condition() and time.monotonic() < until:
-            self.watcher.recorder.report()
+            self.watcher.recorder.poll()
             time.sleep(0.05)
 
 
@@ -135,4 +135,4 @@ def test_looks_are_put_off_to_keep_the_overhead_and_the_first_and_last_are_taken
     assert steps[0] == 0
     assert steps[-1] == 12
     assert len(steps) < 8
-    assert capsys.readouterr().out.count("is put off") == 1
+    assert capsys.readouterr().out.count("is skipped") == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from divwatch import DivwatchError, WatchConfig
-from divwatch.config import WatchArguments
+from divwatch.config import WatchArguments, steps_between_looks
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ def test_a_wrong_setting_is_one_line_with_the_mend(settings, says):
 
 
 def test_every_counts_steps_or_shares_of_the_run():
-    assert WatchConfig(every=0.05).steps_between_looks(1000) == 50
-    assert WatchConfig(every=100).steps_between_looks(1000) == 100
-    assert WatchConfig(every=0.001).steps_between_looks(10) == 1
+    assert steps_between_looks(0.05, 1000) == 50
+    assert steps_between_looks(100, 1000) == 100
+    assert steps_between_looks(0.001, 10) == 1
 
 
 def test_arguments_carry_every_setting_with_its_prefix():

@@ -150,14 +150,6 @@ class WatchConfig:
                 f"watch_every is {every:g}: give a whole number of optimizer steps (100) or a fraction of the run (0.05)"
             )
 
-    def steps_between_looks(self, max_steps: int) -> int:
-        """Optimizer steps between looks in a run of `max_steps`, at least 1.
-
-        >>> WatchConfig(every=0.05).steps_between_looks(200), WatchConfig(every=25).steps_between_looks(200)
-        (10, 25)
-        """
-        return int(self.every) if self.every >= 1 else max(1, round(self.every * max_steps))
-
     def at_full_length(self) -> WatchConfig:
         """The settings of the rare looks at full length."""
         assert self.full_tokens is not None
@@ -181,6 +173,24 @@ class WatchConfig:
     def from_arguments(cls, arguments: Any) -> WatchConfig:
         """From a `WatchArguments` that a parser filled (names start with `watch_`)."""
         return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
+
+
+def steps_between_looks(every: float, max_steps: int) -> int:
+    """Optimizer steps between looks in a run of `max_steps`, at least 1. every: as in `WatchConfig`.
+
+    >>> steps_between_looks(0.05, 200), steps_between_looks(25, 200), steps_between_looks(0.001, 10)
+    (10, 25, 1)
+    """
+    return int(every) if every >= 1 else max(1, round(every * max_steps))
+
+
+def count_looks(every: float, max_steps: int) -> int:
+    """The most looks that a run of `max_steps` can have: before the first step, when due, and after the last.
+
+    >>> count_looks(2, 4), count_looks(2, 5)
+    (3, 4)
+    """
+    return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
 
 
 def _whole(name: str, value: Any, low: int) -> None:

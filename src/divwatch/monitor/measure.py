@@ -13,8 +13,9 @@ from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.monitor.look import describe_run, take_look
-from divwatch.monitor.scorer import Models, load_models
+from divwatch.monitor.look import take_look
+from divwatch.monitor.record import describe_run, look_row
+from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
 from divwatch.store.run_directory import RunDirectory
@@ -94,7 +95,8 @@ def _look_at(
         ) from None
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
-        return take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+        look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+    return look_row(look, look.sample_seconds + look.score_seconds)
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:

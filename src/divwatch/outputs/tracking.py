@@ -15,53 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
+from divwatch.outputs.names import AXIS, PIPELINE_AXIS, TABLE
 from divwatch.outputs.terminal import say
 from divwatch.threads import BackgroundThread
 
-AXIS = "train/global_step"
-PIPELINE_AXIS = "divwatch/pipeline_step"
-LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
-TABLE = "watch/completions"
 # Calls that may wait for W&B, two a look; further ones are dropped.
 PENDING = 512
 # Seconds that the end of training waits for W&B.
 CLOSE_LIMIT = 60.0
 
 
-def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """`{task: {group/metric: {mean, ...}}}` as `{group/task/metric: mean}`, missing values left out.
-
-    >>> look_scalars({"all": {"diversity/sbert": {"mean": 0.4}, "pairs/cc_count": {"mean": 9.0}}})
-    {'diversity/all/sbert': 0.4}
-    """
-    scalars = {}
-    for task, values in tasks.items():
-        for key, summary in values.items():
-            group, metric = key.split("/", 1)
-            mean = summary["mean"]
-            if group in LOGGED_GROUPS and mean is not None and mean == mean:
-                scalars[f"{group}/{task}/{metric}"] = float(mean)
-    return scalars
-
-
-def assessment_scalars(assessment: Any) -> dict[str, float]:
-    """What is known after a look, under the contract's names: change and onset by task, the split, the alarm."""
-    scalars: dict[str, float] = {"collapse/alarm": float(assessment.collapsed)}
-    for (task, key), status in assessment.statuses.items():
-        prefix = f"collapse/{task}" if key.startswith("diversity/") else f"collapse_correct/{task}"
-        if status.change == status.change:
-            scalars[f"{prefix}/change"] = float(status.change)
-        if status.onset_step is not None:
-            scalars[f"{prefix}/onset_step"] = float(status.onset_step)
-    for task, split in assessment.splits.items():
-        for part in ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing"):
-            value = getattr(split, part)
-            if value == value:
-                scalars[f"decomposition/{task}/{part}"] = float(value)
-    return scalars
-
-
-def remember(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
+def add_to_log_history(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
     """Puts the scalars into the log history at the look's own step; returns the trainer's state as it was at that step."""
     then = copy.copy(state)
     then.global_step = step
@@ -80,7 +44,7 @@ def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> Non
     """
     from transformers.integrations import WandbCallback
 
-    then = remember(trainer.state, step, scalars)
+    then = add_to_log_history(trainer.state, step, scalars)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _reporters()) and not isinstance(callback, WandbCallback):
             try:
@@ -170,25 +134,34 @@ class WandbLog:
         self._do("settings", lambda: run.config.update({"divwatch": dict(settings)}, allow_val_change=True))
         return record
 
-    def log(self, step: int, pipeline_step: int, scalars: Mapping[str, float], rows: Sequence[Sequence[Any]]) -> None:
-        """A look's scalars, then its new table rows; a dense look, which has rows, is sent once.
+    def log(self, step: int, pipeline_step: int, scalars: Mapping[str, float]) -> None:
+        """Scalars on the step of their look."""
+        self._do(f"look at step {step}", lambda: self._log(step, pipeline_step, scalars))
 
-        Two calls of `run.log`: online a table first asks the server, and one that hangs or refuses must keep no curve.
+    def log_look(
+        self,
+        step: int,
+        pipeline_step: int,
+        scalars: Mapping[str, float],
+        read_rows: Callable[[], Sequence[Sequence[Any]]],
+    ) -> None:
+        """A look's scalars, then its rows of the table, which are read when they are sent; each look is sent once.
+
+        Two calls of `run.log`: a table first asks the server, and one that hangs or refuses must not take the curves along.
         """
-        if step in self._sent and rows:
+        if step in self._sent:
             return
         self._sent.add(step)
-        at = {AXIS: step, PIPELINE_AXIS: pipeline_step}
-        self._do(f"look at step {step}", lambda: self._log(at | dict(scalars)))
-        if rows:
-            self._do(f"table of the look at step {step}", lambda: self._log(at | {TABLE: self._add_to_table(rows)}))
+        self.log(step, pipeline_step, scalars)
+        table = f"table of the look at step {step}"
+        self._do(table, lambda: self._log(step, pipeline_step, {TABLE: self._add_to_table(read_rows())}))
 
-    def _log(self, values: Mapping[str, Any]) -> None:
+    def _log(self, step: int, pipeline_step: int, values: Mapping[str, Any]) -> None:
         for name in (AXIS, PIPELINE_AXIS):
             self._define(name)
-        for name in values.keys() - {AXIS, PIPELINE_AXIS}:
+        for name in values:
             self._define(name, step_metric=AXIS)
-        self._run.log(dict(values))
+        self._run.log({AXIS: step, PIPELINE_AXIS: pipeline_step, **values})
 
     def _define(self, name: str, **axis: str) -> None:
         if name not in self._defined:
@@ -252,16 +225,18 @@ TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completio
 
 
 def table_rows(
-    step: int, texts: Mapping[str, str], samples: Sequence[Any], prompts_per_task: int = 1
+    step: int, texts: Mapping[str, str], completions: Sequence[Mapping[str, Any]], prompts_per_task: int = 1
 ) -> list[list[Any]]:
-    """The completions of the first prompts of each task: the same prompts at every look, so that one can be followed."""
-    rows: list[list[Any]] = []
-    seen: dict[str, int] = {}
-    for sample in samples:
-        seen[sample.task] = seen.get(sample.task, 0) + 1
-        if seen[sample.task] > prompts_per_task:
-            continue
-        for k, output in enumerate(sample.outputs):
-            correct = None if sample.correct is None else bool(sample.correct[k])
-            rows.append([step, sample.task, texts[sample.id], k, output, correct, bool(sample.usable[k])])
-    return rows
+    """The completions of the first prompts of each task: the same prompts at every look, so that one can be followed.
+
+    texts: prompt id -> prompt. completions: rows of the run directory, verified.
+    """
+    prompts: dict[str, dict[str, None]] = {}  # task -> its prompts, in the order of the panel
+    for row in completions:
+        prompts.setdefault(row["task"], {})[row["prompt_id"]] = None
+    shown = {prompt for ids in prompts.values() for prompt in list(ids)[:prompts_per_task]}
+    return [
+        [step, row["task"], texts[row["prompt_id"]], row["sample"], row["answer_text"], row["correct"], row["usable"]]
+        for row in completions
+        if row["prompt_id"] in shown
+    ]
