@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from divwatch import DiversityCallback, WatchConfig, recipe
 from divwatch.config import WatchArguments
-from divwatch.verify.rewards import verified
+from divwatch.verify.rewards import reward_by_row
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     trainer = GRPOTrainer(
         model=model.model_name_or_path,
         args=training,
-        reward_funcs=verified(dataset, unsafe_code=watch_config.unsafe_code),
+        reward_funcs=reward_by_row(dataset, unsafe_code=watch_config.unsafe_code),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=recipe.peft_config(model),

@@ -55,11 +55,12 @@ def _prompt_kernel(
 
 @triton.jit(do_not_specialize=["room"])
 def _own_kernel(
-    query, keys, values, slot, before, mass, output, scale, room,
-    TIMES: tl.constexpr, LANES: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
+    query, keys, values, slot, alive, before, mass, output, scale, room,
+    HEADS: tl.constexpr, TIMES: tl.constexpr, LANES: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64)  # row and head of keys
-    count = (tl.load(slot) + 1).to(tl.int32)
+    # A row that has stopped keeps the prompt's part, and costs no reading until it leaves the batch.
+    count = tl.load(alive + pair // HEADS) * (tl.load(slot) + 1).to(tl.int32)
     lane, column = tl.arange(0, LANES), tl.arange(0, D)
     there = lane < TIMES
     place = pair * TIMES + lane
@@ -103,7 +104,7 @@ def attention(query: Any, layer: Any, scale: float) -> Any:
     )  # fmt: skip
     lanes = triton.next_power_of_2(times)
     _own_kernel[(rows * heads,)](
-        query, layer.own_keys, layer.own_values, batch.slot, before, mass, output, scale, room,
-        TIMES=times, LANES=lanes, D=size, BLOCK=max(16, 8192 // (lanes * size)), num_warps=4,
+        query, layer.own_keys, layer.own_values, batch.slot, batch.alive, before, mass, output, scale, room,
+        HEADS=heads, TIMES=times, LANES=lanes, D=size, BLOCK=max(16, 8192 // (lanes * size)), num_warps=4,
     )  # fmt: skip
     return output

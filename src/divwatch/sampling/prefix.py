@@ -107,6 +107,7 @@ class PrefixCache(Cache):
         self.slot = torch.zeros(1, dtype=torch.long, device=self.device)
         self.unwritten = torch.zeros(room, dtype=torch.bool, device=self.device)
         self.padding = mask == 0
+        self.alive: Any = None
         self.kernels: Any = None
         self._group()
         super().__init__(layers=[PrefixLayer(self, layer.keys, layer.values) for layer in filled.layers])
@@ -121,8 +122,10 @@ class PrefixCache(Cache):
             self.kernels = kernels
         return self.kernels is not None
 
-    def begin(self) -> None:
-        """Call at the start of each step, once `slot` is set: which own tokens are there."""
+    def begin(self, slot: Any, alive: Any) -> None:
+        """Call at the start of each step. slot: [1]; alive: [R] whether a row goes on; what others attend to is open."""
+        self.slot.copy_(slot)
+        self.alive = alive.int()
         if not self.kernels:
             self.unwritten = torch.arange(self.span, device=self.device) > self.slot
 
@@ -270,8 +273,7 @@ def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
     layer = PrefixLayer(batch, states, states.flip(2))
     for buffer, shift in ((layer.own_keys, 0.3), (layer.own_values, 0.7)):
         buffer.copy_(torch.linspace(-4, 6, buffer.numel(), device=device).add(shift).sin().view_as(buffer))
-    batch.slot.fill_(65)
-    batch.begin()
+    batch.begin(torch.full_like(batch.slot, 65), torch.ones(3, device=device))
     return layer
 
 

@@ -1,4 +1,4 @@
-"""The page: tables and charts into one HTML file that needs nothing else, neither network nor fonts nor scripts."""
+"""The page: one HTML file of tables, charts and samples that needs no network, font or library."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SECTIONS = [
     ("settings", "Settings and panel"),
 ]
 MARKS = {"correct": "✓", "wrong": "✗", "mixed": "~", "unusable": "!", "unjudged": "·"}
-EXAMPLES = 15  # prompts shown, over all lineages
-READ_OUT = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
+EXAMPLES = 15  # sample prompts on the page, over all lineages
+TOOLTIPS = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
 
 def render(
@@ -50,7 +50,7 @@ def render(
         css=css,
         js=js,
         script_hash=base64.b64encode(hashlib.sha256(str(js).encode()).digest()).decode(),
-        data=_read_outs(report),
+        data=_tooltips(report),
         names=metric_name,
         dashes=DASHES,
         marks=MARKS,
@@ -87,15 +87,15 @@ def _assets() -> tuple[Any, Any, Any]:
     css = drawing.read_text(encoding="utf-8") + css
 
     def finalize(value: Any) -> Any:
-        # Every text of a run goes through here: autoescape then takes the markup, this the control characters.
+        # Every text of a run passes here: this replaces control characters, and autoescape then escapes markup.
         return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=finalize, trim_blocks=True)
     return Markup(css), Markup(js), environment.from_string(html)
 
 
-def _read_outs(report: Report) -> dict[str, Any]:
-    """What the read-outs need: for each task and key, per lineage, [mean, lo, hi, n] at each look."""
+def _tooltips(report: Report) -> dict[str, Any]:
+    """The data of the tooltips: for each task and key and lineage, [mean, lo, hi, n] at each look."""
     listed: list[dict[str, Any]] = []
     place: dict[tuple, tuple[int, int]] = {}
     for i, v in enumerate(report.lineages):
@@ -112,7 +112,7 @@ def _read_outs(report: Report) -> dict[str, Any]:
             }
         )
     values: dict[str, Any] = {}
-    shown = report.curves["key"].str.split("/").str[0].isin(READ_OUT) | (report.curves["key"] == "quality/accuracy")
+    shown = report.curves["key"].str.split("/").str[0].isin(TOOLTIPS) | (report.curves["key"] == "quality/accuracy")
     for r in report.curves[shown].dropna(subset=["mean"]).to_dict("records"):
         keys = values.setdefault(inert(r["task"]), {})
         rows = keys.setdefault(inert(r["key"]), [[None] * len(v["x"]) for v in listed])
