@@ -110,11 +110,9 @@ class WatchConfig:
     )
     unsafe_code: bool = _setting(
         False,
-        "Run code that the model wrote without a sandbox where no sandbox is available (verifiers humaneval and mbpp).",
+        "Run the model's code unsandboxed where no sandbox is available (verifiers humaneval and mbpp).",
     )
-    min_usable: float = _setting(
-        0.5, "Smallest share of finished, readable outputs of a look that can be compared with others."
-    )
+    min_usable: float = _setting(0.5, "Smallest share of finished, readable outputs for a look to be comparable.")
     seed: int = _setting(0, "Seed for choosing prompts and for sampling.")
 
     def __post_init__(self) -> None:
