@@ -34,7 +34,7 @@ def _lit(text: str) -> str:
 
     line = Text(text)
     line.highlight_regex(r"^divwatch", "bold")
-    line.highlight_regex(r"[-+]\d+ % \[[^]]*\]", "cyan")
+    line.highlight_regex(r"[-+]?\d+ % \[[^]]*\]", "cyan")
     line.highlight_regex(
         r"collapse|narrowing among correct answers|degeneration|false recovery|\bfalls since\b", "bold red"
     )

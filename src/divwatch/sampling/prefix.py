@@ -15,7 +15,6 @@ of keys, M heads of queries per head of keys, d numbers a head.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +27,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from divwatch.errors import one_line
+from divwatch.sampling.log import warn_once
 from divwatch.sampling.memory import is_out_of_memory
 
 # No mask function goes by this name, so that transformers makes no mask and passes None.
@@ -252,14 +252,15 @@ def kernels_work(device: Any, size: int, value_size: int, dtype: Any, queries: i
 
         layer = _example(device, size, dtype)
         query = torch.linspace(-2, 3, 3 * 2 * queries * size, device=device).cos().view(3, 2 * queries, size).to(dtype)
-        expected = attention_by_products(query, layer, size**-0.5)
-        difference = (kernels.attention(query, layer, size**-0.5).float() - expected).abs().max()
+        with torch.autocast(device.type, enabled=False):
+            expected = attention_by_products(query, layer, size**-0.5)
+            difference = (kernels.attention(query, layer, size**-0.5).float() - expected).abs().max()
         if not difference < 2e-2:
             raise RuntimeError(f"its results differ by {float(difference):.2g}")
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        logging.getLogger("divwatch").warning("attention without Triton kernels: %s", one_line(error))
+        warn_once(f"attention runs without Triton kernels: {one_line(error)}")
         return False
     return True
 
