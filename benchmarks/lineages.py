@@ -111,14 +111,13 @@ def planted_table(seeds: list[int]) -> str:
     for arm in ARMS:
         chains = [chain(arm, seed) for seed in seeds]
         flags = [flagged_stage(c) for c in chains]
-        found = [attribute_stages(c, "diversity/sbert") for c in chains]
+        losses = [attribute_stages(c, "diversity/sbert") for c in chains]
         right = sum(flag == arm.planted for flag in flags)
-        cells = [_mean_and_range([100 * f.share[stage] for f in found]) for stage in ("sft", "dpo")]
-        kept = _mean_and_range([100 * f.retained for f in found])
+        cells = [_mean_and_range([100 * loss.share[stage] for loss in losses]) for stage in ("sft", "dpo")]
+        retained = _mean_and_range([100 * loss.retained for loss in losses])
         flagged = ", ".join(flag or "none" for flag in flags)
-        lines.append(
-            f"| {arm.name} | {arm.planted or 'nowhere'} | {flagged} | {right} of {len(seeds)} | {' | '.join(cells)} | {kept} |"
-        )
+        row = [arm.name, arm.planted or "nowhere", flagged, f"{right} of {len(seeds)}", *cells, retained]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -140,8 +139,10 @@ def claim_table(seeds: list[int]) -> str:
     for key, name in (("diversity/sbert", "diversity"), ("correct_diversity/sbert", "correct-answer diversity")):
         shares = {}
         for arm in (think, instruct):
-            found = [attribute_stages(chain(arm, seed), key) for seed in seeds]
-            shares[arm] = {s: np.array([f.share[s] / sum(f.share.values()) for f in found]) for s in ("sft", "dpo")}
+            losses = [attribute_stages(chain(arm, seed), key) for seed in seeds]
+            shares[arm] = {
+                s: np.array([loss.share[s] / sum(loss.share.values()) for loss in losses]) for s in ("sft", "dpo")
+            }
         for stage, first, second in (("sft", think, instruct), ("dpo", instruct, think)):
             difference = shares[first][stage] - shares[second][stage]
             half = stats.t.ppf(0.975, len(seeds) - 1) * difference.std(ddof=1) / len(seeds) ** 0.5

@@ -114,14 +114,15 @@ def step_without_look(folder: Path) -> float:
     callback = divwatch.watch(trainer, every=5_000, **SETTINGS | {"background": True})
     trainer.state.max_steps, trainer.state.global_step = 10_000, 0
     callback.on_train_begin(trainer.args, trainer.state, trainer.control)  # and its look, which is scored beside
-    callback._all_wait(lambda recorder: recorder.caught_up(1.0))
+    while not callback.recorder.poll(1.0):
+        pass
     trainer.state.global_step = 1
     times = 20_000
     started = time.perf_counter()
     for _ in range(times):
         callback.on_step_end(trainer.args, trainer.state, trainer.control)
     spent = time.perf_counter() - started
-    callback.finish(trainer.args, trainer.state, trainer.control)
+    callback.before_trackers_close(trainer.args, trainer.state, trainer.control)
     return 1e6 * spent / times
 
 

@@ -1,4 +1,4 @@
-"""The cost of judging programs in the sandbox: CPU time a program, beside the bare interpreter's start, wall time, memory.
+"""The cost of running programs in the sandbox: CPU time per program, beside the bare interpreter's start, wall time, memory.
 
     python benchmarks/sandbox.py [PROGRAMS]
 
@@ -59,7 +59,7 @@ def main() -> None:
     children, ours = children_cpu() - before, own_cpu() - own
     assert all(o.passed for o in outcomes), [o for o in outcomes if not o.passed][:3]
     each = 1000 * (children + ours) / n
-    print(f"{n} programs, all judged right: {wall:.1f} s wall")
+    print(f"{n} programs, all correct: {wall:.1f} s wall")
     print(f"CPU a program: {each:.1f} ms ({1000 * ours / n:.1f} of them in the caller)")
     print(f"a bare interpreter's start: {1000 * bare:.1f} ms; over it: {each - 1000 * bare:.1f} ms a program")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

@@ -111,14 +111,22 @@ def test_what_the_child_forked_ends_with_it(child):
     assert gone(forked.pid)
 
 
-def test_a_process_that_cannot_be_started_behaves_like_one_that_ended(start, monkeypatch):
-    def no_process(*_, **__):
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("subprocess.Popen", BlockingIOError(11, "Resource temporarily unavailable")),
+        ("threading.Thread.start", RuntimeError("can't start new thread")),
+        ("tempfile.TemporaryFile", OSError(24, "Too many open files")),
+    ],
+)
+def test_a_process_that_cannot_be_started_behaves_like_one_that_ended(start, monkeypatch, what, error):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(subprocess, "Popen", no_process)
+    monkeypatch.setattr(what, fail)
     child = start(name="test process")
     child.send(["echo", 1])
-    with pytest.raises(ChildError, match=r"test process could not be started .*temporarily unavailable"):
+    with pytest.raises(ChildError, match=rf"test process could not be started .*{error.args[-1]}"):
         child.receive(30)
     assert (child.alive, child.pid) == (False, None)
 
@@ -160,7 +168,16 @@ time.sleep(1000)
     assert gone(pid)
 
 
-def test_a_child_ends_with_its_owner(start):
+def test_a_fork_of_the_parent_does_not_end_the_child(child):
+    fork = os.fork()
+    if fork == 0:
+        child.close()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    assert child.ask(["echo", 1], 30) == [1]
+
+
+def test_a_child_ends_with_its_owner():
     child = ChildProcess("servers:serve")
     pid = child.pid
     del child

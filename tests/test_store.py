@@ -105,9 +105,9 @@ def test_a_run_finds_its_parent_from_the_model_directory(tmp_path):
 
 
 def test_the_steps_before_a_stage_are_found_where_the_runs_were_moved(tmp_path):
-    """Of a stage without a planned length (-1), its last look counts."""
+    """Of a stage without a planned length (-1), its last look counts; damaged lines in its record do not matter."""
     base = make(tmp_path / "here" / "sft", output_dir=str(tmp_path / "here" / "sft"), max_steps=-1)
-    base.append_look(look(7))
+    (base.path / "looks.jsonl").write_text('{"step": 0}\n{damaged\n{"step": 7}\n')
     middle = {"parent": str(base.path), "output_dir": str(tmp_path / "here" / "dpo"), "max_steps": 20}
     last = {"parent": str(make(tmp_path / "here" / "dpo", **middle).path), "output_dir": str(tmp_path / "here" / "rl")}
     make(tmp_path / "here" / "rl", **last)

@@ -16,9 +16,10 @@ from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer,
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.monitor import recorder
 from divwatch.monitor.background import Background
-from divwatch.outputs.tracking import WandbLog, look_scalars
+from divwatch.outputs import publisher
+from divwatch.outputs.names import look_scalars
+from divwatch.outputs.tracking import WandbLog
 from divwatch.store.run_directory import RunDirectory
 
 CONTRACT = [
@@ -227,9 +228,8 @@ def cut_short(out: Path, **changes):
 
 def gone_on_with(out: Path):
     trainer = sft_trainer(out, steps=6, report_to="wandb")
-    watching = divwatch.watch(trainer, every=2, lineage="mine", **LIGHT)
+    divwatch.watch(trainer, every=2, lineage="mine", **LIGHT)
     trainer.train(resume_from_checkpoint=str(out / "checkpoint-2"))
-    watching.recorder._wandb.close()
     return trainer
 
 
@@ -243,7 +243,7 @@ def test_a_resumed_run_and_the_next_stage_are_in_one_group_with_a_pipeline_axis_
     trainer.save_model()
     wandb.finish()
     dpo = dpo_trainer(tmp_path / "dpo", steps=2, model=load_model(tmp_path / "sft"), report_to="wandb")
-    divwatch.watch(dpo, every=1, **LIGHT)
+    dpo.add_callback(divwatch.DiversityCallback(dpo, divwatch.WatchConfig(every=1, **LIGHT)))
     dpo.train()
     wandb.finish()
     first, resumed, second = (inspect(file) for file in wandb_files(tmp_path))
@@ -275,7 +275,7 @@ def test_a_resumed_run_that_goes_on_in_the_same_wandb_run_logs_no_look_and_no_ro
 def test_scores_that_a_checkpoint_missed_are_in_the_resumed_log_history(tmp_path, monkeypatch):
     """The checkpoint of step 2 was written before the scores of its looks came."""
     with monkeypatch.context() as patch:
-        patch.setattr("divwatch.monitor.recorder.log_to_trainer", lambda *_: None)
+        patch.setattr("divwatch.outputs.publisher.log_to_trainer", lambda *_: None)
         first = sft_trainer(tmp_path, steps=4, save_strategy="steps", save_steps=2)
         divwatch.watch(first, every=1, **LIGHT)
         first.train()
@@ -322,8 +322,8 @@ def test_wandb_changes_nothing_in_training_and_is_never_called_by_it(tmp_path, f
     plain = sft_trainer(tmp_path / "plain", steps=2)
     plain.train()
     run = None if fault == "absent" else Faulty(raises=fault == "raises")
-    monkeypatch.setattr(recorder, "wandb_run", lambda trainer: run)
-    monkeypatch.setattr("divwatch.outputs.tracking.WandbLog.close.__defaults__", (0.2,))
+    monkeypatch.setattr(publisher, "wandb_run", lambda trainer: run)
+    monkeypatch.setattr("divwatch.outputs.publisher.CLOSE_LIMIT", 0.2)
     trainer = sft_trainer(tmp_path / fault, steps=2)
     divwatch.watch(trainer, every=1, **LIGHT)
     trainer.train()

@@ -83,24 +83,27 @@ class ChildProcess:
         self._replies: Lines = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        try:
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the process has ended
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "divwatch.processes", server],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=_environment(threads) | dict(variables or {}),
-                start_new_session=True,
-            )
-        except OSError as error:  # no memory, process or file handle is left
-            self._failure = f"the {name} could not be started ({one_line(error)})"
-            self._replies.put(None)
-            return
-        self._finalizer = weakref.finalize(self, _end, self._process, self._requests)
-        for work in ((_write, self._process.stdin, self._requests), (_read, self._process.stdout, self._replies)):
-            threading.Thread(target=work[0], args=work[1:], daemon=True, name=f"divwatch {name}").start()
         self.send(list(arguments))
+        try:
+            self._start(server, _environment(threads) | dict(variables or {}))
+        except (OSError, RuntimeError) as error:  # no memory, process, thread or file handle is left
+            self.close()
+            self._process, self._failure = None, f"the {name} could not be started ({one_line(error)})"
+            self._replies.put(None)
+
+    def _start(self, server: str, environment: dict[str, str]) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the process has ended
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "divwatch.processes", server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,
+        )
+        self._finalizer = weakref.finalize(self, _end, os.getpid(), self._process, self._requests)
+        for work in ((_write, self._process.stdin, self._requests), (_read, self._process.stdout, self._replies)):
+            threading.Thread(target=work[0], args=work[1:], daemon=True, name=f"divwatch {self._name}").start()
 
     @property
     def pid(self) -> int | None:
@@ -173,7 +176,9 @@ def _read(stream: IO[bytes], lines: Lines) -> None:
     lines.put(None)
 
 
-def _end(process: subprocess.Popen[bytes], requests: Lines) -> None:
+def _end(parent: int, process: subprocess.Popen[bytes], requests: Lines) -> None:
+    if os.getpid() != parent:
+        return  # a fork of the parent, such as a DataLoader worker, does not own the child
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # the child leads a process group of its own

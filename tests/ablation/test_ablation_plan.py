@@ -33,13 +33,13 @@ def _at_root(monkeypatch):
 
 
 def plan_of(tmp_path, **changes):
-    told = {k: v for k, v in (GOOD | changes).items() if v is not None}
+    plan = {k: v for k, v in (GOOD | changes).items() if v is not None}
     path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump(told, sort_keys=False))
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
     return read_plan(path)
 
 
-def told(words):
+def options_of(words):
     """A command line's options as a dict."""
     options, name = {}, None
     for word in words:
@@ -73,7 +73,7 @@ def test_a_run_is_the_config_with_the_plans_settings_its_mix_and_its_seed(tmp_pa
         "--quiet",
         "recipes/sft.py",
     ]
-    options = told(words[6:])
+    options = options_of(words[6:])
     assert options == {
         "config": ["configs/tiny/instruct/sft.yaml"], "watch_max_overhead": ["0"], "mix": ["tiny/ablation_sft"],
         "max_steps": ["2"], "mix_drop": ["forum"], "seed": ["1"], "data_seed": ["1"],
@@ -99,7 +99,7 @@ def test_a_grid_has_every_combination(tmp_path):
         {"mix_weight": ["script=2", "quiz=0"], "mix_rows": 200},
     ]
     assert plan.arms[3].name == "weight-script=2+quiz=0_rows-100"
-    options = told(plan.command(list(plan.runs())[3]))
+    options = options_of(plan.command(list(plan.runs())[3]))
     assert (options["mix_weight"], options["mix_rows"]) == (["script=2", "quiz=0"], ["100"])
 
 

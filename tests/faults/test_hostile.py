@@ -377,10 +377,9 @@ def score_input(path):
 
 
 def mix_rows(path):
-    from divwatch.mixes.definition import Part
-    from divwatch.mixes.rows import Place, iterate
+    from divwatch.files import read_jsonl
 
-    list(iterate(Place(Part(file=path), path)))
+    list(read_jsonl(path))
 
 
 def mix_yaml(path):

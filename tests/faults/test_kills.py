@@ -17,7 +17,6 @@ from faults.undisturbed import QUICK
 from training import sft_trainer, weights_hash
 
 import divwatch
-from divwatch.monitor.recorder import Recorder
 from divwatch.store.run_directory import RunDirectory
 
 STEPS = 6
@@ -27,13 +26,14 @@ def train(out, background, tell):
     """In the child: trains on from the last whole checkpoint, tells of every look on record and of the final weights."""
     trainer = sft_trainer(out, steps=STEPS, save_strategy="steps", save_steps=2)
     divwatch.watch(trainer, **QUICK | {"background": background})
-    record = Recorder._log
+    append_look = RunDirectory.append_look
 
-    def told(self, step, result):
-        record(self, step, result)
-        tell({"look": step})
+    def told(self, look):
+        append_look(self, look)
+        if look["status"] == "ok":
+            tell({"look": look["step"]})
 
-    Recorder._log = told
+    RunDirectory.append_look = told
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     tell({"weights": weights_hash(trainer.model)})
 

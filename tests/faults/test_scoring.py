@@ -122,9 +122,9 @@ def test_an_encoder_that_fails_once(survive, monkeypatch, fault):
 
 def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, monkeypatch):
     """Tried again from the stored completions: the record is that of an undisturbed run."""
-    from divwatch.monitor.scorer import Scorer
+    from divwatch.monitor.score_look import LookScorer
 
-    real = Scorer.score
+    real = LookScorer.score
 
     def fails(self, step, seconds):
         if step == 1:
@@ -132,7 +132,7 @@ def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, mo
         return real(self, step, seconds)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Scorer, "score", fails)
+        patched.setattr(LookScorer, "score", fails)
         trainer = sft_trainer(tmp_path, steps=3, save_strategy="steps", save_steps=3)
         divwatch.watch(trainer, **QUICK)
         trainer.train()

@@ -39,7 +39,7 @@ class LongerSteps(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % 4 == 0:
-            assert self.watching.recorder.caught_up(60)
+            assert self.watching.recorder.poll(60)
 
 
 class Gauge(TrainerCallback):

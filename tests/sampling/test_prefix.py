@@ -15,7 +15,7 @@ from divwatch.sampling.decode import Decoding, decode, supports_prefix
 from divwatch.sampling.graph import Recorder, is_recordable
 from divwatch.sampling.nucleus import draw, draw_without_sync, uniforms
 from divwatch.sampling.plan import Row, batch_tokens, batches
-from divwatch.sampling.prefix import kernels_work
+from divwatch.sampling.prefix import PrefixLayer, kernels_work
 from divwatch.sampling.request import make_request
 from divwatch.tiny.panel import panel
 
@@ -127,6 +127,18 @@ def test_the_attention_comes_back_also_after_an_error():
     with model.register_forward_pre_hook(fail), pytest.raises(ZeroDivisionError):
         tokens_of(model, "shared")
     assert calls[-1] != attention == model.config._attn_implementation
+
+
+def test_a_batch_leaves_its_keys_to_nobody():
+    """They are most of the memory: the next batch must have it without a garbage collection."""
+    model = make_model("Llama", FITS["Llama"])
+    gc.collect()
+    gc.disable()
+    try:
+        tokens_of(model, "shared")
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, PrefixLayer)]
+    finally:
+        gc.enable()
 
 
 def test_weights_and_modes_stay(base):

@@ -45,8 +45,8 @@ def test_the_terminal_prints_the_published_share_beside_the_runs_own(task):
     rows = [("think", "sft", 0, 0, 0.5), ("think", "sft", 0, 100, 0.25)]
     curves = pd.DataFrame(rows, columns=["lineage", "stage", "number", "step", "mean"])
     (line,) = reference_lines(curves.assign(task=task.name, key="diversity/sbert", status="ok"))
-    kept = published.retained("think", "sft", task.name)
-    assert line == f"think sft kept 50% of the base on {task.name}; Olmo 3 7B kept {kept:.0%}"
+    share = published.retained("think", "sft", task.name)
+    assert line == f"think sft kept 50% of the base on {task.name}; Olmo 3 7B kept {share:.0%}"
 
 
 def test_the_report_has_every_published_number(tmp_path):

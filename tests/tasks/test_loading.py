@@ -139,8 +139,8 @@ def test_at_most_500_rows_chosen_by_their_ids_whatever_the_seed_of_the_run(tmp_p
     again = load_task(hub_set(tmp_path / "b", TASKS["gsm8k"], rows[:650]))
     assert len(prompts) == len(again) == 500
     assert [int(p.id.split("/")[1]) for p in prompts] == sorted(int(p.id.split("/")[1]) for p in prompts)
-    kept = {p.id for p in prompts if int(p.id.split("/")[1]) < 650}
-    assert kept <= {p.id for p in again}
+    chosen = {p.id for p in prompts if int(p.id.split("/")[1]) < 650}
+    assert chosen <= {p.id for p in again}
 
 
 def test_the_named_panels_are_the_papers():

@@ -89,9 +89,11 @@ def test_mutants_fail_exactly_where_running_them_plainly_fails(shared):
         for row in shared("tasks/humaneval.jsonl")
         for mutant in mutants(row["prompt"], row["canonical_solution"])
     ]
-    asked = [{"program": m, "test": row["test"], "entry_point": row["entry_point"]} for row, m in cases]
+    requests = [{"program": m, "test": row["test"], "entry_point": row["entry_point"]} for row, m in cases]
     script = Path(__file__).with_name("mutants.py")
-    done = subprocess.run([sys.executable, script], input=json.dumps(asked), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, script], input=json.dumps(requests), capture_output=True, text=True, check=True
+    )
     plain = json.loads(done.stdout)
     results = humaneval([m for _, m in cases], [row for row, _ in cases], Limits(cpu_seconds=3))
     print(f"\n{len(cases)} mutants, {plain.count(False)} fail plainly")

@@ -58,15 +58,15 @@ def test_a_hanging_answer_is_ended_and_the_others_are_judged():
     """From a thread, where math-verify's own time limit cannot work."""
     answers = [r"\boxed{3}", r"\boxed{9^{9^{9^{9}}}}", "The answer is 9**9**9**9**9.", r"\boxed{4}"]
     prompts = [Prompt("a", "math", "?", reference="3")] * len(answers)
-    found = []
+    results = []
     thread = threading.Thread(
-        target=lambda: found.extend(in_child_process("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
+        target=lambda: results.extend(in_child_process("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
     )
     thread.start()
     thread.join()
-    assert found[0].correct is True
-    assert found[3].correct is False
-    for result in found[1:3]:
+    assert results[0].correct is True
+    assert results[3].correct is False
+    for result in results[1:3]:
         assert result.correct is not True
         assert result.correct is False or "timed out" in result.reason or "ended" in result.reason
 

@@ -27,7 +27,7 @@ def job(source, tests=SQUARE, names=("f",)):
 
 def living():
     """Command lines of this machine's processes that are sandboxes or run inside one: [(pid, command line)]."""
-    found = []
+    processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -35,8 +35,8 @@ def living():
             except OSError:
                 continue
             if "/runner.py" in line:
-                found.append((int(entry.name), line))
-    return found
+                processes.append((int(entry.name), line))
+    return processes
 
 
 def assert_nothing_left(before):
@@ -133,8 +133,10 @@ class TestHostilePrograms:
     def test_none_escapes(self, name):
         before = living()
         with socket.create_server(("127.0.0.1", 0)) as server:
-            known = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nTESTER = {os.getpid()}\n"
-            worked = job(known + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"])
+            constants = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nTESTER = {os.getpid()}\n"
+            worked = job(
+                constants + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"]
+            )
             verdict = run_programs([worked], SHORT)[0]
         assert "KeyError" not in verdict.reason, verdict
         assert verdict.passed is False, verdict
@@ -144,8 +146,12 @@ class TestHostilePrograms:
     @pytest.mark.usefixtures("no_sandbox")
     def test_the_attempts_do_work_where_there_is_no_sandbox(self, name):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            known = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nimport os\nos.environ['A_SECRET'] = '1'\n"
-            worked = job(known + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"])
+            constants = (
+                f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nimport os\nos.environ['A_SECRET'] = '1'\n"
+            )
+            worked = job(
+                constants + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"]
+            )
             verdict = run_programs([worked], SHORT, unsafe_code=True)[0]
         assert "KeyError" in verdict.reason, verdict
 
@@ -164,8 +170,8 @@ class TestHostilePrograms:
             hostile.GREEDY["memory bomb"],
             hostile.ESCAPES["fork bomb"],
         ]
-        known = f"TESTER = {os.getpid()}\n"
-        jobs = [job(known + source) for bad in harmful for source in (good, bad, good)]
+        constants = f"TESTER = {os.getpid()}\n"
+        jobs = [job(constants + source) for bad in harmful for source in (good, bad, good)]
         assert [v.passed for v in run_programs(jobs, SHORT, workers=6)] == [True, False, True] * 3
 
 

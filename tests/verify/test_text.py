@@ -40,9 +40,9 @@ def test_every_gsm8k_reference_is_right_against_itself_and_wrong_when_perturbed(
 
 @given(st.integers(-(10**12), 10**12), st.sampled_from(PHRASINGS))
 def test_a_number_survives_its_phrasing(number, phrasing):
-    said = f"{number:,}"
-    assert final_number(phrasing.format(said)) == str(number)
-    assert gsm8k(phrasing.format(said), str(number)).correct
+    text = f"{number:,}"
+    assert final_number(phrasing.format(text)) == str(number)
+    assert gsm8k(phrasing.format(text), str(number)).correct
 
 
 @given(st.text())

@@ -19,10 +19,11 @@ def list_panels(as_json: AsJson = False) -> None:
 
     Example: divwatch panel list
     """
+    from divwatch.panel import SHIPPED
     from divwatch.tasks import PANELS, TASKS
 
-    panels = {name: [task.name for task in tasks] for name, tasks in PANELS.items()}
-    panels = {"quick": ["stories", "ideas", "opinions", "sums"], "tiny": ["the embedded world's six tasks"], **panels}
+    panels = {name: list(dict.fromkeys(p.task for p in prompts())) for name, prompts in SHIPPED.items()}
+    panels |= {name: [task.name for task in tasks] for name, tasks in PANELS.items()}
     tasks = [
         {"task": t.name, "about": t.about, "set": t.hub, "verifier": t.verifier or "", "limit": t.limit or "all"}
         for t in TASKS.values()

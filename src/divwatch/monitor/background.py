@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.monitor.scorer import Scorer, load_models
+from divwatch.monitor.score_look import LookScorer, load_models
 from divwatch.processes import ChildError, ChildProcess, count_cores
-from divwatch.records import Prompt
+from divwatch.records import Prompt, ScoredLook
 from divwatch.store.run_directory import RunDirectory
 
 # Looks without scores above which no further look is taken.
@@ -45,11 +45,11 @@ class Inline:
 
     def __init__(self, config: WatchConfig) -> None:
         self._models = load_models(config)
-        self._scorers: dict[str, Scorer] = {}
+        self._scorers: dict[str, LookScorer] = {}
         self._scored: list[Scored] = []
 
     def open(self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int) -> None:
-        self._scorers[str(store.path)] = Scorer(store, prompts, config, max_looks, self._models)
+        self._scorers[str(store.path)] = LookScorer(store, prompts, config, max_looks, self._models)
 
     def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
         look = {"path": str(store.path), "step": step}
@@ -175,6 +175,8 @@ class Background:
         if reply is None:  # to the start or to `open`
             return []
         self._next()
+        if "result" in reply:
+            reply["result"] = ScoredLook.from_json(reply["result"])
         return [reply]
 
     def _give_up(self, why: str) -> list[Scored]:
@@ -193,18 +195,18 @@ class Background:
 def serve(config: dict[str, Any]) -> Callable[[dict[str, Any]], Scored | None]:
     """In the scoring process: loads the models and returns the handler of the requests that `Background` sends."""
     models = load_models(WatchConfig(**config))
-    scorers: dict[str, Scorer] = {}
+    scorers: dict[str, LookScorer] = {}
 
     def handle(request: dict[str, Any]) -> Scored | None:
         path = request["path"]
         if "prompts" in request:
             prompts = [Prompt(**prompt) for prompt in request["prompts"]]
             settings = WatchConfig(**request["config"])
-            scorers[path] = Scorer(RunDirectory(Path(path)), prompts, settings, request["max_looks"], models)
+            scorers[path] = LookScorer(RunDirectory(Path(path)), prompts, settings, request["max_looks"], models)
             return None
         look = {"path": path, "step": request["step"]}
         try:
-            return look | {"result": scorers[path].score(request["step"], request["seconds"])}
+            return look | {"result": scorers[path].score(request["step"], request["seconds"]).to_json()}
         except Exception as error:
             return look | {"error": one_line(error)}
 

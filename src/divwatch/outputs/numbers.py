@@ -6,6 +6,7 @@ The texts are typeset for a page (a real minus sign, a space before % that does 
 from __future__ import annotations
 
 import math
+import re
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -64,3 +65,12 @@ def change(value: float | None, lo: float | None, hi: float | None, signed: bool
 def plain(text: str) -> str:
     """The same text for terminals and logs: an ASCII minus, spaces and dashes."""
     return text.replace("−", "-").replace(SPACE, " ").replace("–", "-")
+
+
+def typeset(text: str) -> str:
+    """The opposite of `plain`, for sentences whose numbers were written in ASCII.
+
+    >>> typeset("fell by -3 % (-9 to +3 %) at pre-SFT").replace(SPACE, "_")
+    'fell by −3_% (−9 to +3_%) at pre-SFT'
+    """
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text).replace(" %", f"{SPACE}%")

@@ -1,19 +1,25 @@
-"""What a person at a terminal sees: a line a look, a bar while one is taken, a table of stages."""
+"""What a person at a terminal sees: a line for each look and alarm, and a progress bar while a look is taken."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from divwatch.outputs import numbers
+
+if TYPE_CHECKING:
+    from divwatch.records import Change, ScoredLook
 
 
 def say(text: str) -> None:
-    """A line that does not tear the trainer's progress bar; what matters in it stands out on a terminal."""
+    """Prints a line without breaking the trainer's progress bar, highlighted on a terminal."""
     import sys
 
     from tqdm import tqdm
 
-    with suppress(OSError, ValueError):  # a closed or full standard output: where nothing can be written, nothing is
+    with suppress(OSError, ValueError):  # standard output may be closed or full
         tqdm.write(_lit(text) if sys.stdout.isatty() else text)
 
 
@@ -28,7 +34,7 @@ def _lit(text: str) -> str:
 
     line = Text(text)
     line.highlight_regex(r"^divwatch", "bold")
-    line.highlight_regex(r"[-+]\d+ % \[[^]]*\]", "cyan")
+    line.highlight_regex(r"[-+]?\d+ % \[[^]]*\]", "cyan")
     line.highlight_regex(
         r"collapse|narrowing among correct answers|degeneration|false recovery|\bfalls since\b", "bold red"
     )
@@ -40,7 +46,7 @@ def _lit(text: str) -> str:
 
 @contextmanager
 def bar_of(what: str, total: int, shown: bool = True) -> Iterator[Any]:
-    """A progress bar below the trainer's that leaves nothing behind; silent where nobody watches (no terminal)."""
+    """A progress bar below the trainer's, removed at the end; none without a terminal."""
     import sys
 
     from tqdm import tqdm
@@ -49,44 +55,44 @@ def bar_of(what: str, total: int, shown: bool = True) -> Iterator[Any]:
         yield bar
 
 
-def look_line(look: dict[str, Any], assessment: Any) -> str:
+def look_line(look: ScoredLook) -> str:
     """One look in one line: diversity and its change, correct-answer diversity, accuracy, verdict."""
-    parts = [f"divwatch step {look['step']}"]
-    for name, key in (
-        ("diversity", f"diversity/{assessment.primary}"),
-        ("correct", f"correct_diversity/{assessment.primary}"),
-    ):
-        value = look["tasks"]["all"].get(key)
-        if value is None:
+    parts = [f"divwatch step {look.step}"]
+    assessment, means = look.assessment, look.tasks["all"]
+    for name, group in (("diversity", "diversity"), ("correct", "correct_diversity")):
+        key = f"{group}/{assessment.primary}"
+        if key not in means:
             continue
-        status = assessment.statuses.get(("all", key))
-        known = status is not None and look["status"] == "ok" and look["step"] != assessment.baseline_step
-        change = f" ({change_text(status)})" if known else ""
-        parts.append(f"{name} {value['mean']:.3f}{change}")
-    accuracy = look["tasks"]["all"].get("quality/accuracy")
-    if accuracy is not None:
-        parts.append(f"accuracy {accuracy['mean']:.2f}")
-    parts.append(look["verdict"]["kind"] if look["status"] == "ok" else f"not comparable: {look['reason']}")
+        change = assessment.change_of("all", key)
+        known = change is not None and look.status == "ok" and look.step != assessment.baseline_step
+        text = f" ({change_text(change)})" if known and change is not None else ""
+        parts.append(f"{name} {means[key]['mean']:.3f}{text}")
+    if "quality/accuracy" in means:
+        parts.append(f"accuracy {means['quality/accuracy']['mean']:.2f}")
+    comparable = look.status == "ok"
+    parts.append(assessment.verdict["kind"] if comparable else f"not comparable: {why_not_comparable(look)}")
     return " | ".join(parts)
 
 
-def change_text(status: Any) -> str:
+def why_not_comparable(look: ScoredLook) -> str | None:
+    """The reason in looks.jsonl; None for a look that is comparable."""
+    return None if look.status == "ok" else f"{look.usable_share:.0%} of the outputs are finished and readable"
+
+
+def change_text(change: Change) -> str:
     """`-24 % [-28, -19]`."""
-    lo, hi = status.change_interval
-    if not (status.change == status.change and lo == lo):
+    lo, hi = change.change_interval
+    if math.isnan(change.change) or math.isnan(lo):
         return "change unknown"
-    return f"{100 * status.change:+.0f} % [{100 * lo:+.0f}, {100 * hi:+.0f}]"
+    return numbers.plain(numbers.change(change.change, lo, hi))
 
 
-def event_message(event: dict[str, Any]) -> str:
-    """What fell, where, since when, how surely: the text of an alert."""
-    what = "correct-answer diversity" if event["key"].startswith("correct") else "output diversity"
-    where = "the whole panel" if event["task"] == "all" else f"task {event['task']}"
-    lo, hi = event["change_interval"]
-    onset = f"since step {event['onset_step']}"
-    if event["onset_interval"]:
-        onset += " (90 % interval {} to {})".format(*event["onset_interval"])
-    sure = "confirmed" if event["confirmed"] else "not yet confirmed"
-    return (
-        f"{what} of {where} falls {onset}: {100 * event['change']:+.0f} % [{100 * lo:+.0f}, {100 * hi:+.0f}], {sure}."
-    )
+def alarm_message(alarm: Change) -> str:
+    """What fell, where, since when and how certain that is: the text of an alert."""
+    what = "correct-answer diversity" if alarm.key.startswith("correct") else "output diversity"
+    where = "the whole panel" if alarm.task == "all" else f"task {alarm.task}"
+    onset = f"since step {alarm.onset_step}"
+    if alarm.onset_interval:
+        onset += " (90 % interval {} to {})".format(*alarm.onset_interval)
+    confirmed = "confirmed" if alarm.confirmed else "not yet confirmed"
+    return f"{what} of {where} falls {onset}: {change_text(alarm)}, {confirmed}."

@@ -1,7 +1,7 @@
 """`divwatch top`: follows watched runs while they train, for anyone who can read their directories.
 
 The training process is not involved: everything comes from the run directory. The verdict and the changes are computed
-from the stored scores by the code that computed them live (`scorer.assess_looks`), and only when a look was added.
+from the stored scores by the code that computed them live (`store.scored.assess_looks`), and only when a look was added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig
+from divwatch.config import WatchConfig, count_looks
 from divwatch.errors import DivwatchError
 from divwatch.files import without_nan
 from divwatch.outputs.snapshot import Snapshot, names_of, plain_line, table
@@ -70,7 +70,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     """What the looks of a run show; nothing where none was scored."""
     from statistics import median
 
-    from divwatch.monitor.scorer import assess_looks, stored_looks
+    from divwatch.store.scored import assess_looks, read_scored_looks
 
     scored = [look for look in looks if look["status"] in ("ok", "not_comparable")]
     blocked = [look["seconds"]["total"] for look in scored if "total" in look["seconds"]]
@@ -78,8 +78,8 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     if not scored:
         return summary
     config = WatchConfig(**info["settings"])
-    most = max(2 + (info["max_steps"] - 1) // config.steps_between_looks(info["max_steps"]), len(scored))
-    assessment = assess_looks(stored_looks(run), config, most)
+    most = max(count_looks(config.every, info["max_steps"]), len(scored))
+    assessment = assess_looks(read_scored_looks(run), config, most)
     levels, primary = {}, assessment.primary
     for name, key in (
         ("diversity", f"diversity/{primary}"),

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from divwatch.panel.training_texts import Decode, stream_rows, texts_of
 from divwatch.records import Prompt
 
@@ -58,8 +60,6 @@ class PanelIndex:
     """
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
-        import numpy as np
-
         self.prompts = list(prompts)
         self.words = [words_of(_question(p)) for p in prompts]
         self.sevens: set[int] = set()
@@ -90,8 +90,6 @@ class PanelIndex:
             self._search_whole(words, row, matches)
 
     def _search_grams(self, words: list[str], row: int, matches: Matches) -> None:
-        import numpy as np
-
         hashes = np.fromiter(map(hash, _grams(words)), dtype=np.int64)
         low = np.searchsorted(self.grams, hashes, "left")
         high = np.searchsorted(self.grams, hashes, "right")

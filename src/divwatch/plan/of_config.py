@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig
+from divwatch.config import WatchConfig, steps_between_looks
 from divwatch.errors import DivwatchError
 
 
@@ -84,10 +84,7 @@ def _kind(told: dict[str, Any]) -> str | None:
 
 
 def _every(told: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    every = float(told.get("watch_every", 0.05))
-    if every >= 1:
-        return int(every)
-    return max(1, round(every * _steps(told, gpus, step_tokens)))
+    return steps_between_looks(float(told.get("watch_every", WatchConfig.every)), _steps(told, gpus, step_tokens))
 
 
 def _steps(told: dict[str, Any], gpus: int, step_tokens: int) -> int:

@@ -7,16 +7,14 @@ are half of it. On a CUDA device the prompts' keys are also stored once, and eac
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from divwatch.sampling.log import warn_once
 from divwatch.sampling.nucleus import draw
 
 MODES = ("auto", "eager", "shared", "captured")
-_log = logging.getLogger("divwatch")
-_logged: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,10 @@ class Decoding:
     close_at: int | None = None
     close_with: tuple[int, ...] = ()
     mode: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}: choose from {', '.join(MODES)}")
 
     def mode_on(self, device: Any) -> str:
         """The mode that `auto` stands for on a device."""
@@ -97,7 +99,8 @@ def _decode_shared(
     capture = how.mode_on(mask.device) == "captured" and mask.device.type == "cuda"
     if capture and not is_recordable(model):
         capture = False
-        _log_once("decoding runs without a CUDA graph: the model has forward hooks")
+        warn_once("decoding runs without a CUDA graph: the model has forward hooks")
+    prefix = None
     try:
         check_model(model, mask.shape[1] + max(limits))
         check_cache(cache, mask.device)
@@ -106,8 +109,11 @@ def _decode_shared(
         of = torch.tensor(owners, device=mask.device)
         return decode_in_steps(model, prefix, logits[of], mask.sum(-1)[of], noise, limits, how, still_open, capture)
     except Unsupported as reason:
-        _log_once(f"decoding repeats a prompt's keys for each of its samples: {reason}")
+        warn_once(f"decoding repeats a prompt's keys for each of its samples: {reason}")
         return None
+    finally:
+        if prefix is not None:
+            prefix.free()
 
 
 def supports_prefix(model: Any, longest: int) -> bool:
@@ -119,12 +125,6 @@ def supports_prefix(model: Any, longest: int) -> bool:
     except Unsupported:
         return False
     return True
-
-
-def _log_once(line: str) -> None:
-    if line not in _logged:
-        _logged.add(line)
-        _log.warning(line)
 
 
 def _decode_eager(

@@ -7,7 +7,6 @@ fails all the same leaves nothing behind: the random state that a graph would re
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -16,9 +15,8 @@ from typing import Any
 import torch
 
 from divwatch.errors import one_line
+from divwatch.sampling.log import warn_once
 from divwatch.sampling.memory import is_out_of_memory
-
-_log = logging.getLogger("divwatch")
 
 
 class Recorder:
@@ -111,7 +109,7 @@ class Recorder:
 
     def _give_up(self, error: Exception) -> None:
         self.capture = False
-        _log.warning("decoding runs without a CUDA graph: %s", one_line(error))
+        warn_once(f"decoding runs without a CUDA graph: {one_line(error)}")
 
     def _generator(self) -> Any:
         index = self.device.index

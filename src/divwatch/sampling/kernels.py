@@ -15,6 +15,9 @@ import triton.language as tl
 
 # Queries that share a load of the prompt's keys: the smallest tile of the tensor cores.
 TILE = 16
+# Numbers of keys that a program holds at once, and the warps that share them.
+PROMPT_NUMBERS, PROMPT_WARPS = 8192, 4
+OWN_NUMBERS, OWN_WARPS = 4096, 4
 
 
 # Specialised kernels would be compiled anew when shapes change, which must not happen while a step is recorded.
@@ -55,11 +58,12 @@ def _prompt_kernel(
 
 @triton.jit(do_not_specialize=["room"])
 def _own_kernel(
-    query, keys, values, slot, before, mass, output, scale, room,
-    TIMES: tl.constexpr, LANES: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
+    query, keys, values, slot, alive, before, mass, output, scale, room,
+    HEADS: tl.constexpr, TIMES: tl.constexpr, LANES: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64)  # row and head of keys
-    count = (tl.load(slot) + 1).to(tl.int32)
+    # A row that has stopped keeps the prompt's part, and costs no reading until it leaves the batch.
+    count = tl.load(alive + pair // HEADS) * (tl.load(slot) + 1).to(tl.int32)
     lane, column = tl.arange(0, LANES), tl.arange(0, D)
     there = lane < TIMES
     place = pair * TIMES + lane
@@ -99,11 +103,11 @@ def attention(query: Any, layer: Any, scale: float) -> Any:
     output = torch.empty_like(query)
     _prompt_kernel[(prompts, heads, triton.cdiv(batch.group * times, TILE))](
         query, layer.keys, layer.values, batch.table, batch.starts, before, mass, scale, batch.group, width,
-        HEADS=heads, TIMES=times, D=size, TILE=TILE, BLOCK=64 if size <= 128 else 32, num_warps=4,
+        HEADS=heads, TIMES=times, D=size, TILE=TILE, BLOCK=max(16, PROMPT_NUMBERS // size), num_warps=PROMPT_WARPS,
     )  # fmt: skip
     lanes = triton.next_power_of_2(times)
     _own_kernel[(rows * heads,)](
-        query, layer.own_keys, layer.own_values, batch.slot, before, mass, output, scale, room,
-        TIMES=times, LANES=lanes, D=size, BLOCK=max(16, 8192 // (lanes * size)), num_warps=4,
+        query, layer.own_keys, layer.own_values, batch.slot, batch.alive, before, mass, output, scale, room,
+        HEADS=heads, TIMES=times, LANES=lanes, D=size, BLOCK=max(16, OWN_NUMBERS // (lanes * size)), num_warps=OWN_WARPS,
     )  # fmt: skip
     return output

@@ -15,7 +15,6 @@ of keys, M heads of queries per head of keys, d numbers a head.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +27,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from divwatch.errors import one_line
+from divwatch.sampling.log import warn_once
 from divwatch.sampling.memory import is_out_of_memory
 
 # No mask function goes by this name, so that transformers makes no mask and passes None.
@@ -107,6 +107,7 @@ class PrefixCache(Cache):
         self.slot = torch.zeros(1, dtype=torch.long, device=self.device)
         self.unwritten = torch.zeros(room, dtype=torch.bool, device=self.device)
         self.padding = mask == 0
+        self.alive: Any = None
         self.kernels: Any = None
         self._group()
         super().__init__(layers=[PrefixLayer(self, layer.keys, layer.values) for layer in filled.layers])
@@ -121,10 +122,16 @@ class PrefixCache(Cache):
             self.kernels = kernels
         return self.kernels is not None
 
-    def begin(self) -> None:
-        """Call at the start of each step, once `slot` is set: which own tokens are there."""
+    def begin(self, slot: Any, alive: Any) -> None:
+        """Call at the start of each step. slot: [1]; alive: [R] whether a row goes on; what others attend to is open."""
+        self.slot.copy_(slot)
+        self.alive = alive.int()
         if not self.kernels:
             self.unwritten = torch.arange(self.span, device=self.device) > self.slot
+
+    def free(self) -> None:
+        """Call when the batch is done: layers and cache name each other, so that nothing else frees them at once."""
+        self.layers.clear()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, and prompts and padding that no row needs any more."""
@@ -249,14 +256,15 @@ def kernels_work(device: Any, size: int, value_size: int, dtype: Any, queries: i
 
         layer = _example(device, size, dtype)
         query = torch.linspace(-2, 3, 3 * 2 * queries * size, device=device).cos().view(3, 2 * queries, size).to(dtype)
-        expected = attention_by_products(query, layer, size**-0.5)
-        difference = (kernels.attention(query, layer, size**-0.5).float() - expected).abs().max()
+        with torch.autocast(device.type, enabled=False):
+            expected = attention_by_products(query, layer, size**-0.5)
+            difference = (kernels.attention(query, layer, size**-0.5).float() - expected).abs().max()
         if not difference < 2e-2:
             raise RuntimeError(f"its results differ by {float(difference):.2g}")
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        logging.getLogger("divwatch").warning("attention without Triton kernels: %s", one_line(error))
+        warn_once(f"attention runs without Triton kernels: {one_line(error)}")
         return False
     return True
 
@@ -270,8 +278,7 @@ def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
     layer = PrefixLayer(batch, states, states.flip(2))
     for buffer, shift in ((layer.own_keys, 0.3), (layer.own_values, 0.7)):
         buffer.copy_(torch.linspace(-4, 6, buffer.numel(), device=device).add(shift).sin().view_as(buffer))
-    batch.slot.fill_(65)
-    batch.begin()
+    batch.begin(torch.full_like(batch.slot, 65), torch.ones(3, device=device))
     return layer
 
 

@@ -60,8 +60,7 @@ class Steps:
     def forward(self) -> None:
         """Reads the newest token of each row and decides the next one. Idempotent until `index` changes."""
         slot = self.index - 1
-        self.cache.slot.copy_(slot)
-        self.cache.begin()
+        self.cache.begin(slot, self.ends[self.rows] > self.index)
         position = (self.first + slot)[:, None]
         inputs = {"input_ids": self.token[:, None], "position_ids": position}
         self.decide(self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1])

@@ -42,7 +42,8 @@ def lineage_of(run: RunReader) -> list[RunReader]:
 
 def steps_before(run: RunReader) -> int:
     """Optimizer steps of all stages before this run: its offset on the axis of the whole pipeline."""
-    return sum(stage.max_steps() for stage in lineage_of(run)[:-1])
+    # A damaged line in an ancestor's looks is no reason to refuse this run.
+    return sum(RunReader(stage.path, notes=[]).max_steps() for stage in lineage_of(run)[:-1])
 
 
 def chains(directories: Iterable[Path], parent: Parent) -> list[list[Path]]:
@@ -53,9 +54,9 @@ def chains(directories: Iterable[Path], parent: Parent) -> list[list[Path]]:
     directories = list(directories)
     parents = {directory: parent(directory) for directory in directories}
     continued = set(parents.values())
-    found = [_follow(leaf, parents.__getitem__)[0] for leaf in directories if leaf not in continued]
-    covered = {directory for chain in found for directory in chain}
-    return found + [[directory] for directory in directories if directory not in covered]
+    from_leaves = [_follow(leaf, parents.__getitem__)[0] for leaf in directories if leaf not in continued]
+    in_a_chain = {directory for chain in from_leaves for directory in chain}
+    return from_leaves + [[directory] for directory in directories if directory not in in_a_chain]
 
 
 def _follow(directory: Path, parent: Parent) -> tuple[list[Path], bool]:

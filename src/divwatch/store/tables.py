@@ -113,8 +113,8 @@ def lineages(runs: Sequence[RunTables]) -> list[list[RunTables]]:
     by_directory = {run.directory.resolve(): run for run in runs}
 
     def parent(directory: Path) -> Path | None:
-        found = by_directory[directory].parent
-        return found if found in by_directory else None
+        older = by_directory[directory].parent
+        return older if older in by_directory else None
 
     paths = chains(by_directory, parent)
     loaded = [[by_directory[path] for path in chain] for chain in paths]

@@ -12,6 +12,7 @@ from typing import Any
 from divwatch.analysis.assess import Assessment, assess
 from divwatch.analysis.history import History
 from divwatch.analysis.stages import StageAttribution
+from divwatch.config import count_looks
 from divwatch.outputs.report.layout import Lineage
 from divwatch.records import PromptScores
 from divwatch.store.attribution import attribute_stages
@@ -83,8 +84,7 @@ def _planned_looks(run: RunTables) -> int:
     every = settings_of(run).get("every")
     if not isinstance(every, int | float) or every <= 0:
         return len(run.looks)
-    between = every if every >= 1 else max(1, round(every * run.max_steps))
-    return max(len(run.looks), 2 + int((run.max_steps - 1) // between))
+    return max(len(run.looks), count_looks(every, run.max_steps))
 
 
 def _setting(run: RunTables, name: str, default: float) -> float:

@@ -1,15 +1,15 @@
-"""The findings as sentences a person can repeat, and what to be careful about when reading them."""
+"""The findings in sentences, and cautions for reading the numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
-from divwatch.outputs.numbers import change, percent
+from divwatch.outputs.numbers import change, percent, typeset
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.findings import LineageFindings, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
@@ -34,7 +34,7 @@ TONES = {
 
 @dataclass(frozen=True)
 class Tag:
-    """A kind of verdict and the colour it is shown in: collapse, doubt or fine."""
+    """The kind of a verdict and its tone on the page: collapse, doubt or fine."""
 
     text: str
     tone: str
@@ -42,7 +42,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the page says of one lineage: a sentence to repeat, then each stage's own verdict."""
+    """What the page says about one lineage: a sentence to repeat, then the verdict of each stage."""
 
     lineage: str
     tag: Tag
@@ -50,12 +50,12 @@ class Statement:
     stages: list[tuple[str, Tag, str]]
 
 
-def statements(findings: Sequence[LineageFindings], report: Report) -> list[Statement]:
-    return [_statement(f, report) for f in findings]
+def statements(report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in report.findings]
 
 
 def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
-    """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
+    """The verdict of a stage or lineage, marked "so far" while `run` has not reached its end."""
     kind = assessment.verdict.kind if assessment else "nothing measured"
     text = "no collapse" if kind == "none" else kind
     return Tag(f"{text} so far" if assessment and unfinished(run) else text, TONES.get(kind, "doubt"))
@@ -68,14 +68,14 @@ def unfinished(run: RunTables) -> bool:
 def _statement(f: LineageFindings, report: Report) -> Statement:
     runs = f.lineage.runs
     stages = [
-        (stage_name(stage), tag_of(a, run), a.verdict.sentence if a else "No look was scored.")
+        (stage_name(stage), tag_of(a, run), typeset(a.verdict.sentence) if a else "No look was scored.")
         for stage, a, run in zip(f.lineage.stages, f.stages, runs, strict=True)
     ]
     return Statement(f.lineage.name, tag_of(f.whole, runs[-1]), _lead(f, report), stages)
 
 
 def _lead(f: LineageFindings, report: Report) -> str:
-    """One sentence: what is left, where it went, since when, and what accuracy did."""
+    """One sentence: the diversity that is left, where it was lost and since when, and how accuracy changed."""
     a, c = f.attribution, f.correct_attribution
     if a is None:
         return f"{f.lineage.name}: diversity could not be compared over the stages."
@@ -94,7 +94,7 @@ def _kept(a: StageAttribution) -> str:
 
 
 def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
-    """The stage that took most, where the loss is beyond `min_drop`, and the onset flagged in it."""
+    """The stage with the largest loss and its onset; empty where no loss is beyond `min_drop`."""
     if a.first_collapse is None:
         return ""
     largest = min(a.share, key=lambda stage: a.share[stage])
@@ -112,7 +112,7 @@ def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
 
 
 def panel_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
-    """The onset flagged over the whole panel in one stage: among correct answers if there is one, else over all."""
+    """The onset of the whole panel in one stage: among correct answers if that was flagged, else over all outputs."""
     table = report.tables["onsets"]
     mine = table[(table["lineage"] == lineage) & (table["number"] == number) & (table["task"] == "all")]
     return None if mine.empty else mine.sort_values("key").iloc[0].to_dict()
@@ -133,7 +133,7 @@ def share_text(a: StageAttribution, stage: str) -> str:
 
 
 def later_start(lineage: Lineage) -> str:
-    """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
+    """The look that changes are counted from, such as 'DPO step 30'; empty if that is the base."""
     place = first_comparable(lineage.runs)
     looks = lineage.runs[0].looks["step"]
     if place is None or len(looks) == 0:
@@ -144,11 +144,11 @@ def later_start(lineage: Lineage) -> str:
     return f"{stage_name(lineage.stages[number])} step {step}"
 
 
-def cautions(report: Report, findings: Sequence[LineageFindings]) -> list[str]:
-    """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
+def cautions(report: Report) -> list[str]:
+    """Why a number may mislead: failed and incomparable looks, few prompts, settings that differ between stages."""
     lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
-    for f in findings:
-        lines += _unlike(f)
+    for f in report.findings:
+        lines += _differences(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
             if unfinished(run):
                 at = f"the last look is at step {int(run.looks['step'].max())} of {run.max_steps}"
@@ -192,7 +192,7 @@ def _few_prompts(report: Report) -> Iterable[str]:
 
 
 def _outputs(report: Report) -> Iterable[str]:
-    """Answers that nobody judged, and thoughts that the monitor cut: both make numbers mean something else."""
+    """Thoughts that were closed by force, and answers that were not judged."""
     for (lineage, stage), looks in report.looks.groupby(["lineage", "stage"], sort=False):
         where = f"{lineage}, {stage_name(stage)}"
         closed = looks["closed_share"].max()
@@ -206,19 +206,19 @@ def _outputs(report: Report) -> Iterable[str]:
 
 
 def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
-    """Reasons for which answers were not judged, over several looks, the commonest first."""
+    """Why answers were not judged, over several looks: (reason, count), most frequent first."""
     counts: Counter[str] = Counter()
     for look in looks:
         counts.update(look)
     return counts.most_common()
 
 
-def _unlike(f: LineageFindings) -> Iterable[str]:
+def _differences(f: LineageFindings) -> Iterable[str]:
     for name in SAMPLING:
         values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
         if len(values) > 1:
             given = ", ".join(values)
-            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers do not compare."
+            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers cannot be compared."
     prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
     if len(prints) > 1:
-        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all of them have are compared."
+        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all stages share are compared."
