@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,6 @@ class Naive(TrainerCallback):
 
 def weights(here: Setting, report: Report) -> None:
     """Final weights with and without the monitor: bf16, gradient checkpointing, dropout, with and without LoRA."""
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True, warn_only=True)
     for lora in (False, True):
         found = {how: _final(here, report, lora, how) for how in ("off", "off again", "on", "naive")}
