@@ -2,9 +2,11 @@
 
 import json
 import math
+import threading
 
 import pytest
 import torch
+from faults.undisturbed import scoring_processes
 from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
@@ -90,14 +92,14 @@ def test_a_failing_look_is_recorded_and_training_ends_with_the_same_weights(tmp_
     plain.train()
     trainer = sft_trainer(tmp_path / "failing")
     callback = divwatch.watch(trainer, every=2, **SETTINGS | {"on_error": "record"})
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def fails_once(model, *rest):
         if trainer.state.global_step == 2:
             raise RuntimeError("no luck\nand more lines")
         return real(model, *rest)
 
-    monkeypatch.setattr(in_process, "_decode", fails_once)
+    monkeypatch.setattr(in_process, "decode_batch", fails_once)
     trainer.train()
     looks = RunDirectory.of(tmp_path / "failing").looks()
     assert [(look["step"], look["status"]) for look in looks] == [(0, "ok"), (2, "failed"), (4, "ok")]
@@ -213,6 +215,17 @@ def test_wrong_input_is_said_before_training(tmp_path):
         with pytest.raises(DivwatchError, match=says) as error:
             divwatch.watch(trainer, **SETTINGS | settings)
         assert "\n" not in str(error.value)
+
+
+def test_a_callback_that_is_not_added_starts_and_changes_nothing(tmp_path):
+    trainer = sft_trainer(tmp_path, steps=1)
+    threads = threading.active_count()
+    divwatch.DiversityCallback(trainer, divwatch.WatchConfig(**SETTINGS | {"background": True}))
+    assert threading.active_count() == threads
+    assert not scoring_processes()
+    trainer.train()
+    assert not (tmp_path / "divwatch").exists()
+    assert not scoring_processes()
 
 
 def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):

@@ -13,8 +13,9 @@ from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError, one_line
+from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
-from divwatch.monitor.record import describe_run, look_row
+from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
