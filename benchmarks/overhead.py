@@ -114,7 +114,8 @@ def step_without_look(folder: Path) -> float:
     callback = divwatch.watch(trainer, every=5_000, **SETTINGS | {"background": True})
     trainer.state.max_steps, trainer.state.global_step = 10_000, 0
     callback.on_train_begin(trainer.args, trainer.state, trainer.control)  # and its look, which is scored beside
-    callback._wait_until(lambda recorder: recorder.poll(1.0))
+    while not callback.recorder.poll(1.0):
+        pass
     trainer.state.global_step = 1
     times = 20_000
     started = time.perf_counter()

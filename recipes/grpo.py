@@ -19,7 +19,7 @@ def main() -> None:
         (recipe.MixArguments, GRPOConfig, ModelConfig, WatchArguments), "configs/tiny/rl_zero/grpo.yaml"
     )
     watch_config = WatchConfig.from_arguments(watching)
-    training.model_init_kwargs = recipe.prepare(training, model, watch_config, stage="rl")
+    training.model_init_kwargs = recipe.prepare(training, model)
     tokenizer = recipe.load_tokenizer(mixing, training, model)
     dataset, report = recipe.load_data(mixing, training, "rl", tokenizer)
     trainer = GRPOTrainer(

@@ -114,20 +114,24 @@ def test_the_process_ends_with_its_owner():
     assert not process.is_running()
 
 
-def test_the_pace_keeps_the_promise_and_lets_a_cheap_look_through():
-    pace = Pace(0.1)
-    pace._began -= 100  # a hundred seconds of training ago
+def test_the_pace_keeps_the_limit_and_lets_a_cheap_look_through():
+    now = 0.0
+    pace = Pace(0.1, clock=lambda: now)
+    now += 100  # a hundred seconds of training
     assert pace.allows_another()
     pace.spent(8.0)
     assert not pace.allows_another()  # 16 of 108 would be more than a tenth
-    pace._began -= 60
+    now += 60
     assert pace.allows_another()
-    assert 0.04 < pace.overhead < 0.06
-    pace.spent(1.0, recurring=False)  # a look at full length tells nothing of the next dense one
-    assert pace._last == 8.0
+    assert pace.overhead == pytest.approx(0.05)
+    pace.spent(1.0, recurring=False)  # a look at full length does not predict the next dense one
+    now += 1.9
+    assert not pace.allows_another()  # 17 of 169.9
+    now += 0.2
+    assert pace.allows_another()  # 17 of 170.1
 
 
-def test_looks_are_put_off_to_keep_the_overhead_and_the_first_and_last_are_taken(tmp_path, capsys):
+def test_looks_are_skipped_to_keep_the_overhead_and_the_first_and_last_are_taken(tmp_path, capsys):
     trainer = sft_trainer(tmp_path, steps=12)
     divwatch.watch(trainer, every=1, **SETTINGS | {"max_overhead": 0.01})
     trainer.train()

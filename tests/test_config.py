@@ -1,4 +1,4 @@
-"""Settings: what is wrong is said in one line that names it and its mend."""
+"""Settings: a wrong value is one line that names it and the fix."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from divwatch.config import WatchArguments, steps_between_looks
         ({"evry": 10}, "unknown setting evry.*every"),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_mend(settings, says):
+def test_a_wrong_setting_is_one_line_with_the_fix(settings, says):
     with pytest.raises(DivwatchError, match=says) as error:
         WatchConfig.from_settings(**settings)
     assert "\n" not in str(error.value)

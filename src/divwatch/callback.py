@@ -168,7 +168,7 @@ class DiversityCallback(TrainerCallback):
         total = len(prompts) * config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                completions = self._sampler.sample(prompts, config, step, bar.update)
+                sampled = self._sampler.sample(prompts, config, step, bar.update)
         except LookEnds as error:
             say(f"divwatch: {error}; the run ends: start it again with resume_from_checkpoint")
             raise
@@ -180,7 +180,7 @@ class DiversityCallback(TrainerCallback):
             return None
         try:
             seconds = time.monotonic() - started
-            self.recorder.submit(step, completions, seconds, self._sampler.embeddings, full)
+            self.recorder.submit(step, *sampled, seconds, full)
         except LookFailed as error:  # it could not be stored
             return error
         return None

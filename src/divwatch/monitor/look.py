@@ -22,7 +22,7 @@ def take_look(
     step: int,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> ScoredLook:
-    """Samples, stores and scores `prompts` in one process."""
+    """Samples `prompts`, stores the completions and scores them, in one process. progress: see `sample`."""
     from divwatch.sampling import Source, sample
     from divwatch.sampling.sampler import look_seed
 

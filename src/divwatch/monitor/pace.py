@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Pace:
-    """A clock on rank 0. limit: the share of the time since `begin` that looks may take; 0: any."""
+    """A clock on rank 0.
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    limit: the share of the time since `begin` that looks may take; 0: any. clock: the time in seconds.
+    """
+
+    def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit, self._clock = limit, clock
         self._blocked = self._last = 0.0
         self.begin()
 
     def begin(self) -> None:
-        self._began = time.monotonic()
+        self._began = self._clock()
 
     def spent(self, seconds: float, recurring: bool = True) -> None:
         """Counts a look. recurring: whether the next look will take about as long."""
@@ -29,10 +33,10 @@ class Pace:
     @property
     def overhead(self) -> float:
         """Share of the time since `begin`, in [0, 1]."""
-        elapsed = time.monotonic() - self._began
+        elapsed = self._clock() - self._began
         return self._blocked / elapsed if elapsed > 0 else 0.0
 
     def allows_another(self) -> bool:
         """Whether a look as long as the last one would keep the overhead within the limit."""
-        elapsed = time.monotonic() - self._began
+        elapsed = self._clock() - self._began
         return self.limit == 0 or self._blocked + self._last <= self.limit * (elapsed + self._last)

@@ -192,11 +192,12 @@ class Recorder:
         return False
 
     def submit(
-        self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any = None, full: bool = False
+        self, step: int, completions: Sequence[Completion], embeddings: Any, seconds: float, full: bool = False
     ) -> None:
         """Stores a look, which took `seconds` to sample, and hands it over for scoring.
 
-        full: a look at full length. Raises LookFailed where it cannot be stored; that is recorded.
+        embeddings: those that the training devices computed, or None. full: a look at full length. Raises LookFailed
+        where the look cannot be stored, after recording that.
         """
         started, record = time.monotonic(), self.full if full else self.record
         try:

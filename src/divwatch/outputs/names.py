@@ -13,6 +13,9 @@ LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
 SECONDS, OVERHEAD = "watch/seconds", "watch/overhead"
 TABLE = "watch/completions"
 ALARM = "collapse/alarm"
+# In the summary of a W&B run: the verdict, and the last assessment's scalars after this prefix.
+SUMMARY = "divwatch/"
+VERDICT, KIND = f"{SUMMARY}verdict", f"{SUMMARY}kind"
 
 
 def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:

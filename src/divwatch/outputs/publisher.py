@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
-from divwatch.outputs.names import OVERHEAD, SECONDS, assessment_scalars, look_scalars
+from divwatch.outputs.names import KIND, OVERHEAD, SECONDS, SUMMARY, VERDICT, assessment_scalars, look_scalars
 from divwatch.outputs.terminal import alarm_message, look_line, say
 from divwatch.outputs.tracking import (
     WandbLog,
@@ -20,6 +20,9 @@ from divwatch.outputs.tracking import (
 )
 from divwatch.records import Change, RunAssessment, ScoredLook
 from divwatch.store.reader import RunReader
+
+# Seconds that the end of training waits for W&B.
+CLOSE_LIMIT = 60.0
 
 
 class Publisher:
@@ -88,10 +91,11 @@ class Publisher:
         """Publishes what the run showed; waits for W&B, within bounds. assessment: None where no look was scored."""
         if assessment is not None:
             verdict = assessment.verdict
-            summary = {"divwatch/verdict": verdict["sentence"], "divwatch/kind": verdict["kind"]}
-            scalars = {f"divwatch/{name}": value for name, value in assessment_scalars(assessment).items()}
-            self._wandb.summarise(summary | scalars)
-            self._wandb.keep(path)
-        self._wandb.close()
+            scalars = assessment_scalars(assessment)
+            self._wandb.summarise(
+                {VERDICT: verdict["sentence"], KIND: verdict["kind"], **{SUMMARY + n: v for n, v in scalars.items()}}
+            )
+            self._wandb.upload(path)
+        self._wandb.close(CLOSE_LIMIT)
         if assessment is not None:
             say(f"divwatch: {assessment.verdict['sentence']} Record: {path}")

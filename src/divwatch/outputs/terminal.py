@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: a line a look, a bar while one is taken, a table of stages."""
+"""What a person at a terminal sees: a line for each look and alarm, and a progress bar while a look is taken."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """A line that does not tear the trainer's progress bar; what matters in it stands out on a terminal."""
+    """Prints a line without breaking the trainer's progress bar, highlighted on a terminal."""
     import sys
 
     from tqdm import tqdm
 
-    with suppress(OSError, ValueError):  # a closed or full standard output: where nothing can be written, nothing is
+    with suppress(OSError, ValueError):  # standard output may be closed or full
         tqdm.write(_lit(text) if sys.stdout.isatty() else text)
 
 
@@ -46,7 +46,7 @@ def _lit(text: str) -> str:
 
 @contextmanager
 def bar_of(what: str, total: int, shown: bool = True) -> Iterator[Any]:
-    """A progress bar below the trainer's that leaves nothing behind; silent where nobody watches (no terminal)."""
+    """A progress bar below the trainer's, removed at the end; none without a terminal."""
     import sys
 
     from tqdm import tqdm

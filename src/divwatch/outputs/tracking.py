@@ -1,7 +1,7 @@
-"""Where a look's numbers go: the trainer's log history, every tracker in `report_to`, and W&B under the contract's names.
+"""How a look's numbers reach the trainer's log history, every tracker in `report_to`, and W&B.
 
-`trainer.log` is never called: TRL's override flushes the trainer's own metric windows. W&B is never given `step=`: a step
-below its counter is dropped. Every name is defined exactly there, for overlapping globs are matched in random order.
+`trainer.log` is never called: TRL's override flushes the trainer's own metric windows. W&B is never given `step=`: it drops
+steps below its counter. Every name is defined exactly there, because overlapping globs are matched in random order.
 What W&B does with a look, however long it takes and however it fails, happens on a thread of its own.
 """
 
@@ -21,12 +21,10 @@ from divwatch.threads import BackgroundThread
 
 # Calls that may wait for W&B, two a look; further ones are dropped.
 PENDING = 512
-# Seconds that the end of training waits for W&B.
-CLOSE_LIMIT = 60.0
 
 
 def add_to_log_history(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
-    """Puts the scalars into the log history at the look's own step; returns the trainer's state as it was at that step."""
+    """Adds the scalars to the log history at the look's own step; returns the trainer's state as it was at that step."""
     then = copy.copy(state)
     then.global_step = step
     entry = {**scalars, "step": step}
@@ -38,9 +36,9 @@ def add_to_log_history(state: Any, step: int, scalars: Mapping[str, float]) -> A
 
 
 def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> None:
-    """Into the log history and to every reporting callback but W&B's, at the look's own step.
+    """Logs to the log history and to every reporting callback but W&B's, at the look's own step.
 
-    One that fails keeps the others from nothing.
+    A callback that fails does not affect the others.
     """
     from transformers.integrations import WandbCallback
 
@@ -55,19 +53,19 @@ def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> Non
 
 
 def reports(trainer: Any) -> bool:
-    """Whether anything but the log history and the run directory receives the looks."""
+    """Whether the trainer has a tracker."""
     return any(isinstance(callback, _reporters()) for callback in trainer.callback_handler.callbacks)
 
 
 def _reporters() -> tuple[Any, ...]:
-    """The classes of all reporting callbacks that transformers knows, whether named in report_to or added by hand."""
+    """The reporting callbacks that transformers knows, named in report_to or added by hand."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
     return tuple(INTEGRATION_TO_CALLBACK.values())
 
 
 def wandb_run(trainer: Any) -> Any:
-    """The run that the trainer's WandbCallback opened; None where it has no such callback, or W&B is off."""
+    """The W&B run of the trainer's WandbCallback; None where it has no such callback or W&B is off."""
     from transformers.integrations import WandbCallback
 
     if not any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks):
@@ -78,9 +76,9 @@ def wandb_run(trainer: Any) -> Any:
 
 
 def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
-    """Opens the W&B run that the trainer's callback would open, but in the lineage's group, as the stage's job.
+    """Opens the W&B run that the trainer's callback would open, but in a group and with a job type.
 
-    What the environment says (WANDB_RUN_GROUP, WANDB_JOB_TYPE) goes first; a run that is already open is left as it is.
+    WANDB_RUN_GROUP and WANDB_JOB_TYPE take precedence. A run that is already open is left as it is.
     """
     from transformers.integrations import WandbCallback
 
@@ -99,7 +97,7 @@ def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
 
 
 class WandbLog:
-    """One W&B run's share of the looks. Every method returns at once; `close` waits, within bounds.
+    """Sends looks to one W&B run. No method blocks, except `close`, which has a time limit.
 
     Without a run every method does nothing. A failure is logged once, and training continues.
     pending: calls that may wait for W&B; further ones are dropped.
@@ -116,9 +114,9 @@ class WandbLog:
     def open(
         self, run: Any, settings: Mapping[str, Any], before: Mapping[str, Any] | None = None, sent: Collection[int] = ()
     ) -> dict[str, Any] | None:
-        """Puts the monitor's settings into the run's config; returns what run.json should remember of the run.
+        """Adds the monitor's settings to the run's config; returns what run.json should keep of the run.
 
-        `before`: the run that run.json remembers; `sent`: steps that went there. They are not sent again to the same one.
+        before: the W&B run in run.json. sent: steps that it received; they are not sent again to the same run.
         """
         self._run, self._defined, self._table = run, set(), None
         self._start_thread()
@@ -127,7 +125,7 @@ class WandbLog:
         try:
             record = {name: str(getattr(run, name)) for name in ("id", "name", "group", "project", "dir")}
         except Exception as error:
-            say(f"divwatch: W&B's run tells nothing of itself: {one_line(error)}")
+            say(f"divwatch: cannot read the id of the W&B run: {one_line(error)}")
             record = {}
         again = before is not None and before.get("id") == record.get("id")
         self._sent = set(sent) if again else set()
@@ -178,18 +176,18 @@ class WandbLog:
         return self._table
 
     def alert(self, title: str, text: str) -> None:
-        """A message that W&B sends on, by mail or Slack, as its user has set there."""
+        """A message that W&B forwards by mail or Slack, as set in the user's W&B account."""
         self._do("alert", lambda: self._run.alert(title=title[:64], text=text, level="WARN"))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Summary fields: what a table of runs is sorted by."""
+        """Sets summary fields, by which a table of runs can be sorted."""
         self._do("summary", lambda: self._run.summary.update(dict(values)))
 
-    def keep(self, folder: Path) -> None:
-        """The run directory as an artifact: every completion of every look, the scores, the settings."""
-        self._do("artifact", lambda: self._keep(folder))
+    def upload(self, folder: Path) -> None:
+        """Logs the run directory as an artifact: all completions, scores and settings."""
+        self._do("artifact", lambda: self._upload(folder))
 
-    def _keep(self, folder: Path) -> None:
+    def _upload(self, folder: Path) -> None:
         import wandb
 
         artifact = wandb.Artifact(f"divwatch-{self._run.id}", type="divwatch")
@@ -200,7 +198,7 @@ class WandbLog:
         self._thread = BackgroundThread("divwatch W&B", self._pending, self._report_failure)
         self._behind = False
 
-    def close(self, limit: float = CLOSE_LIMIT) -> None:
+    def close(self, limit: float) -> None:
         """Waits at most `limit` seconds until W&B has received everything."""
         left = self._thread.close(limit)
         if left:
@@ -227,7 +225,7 @@ TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completio
 def table_rows(
     step: int, texts: Mapping[str, str], completions: Sequence[Mapping[str, Any]], prompts_per_task: int = 1
 ) -> list[list[Any]]:
-    """The completions of the first prompts of each task: the same prompts at every look, so that one can be followed.
+    """The completions of the first prompts of each task, which are the same at every look.
 
     texts: prompt id -> prompt. completions: rows of the run directory, verified.
     """

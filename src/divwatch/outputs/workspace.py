@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from divwatch.errors import DivwatchError, one_line
-from divwatch.outputs.names import ALARM, AXIS, OVERHEAD, PIPELINE_AXIS, SECONDS, TABLE
+from divwatch.outputs.names import ALARM, AXIS, KIND, OVERHEAD, PIPELINE_AXIS, SECONDS, SUMMARY, TABLE
 from divwatch.records import PARTS
 
 NAME = "divwatch"
 # What a table of runs is sorted by, from left to right.
 COLUMNS = [
-    "divwatch/kind",
-    "divwatch/collapse/all/change",
-    "divwatch/collapse/all/onset_step",
-    f"divwatch/{ALARM}",
+    KIND,
+    f"{SUMMARY}collapse/all/change",
+    f"{SUMMARY}collapse/all/onset_step",
+    f"{SUMMARY}{ALARM}",
 ]
 
 
