@@ -20,9 +20,7 @@ from divwatch.outputs.numbers import number, percent
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
-from divwatch.outputs.report.findings import find
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.tidy import add_findings
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -39,9 +37,7 @@ HOSTILE = [
 def page_of(root: Path) -> str:
     """The page alone, without its figures."""
     report = build([root])
-    findings = find(report.lineages, report.primary)
-    add_findings(report, findings)
-    return render(report, findings, draw_charts(report, findings), "title", "subtitle", "foot")
+    return render(report, draw_charts(report), "title", "subtitle", "foot")
 
 
 @pytest.fixture(scope="module")

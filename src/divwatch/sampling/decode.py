@@ -100,6 +100,7 @@ def _decode_shared(
     if capture and not is_recordable(model):
         capture = False
         warn_once("decoding runs without a CUDA graph: the model has forward hooks")
+    prefix = None
     try:
         check_model(model, mask.shape[1] + max(limits))
         check_cache(cache, mask.device)
@@ -110,6 +111,9 @@ def _decode_shared(
     except Unsupported as reason:
         warn_once(f"decoding repeats a prompt's keys for each of its samples: {reason}")
         return None
+    finally:
+        if prefix is not None:
+            prefix.free()
 
 
 def supports_prefix(model: Any, longest: int) -> bool:

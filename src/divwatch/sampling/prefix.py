@@ -129,6 +129,10 @@ class PrefixCache(Cache):
         if not self.kernels:
             self.unwritten = torch.arange(self.span, device=self.device) > self.slot
 
+    def free(self) -> None:
+        """Call when the batch is done: layers and cache name each other, so that nothing else frees them at once."""
+        self.layers.clear()
+
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, and prompts and padding that no row needs any more."""
         owners = [self.owners[row] for row in rows]

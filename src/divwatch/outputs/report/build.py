@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from divwatch.errors import DivwatchError
+from divwatch.outputs.report.findings import LineageFindings, find
 from divwatch.outputs.report.layout import Lineage, lay_out, slot_lengths, stage_name
+from divwatch.outputs.report.tidy import tidy_tables
 from divwatch.store.tables import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
@@ -24,23 +25,34 @@ NAMES = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """Everything that the page shows. Its charts are drawn from `tables`, which are also written as CSV."""
+    """Everything that the page shows. Charts and page tables are made from `tables`, which are also written as CSV.
+
+    slots, lengths: the stages of the pipeline axis and their lengths. metrics: of diversity, the primary one first.
+    notes: what could not be read, a line each.
+    """
 
     lineages: list[Lineage]
     slots: list[str]
     lengths: list[str]
     metrics: list[str]
     tasks: list[str]
-    curves: pd.DataFrame
-    looks: pd.DataFrame
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    findings: list[LineageFindings]
+    tables: dict[str, pd.DataFrame]
+    notes: list[str]
 
     @property
     def primary(self) -> str:
         return self.metrics[0]
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        return self.tables["curves"]
+
+    @property
+    def looks(self) -> pd.DataFrame:
+        return self.tables["looks"]
 
     @property
     def slot_names(self) -> list[str]:
@@ -48,39 +60,27 @@ class Report:
 
 
 def build(paths: Sequence[Path]) -> Report:
-    """Loads the runs and arranges their lineages. Raises DivwatchError where there is no look to show."""
+    """Loads the runs, arranges their lineages and analyses them. Raises DivwatchError where there is no look to show."""
     runs = load_runs(paths)
     if not any(len(run.means) for run in runs):
         raise DivwatchError(
             f"no finished look in {_few(paths)}: let a run take its first look (looks.jsonl says why one failed)"
         )
     chains, slots = lay_out(lineages(runs))
-    curves = pd.concat([lineage.curves() for lineage in chains], ignore_index=True)
+    means = pd.concat([lineage.curves() for lineage in chains], ignore_index=True)
     looks = pd.concat([lineage.looks() for lineage in chains], ignore_index=True)
-    report = Report(chains, slots, slot_lengths(chains, slots), _metrics(curves), _tasks(curves), curves, looks)
-    report.notes = [f"{run.directory.parent.name}: {note}" for run in runs for note in run.notes]
-    report.tables = {"curves": curves, "looks": looks, "cost": cost(looks)}
-    return report
-
-
-def cost(looks: pd.DataFrame) -> pd.DataFrame:
-    """A row a stage: its looks by status and their seconds."""
-    grouped = looks.groupby(["lineage", "stage"], sort=False)
-    table = grouped.agg(
-        looks=("step", "size"),
-        failed=("status", lambda s: int((s == "failed").sum())),
-        unscored=("status", lambda s: int((s == "unscored").sum())),
-        not_comparable=("status", lambda s: int((s == "not_comparable").sum())),
-        sample_seconds=("sample_seconds", "sum"),
-        score_seconds=("score_seconds", "sum"),
-        total_seconds=("total_seconds", "sum"),
-        seconds_per_look=("total_seconds", "median"),
-        first=("time", "min"),
-        last=("time", "max"),
-    ).reset_index()
-    elapsed = [_seconds_between(a, b) for a, b in zip(table.pop("first"), table.pop("last"), strict=True)]
-    table["elapsed_seconds"] = elapsed
-    return table
+    metrics, tasks = _metrics(means), _tasks(means)
+    findings = find(chains, metrics[0])
+    return Report(
+        lineages=chains,
+        slots=slots,
+        lengths=slot_lengths(chains, slots),
+        metrics=metrics,
+        tasks=tasks,
+        findings=findings,
+        tables=tidy_tables(findings, means, looks, metrics[0], tasks),
+        notes=[f"{run.directory.parent.name}: {note}" for run in runs for note in run.notes],
+    )
 
 
 def write_tables(report: Report, folder: Path) -> list[Path]:
@@ -102,15 +102,6 @@ def _metrics(curves: pd.DataFrame) -> list[str]:
 
 def _tasks(curves: pd.DataFrame) -> list[str]:
     return [t for t in curves["task"].unique() if t != "all"]
-
-
-def _seconds_between(first: Any, last: Any) -> float:
-    try:
-        if isinstance(first, str):
-            return float((pd.Timestamp(last) - pd.Timestamp(first)).total_seconds())
-        return float(last) - float(first)
-    except (TypeError, ValueError):
-        return float("nan")
 
 
 def _few(paths: Sequence[Path]) -> str:

@@ -42,9 +42,9 @@ class Charts:
     cost: list[Chart]
 
 
-def draw_charts(report: Report, findings: Sequence[LineageFindings]) -> Charts:
+def draw_charts(report: Report) -> Charts:
     draw = _Drawer(report)
-    return Charts(draw.whole(), draw.splits(findings), draw.tasks(), draw.quality(), draw.cost())
+    return Charts(draw.whole(), draw.splits(), draw.tasks(), draw.quality(), draw.cost())
 
 
 class _Drawer:
@@ -99,7 +99,7 @@ class _Drawer:
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
-    def splits(self, findings: Sequence[LineageFindings]) -> list[Chart]:
+    def splits(self) -> list[Chart]:
         """A forest plot a lineage: the change and its parts, from the base to the end and within each stage."""
         table = self.report.tables["split"]
         table = table[table["task"] == "all"].dropna(subset=["value"])
@@ -108,7 +108,7 @@ class _Drawer:
         limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
         x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
         charts = []
-        for f in findings:
+        for f in self.report.findings:
             mine = table[table["lineage"] == f.lineage.name]
             groups = [
                 (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,8 @@ class Statement:
     stages: list[tuple[str, Tag, str]]
 
 
-def statements(findings: Sequence[LineageFindings], report: Report) -> list[Statement]:
-    return [_statement(f, report) for f in findings]
+def statements(report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in report.findings]
 
 
 def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
@@ -144,10 +144,10 @@ def later_start(lineage: Lineage) -> str:
     return f"{stage_name(lineage.stages[number])} step {step}"
 
 
-def cautions(report: Report, findings: Sequence[LineageFindings]) -> list[str]:
+def cautions(report: Report) -> list[str]:
     """Why a number may mislead: failed and incomparable looks, few prompts, settings that differ between stages."""
     lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
-    for f in findings:
+    for f in report.findings:
         lines += _differences(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
             if unfinished(run):

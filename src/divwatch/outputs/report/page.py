@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -14,7 +13,7 @@ from divwatch.outputs.charts.area import DASHES
 from divwatch.outputs.report import narrative, record_tables, tables
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.charts import Charts
-from divwatch.outputs.report.findings import LineageFindings, settings_of
+from divwatch.outputs.report.findings import settings_of
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.samples import examples
 from divwatch.outputs.text import inert
@@ -34,9 +33,7 @@ EXAMPLES = 15  # sample prompts on the page, over all lineages
 TOOLTIPS = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
 
-def render(
-    report: Report, findings: Sequence[LineageFindings], charts: Charts, title: str, subtitle: str, foot: str
-) -> str:
+def render(report: Report, charts: Charts, title: str, subtitle: str, foot: str) -> str:
     """The whole page as text."""
     css, js, template = _assets()
     each = max(3, EXAMPLES // len(report.lineages))
@@ -55,10 +52,10 @@ def render(
         dashes=DASHES,
         marks=MARKS,
         samples=_samples(report),
-        findings=narrative.statements(findings, report),
-        cautions=narrative.cautions(report, findings),
-        stages=tables.stages(report, findings),
-        views=tables.views(findings),
+        findings=narrative.statements(report),
+        cautions=narrative.cautions(report),
+        stages=tables.stages(report),
+        views=tables.views(report),
         published=tables.published(report),
         charts=charts,
         curves=tables.curves(report),

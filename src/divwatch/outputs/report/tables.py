@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,13 +10,12 @@ from divwatch.outputs.numbers import interval, number, percent
 from divwatch.outputs.report import narrative
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.cells import Cell, Row, Table, level_cell, stage_ends
-from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.tidy import PARTS, WHOLE
 from divwatch.tasks import published as reference
 
 
-def stages(report: Report, findings: Sequence[LineageFindings]) -> Table:
+def stages(report: Report) -> Table:
     """The table of stages: levels, changes, onset, verdict."""
     caption = (
         f"Levels at the last comparable look of each stage. Diversity is the {metric_name(report.primary)}; "
@@ -29,13 +27,15 @@ def stages(report: Report, findings: Sequence[LineageFindings]) -> Table:
     columns = ["Stage", "Diversity", "Correct-answer diversity", "Accuracy", "Change of diversity"]
     columns += ["Change of correct-answer diversity", "Onset", "Verdict"]
     kinds = {
-        (f.lineage.name, n): narrative.tag_of(a, f.lineage.runs[n]) for f in findings for n, a in enumerate(f.stages)
+        (f.lineage.name, n): narrative.tag_of(a, f.lineage.runs[n])
+        for f in report.findings
+        for n, a in enumerate(f.stages)
     }
     flagged = {
-        (f.lineage.name, n, key) for f in findings for n, a in enumerate(f.stages) if a for _, key, _ in a.alarms
+        (f.lineage.name, n, key) for f in report.findings for n, a in enumerate(f.stages) if a for _, key, _ in a.alarms
     }
     rows = []
-    starts = {f.lineage.name: narrative.later_start(f.lineage) for f in findings}
+    starts = {f.lineage.name: narrative.later_start(f.lineage) for f in report.findings}
     for r in report.tables["stages"].to_dict("records"):
         place = r["lineage"], r["number"]
         if r["number"] < 0:
@@ -78,10 +78,10 @@ def _onset(onset: dict[str, Any] | None) -> Cell:
     return Cell(f"step {onset['step']}", f"{interval(onset['lo'], onset['hi'], 'step')} · {which}", "lost")
 
 
-def views(findings: Sequence[LineageFindings]) -> Table | None:
+def views(report: Report) -> Table | None:
     """For lineages that start from another line's checkpoint: the change by ancestry, and as the paper counts it."""
     rows = []
-    for f in findings:
+    for f in report.findings:
         for name, a in (("by ancestry", f.attribution), ("as in the paper", f.paper_attribution)):
             if f.paper_attribution is not None and a is not None:
                 shares = ", ".join(narrative.share_text(a, stage) for stage in a.order[1:])

@@ -1,4 +1,4 @@
-"""The tidy tables of the findings, as the page shows them and CSV files hold them: a row a stage, onset, change or part."""
+"""The tidy tables behind page, charts and CSV files: a row a look, stage, onset, change or part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.stages import StageAttribution
-from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage
 from divwatch.store.attribution import first_comparable
@@ -29,26 +28,30 @@ PARTS = {
 }
 
 
-def add_findings(report: Report, findings: Sequence[LineageFindings]) -> None:
-    """Adds the tables of the findings to the report, and to its curves what can be drawn beside them."""
-    extra = [*(gains(lineage) for lineage in report.lineages), _seconds(report.looks)]
-    report.curves = pd.concat([report.curves, *extra], ignore_index=True)
-    report.tables |= {
-        "curves": report.curves,
-        "stages": pd.concat([stage_table(f, report) for f in findings], ignore_index=True),
+def tidy_tables(
+    findings: Sequence[LineageFindings], means: pd.DataFrame, looks: pd.DataFrame, primary: str, tasks: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """All tables by name. means, looks: of all lineages, as they were logged. primary: the metric of the alarm."""
+    lineages = [f.lineage for f in findings]
+    curves = pd.concat([means, *(gains(lineage) for lineage in lineages), _seconds(looks)], ignore_index=True)
+    return {
+        "curves": curves,
+        "looks": looks,
+        "cost": cost(looks),
+        "stages": pd.concat([stage_table(f, curves, primary) for f in findings], ignore_index=True),
         "onsets": pd.DataFrame([row for f in findings for row in onset_rows(f)], columns=ONSET_COLUMNS),
         "changes": pd.DataFrame([row for f in findings for row in change_rows(f)]),
         "split": pd.DataFrame([row for f in findings for row in split_rows(f)], columns=SPLIT_COLUMNS),
-        "references": references(report.lineages, report.tasks),
+        "references": references(lineages, tasks),
     }
 
 
-def stage_table(findings: LineageFindings, report: Report) -> pd.DataFrame:
+def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -> pd.DataFrame:
     """A row for the base and one a stage: levels at its last comparable look, and its change as a share of the base."""
-    lineage, curves = findings.lineage, report.curves
+    lineage = findings.lineage
     own = curves[(curves["lineage"] == lineage.name) & (curves["task"] == "all")]
     at = {(r["number"], r["step"], r["key"]): r for r in own.to_dict("records")}
-    keys = {g: f"{g}/{report.primary}" for g in ("diversity", "correct_diversity")} | {"accuracy": "quality/accuracy"}
+    keys = {g: f"{g}/{primary}" for g in ("diversity", "correct_diversity")} | {"accuracy": "quality/accuracy"}
     first = first_comparable(lineage.runs) or (0, 0)
     places = [(*first, "base"), *((n, run.last_comparable(), lineage.stages[n]) for n, run in enumerate(lineage.runs))]
     rows = []
@@ -162,6 +165,35 @@ def _seconds(looks: pd.DataFrame) -> pd.DataFrame:
     rows = looks.dropna(subset=["total_seconds"]).rename(columns={"total_seconds": "mean"})
     rows = rows.assign(task="all", key="watch/seconds", lo=NAN, hi=NAN, n=NAN)
     return rows[["lineage", "stage", "number", "step", "x", "status", "task", "key", "mean", "lo", "hi", "n", "reason"]]
+
+
+def cost(looks: pd.DataFrame) -> pd.DataFrame:
+    """A row a stage: its looks by status and their seconds."""
+    grouped = looks.groupby(["lineage", "stage"], sort=False)
+    table = grouped.agg(
+        looks=("step", "size"),
+        failed=("status", lambda s: int((s == "failed").sum())),
+        unscored=("status", lambda s: int((s == "unscored").sum())),
+        not_comparable=("status", lambda s: int((s == "not_comparable").sum())),
+        sample_seconds=("sample_seconds", "sum"),
+        score_seconds=("score_seconds", "sum"),
+        total_seconds=("total_seconds", "sum"),
+        seconds_per_look=("total_seconds", "median"),
+        first=("time", "min"),
+        last=("time", "max"),
+    ).reset_index()
+    elapsed = [_seconds_between(a, b) for a, b in zip(table.pop("first"), table.pop("last"), strict=True)]
+    table["elapsed_seconds"] = elapsed
+    return table
+
+
+def _seconds_between(first: Any, last: Any) -> float:
+    try:
+        if isinstance(first, str):
+            return float((pd.Timestamp(last) - pd.Timestamp(first)).total_seconds())
+        return float(last) - float(first)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def references(lineages: Sequence[Lineage], tasks: Sequence[str]) -> pd.DataFrame:

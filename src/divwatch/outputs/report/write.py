@@ -11,23 +11,19 @@ from divwatch.errors import DivwatchError
 from divwatch.outputs.report.build import Report, build, write_tables
 from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.figures import write_figures
-from divwatch.outputs.report.findings import find
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.tidy import add_findings
 from divwatch.store.reader import SCORED
 
 
 def write(paths: Sequence[Path], out: Path | None) -> tuple[Report, Path]:
     """Writes page, tables and figures; returns what they show and the path of the page."""
     report = build(paths)
-    findings = find(report.lineages, report.primary)
-    add_findings(report, findings)
-    charts = draw_charts(report, findings)
+    charts = draw_charts(report)
     page = _page_path(paths, out)
     foot = _foot(paths, beside(page).name)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        text = render(report, findings, charts, "Output diversity over post-training", _subtitle(report), foot)
+        text = render(report, charts, "Output diversity over post-training", _subtitle(report), foot)
         page.write_text(text, encoding="utf-8")
         write_tables(report, beside(page))
         write_figures(report, charts, beside(page))
