@@ -232,15 +232,15 @@ class Recorder:
         return not self._scorer.busy
 
     def _take(self, scored: Scored) -> None:
-        step, record = scored["step"], self._record_at(scored["path"])
-        if "error" in scored:
+        step, record = scored.step, self._record_at(scored.path)
+        if scored.look is None:
             if self.config.on_error == "raise":
-                raise scored.get("raised") or RuntimeError(scored["error"])
-            say(f"divwatch: the look at step {step} is stored but could not be scored: {scored['error']}")
-            record.add_failure(step, scored["error"])
+                raise scored.raised or RuntimeError(scored.error)
+            say(f"divwatch: the look at step {step} is stored but could not be scored: {scored.error}")
+            record.add_failure(step, scored.error)
             return
         try:
-            (self._publish_full if record is self.full else self._publish)(scored["result"])
+            (self._publish_full if record is self.full else self._publish)(scored.look)
         except Exception as error:  # the scores are safely stored
             if self.config.on_error == "raise":
                 raise
@@ -297,8 +297,8 @@ class Recorder:
     def close(self) -> None:
         """Gives up the looks that are still being scored, ends the record, and publishes what the run showed."""
         for late in self._scorer.abandon():
-            say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
-            self._record_at(late["path"]).add_failure(late["step"], late["error"], status="unscored")
+            say(f"divwatch: the look at step {late.step} is stored but not scored: {late.error}")
+            self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
         self.record.end()
         self.publisher.close(self._final_assessment(), self.record.store.path)
