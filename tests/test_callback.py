@@ -1,4 +1,4 @@
-"""The callback in real training: it changes nothing, looks when it should, records all, and never fails training."""
+"""The callback in real training: weights stay the same, looks are taken when due and recorded, training never fails."""
 
 import json
 import math
@@ -205,7 +205,7 @@ def test_an_alarm_stops_or_saves_only_where_asked_and_is_not_forgotten(tmp_path,
         assert alarms() == [alarm]
 
 
-def test_wrong_input_is_said_before_training(tmp_path):
+def test_wrong_input_is_an_error_before_training(tmp_path):
     trainer = sft_trainer(tmp_path)
     for settings, says in [
         ({"encoder": str(tmp_path / "nowhere")}, "encoder"),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Decides on rank 0 whether a look is taken, and sees it through. Nothing runs before `start`."""
+    """Decides whether a look is taken, and carries it from its completions to the outputs. Nothing runs before `start`."""
 
     def __init__(self, trainer: Any, config: WatchConfig, panel: PanelChoice, mix: Any = None) -> None:
         self.trainer, self.config, self.panel = trainer, config, panel
@@ -171,7 +171,7 @@ class Recorder:
         self._count(step, seconds + time.monotonic() - started, full)
 
     def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
-        """A look that could not be taken, after `seconds`."""
+        """Records a look that failed after `seconds`."""
         say(f"divwatch: the look at step {step} failed and training continues: {reason}")
         (self.full if full else self.record).add_failure(step, reason, seconds=seconds)
         self._count(step, seconds, full)
