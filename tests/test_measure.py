@@ -1,4 +1,4 @@
-"""Checkpoints measured after the fact: stages of a lineage, on the panel and settings of a watched run or not at all."""
+"""`divwatch measure`: checkpoints become stages of a lineage; with --like, on the prompts and settings of a watched run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The recipes as a user starts them: the bare command trains and is watched, wrong input is one line."""
+"""The recipes as a user starts them: the bare command trains with a monitor, wrong input is one line."""
 
 import subprocess
 import sys

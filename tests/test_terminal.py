@@ -1,4 +1,4 @@
-"""What a person reads at a terminal: the published reference beside one's own run, changes and alarms in words."""
+"""Lines at a terminal: the published reference beside the user's run, and alarms in words."""
 
 import pandas as pd
 

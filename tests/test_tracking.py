@@ -1,4 +1,4 @@
-"""Trackers, really written and read back: exact names, the right axis however late the scores, each look and row once.
+"""Trackers, written and read back: exact names, the right axis even for late scores, each look and row once.
 
 W&B is written offline and read with its own `wandb leet inspect`; TensorBoard and trackio with their own readers.
 """
@@ -79,12 +79,12 @@ def tracked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(tracked, environment):
-    """Eight steps, a look at every second, all of them scored only after the last step; alike from step 2 on."""
+    """Eight steps with a look at every second one, scored after the last step; samples are identical from step 2."""
     import wandb
 
     with pytest.MonkeyPatch.context() as patch:
         environment(tracked)
-        patch.setattr(Background, "poll", lambda self: [])  # nothing is heard of the scores before the end
+        patch.setattr(Background, "poll", lambda self: [])  # no score arrives before the end
         trackers = {"report_to": ["wandb", "tensorboard", "trackio"], "trackio_static_space_id": False}
         trainer = sft_trainer(tracked / "out", steps=8, project="mine", **trackers)
         divwatch.watch(trainer, every=2, lineage="mine", **SETTINGS | {"prompts": 48, "background": True})

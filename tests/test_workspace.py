@@ -56,7 +56,7 @@ def test_without_a_server_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setenv("NETRC", "/nowhere")
     assert run(["wandb", "setup"], monkeypatch) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert "the W&B server took no workspace" in line
+    assert "the W&B server rejected the workspace" in line
     assert "--json prints the workspace" in line
 
 

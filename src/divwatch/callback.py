@@ -26,7 +26,7 @@ from divwatch.sampling.ranks import LookFailed, Ranks
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-# Seconds after which rank 0 gives the waiting ranks a sign of life: far below any collective's time limit.
+# Seconds after which rank 0 answers waiting ranks: far below the time limit of any collective.
 HEARTBEAT = 20.0
 # Seconds that the end of training waits for scores; looks without scores are scored when the run is resumed.
 FINISH_LIMIT = 600.0
@@ -112,7 +112,7 @@ class DiversityCallback(TrainerCallback):
             self._on_main(lambda recorder: recorder.poll())
 
     def before_trackers_close(self, args: Any, state: Any, control: Any) -> None:
-        """The last look, if training ended where none was due, and the scores under way."""
+        """Takes the last look, if training ended where none was due, and waits for the scores."""
         # With load_best_model_at_end the weights are by now those of another step.
         if state.global_step not in self._steps_with_look and not args.load_best_model_at_end:
             self._look(control)
@@ -125,12 +125,12 @@ class DiversityCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Makes `metric_for_best_model: correct_diversity/all/sbert` and the like work: evaluate() returns these metrics.
+        """Adds the scalars to evaluate()'s metrics where `metric_for_best_model` is one of them: correct_diversity/all/sbert.
 
-        A look that is not due is taken, and its scores are waited for.
+        Takes a look even where none is due, and waits for its scores.
         """
-        wanted = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
-        if metrics is None or wanted not in LOGGED_GROUPS:
+        group = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
+        if metrics is None or group not in LOGGED_GROUPS:
             return
         if state.global_step not in self._steps_with_look:
             self._look(control)
@@ -170,7 +170,7 @@ class DiversityCallback(TrainerCallback):
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
                 sampled = self._sampler.sample(prompts, config, step, bar.update)
         except LookEnds as error:
-            say(f"divwatch: {error}; the run ends: start it again with resume_from_checkpoint")
+            say(f"divwatch: {error}; the run ends; start it again with resume_from_checkpoint")
             raise
         except LookFailed as error:  # on all ranks
             reason, seconds = str(error), time.monotonic() - started
@@ -186,7 +186,7 @@ class DiversityCallback(TrainerCallback):
         return None
 
     def _act(self, control: Any) -> None:
-        """Saves or stops at an alarm, on all ranks: the scores of this look are waited for."""
+        """Saves or stops at an alarm, on all ranks. Waits for the scores of this look."""
         self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
         action = self.ranks.from_main(self._on_main(lambda recorder: recorder.pop_action()))
         control.should_save = control.should_save or action is not None
@@ -195,7 +195,7 @@ class DiversityCallback(TrainerCallback):
     # ranks
 
     def _on_main(self, work: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
-        """Rank 0's part. It may fail, but that neither ends the training nor leaves other ranks waiting."""
+        """Runs `work` on rank 0. An error there neither ends training nor leaves the other ranks waiting."""
         if self.recorder is None:
             return otherwise
         try:
@@ -219,7 +219,7 @@ class DiversityCallback(TrainerCallback):
         return self.ranks.from_main(result)
 
     def _wait_until(self, done: Callable[[Recorder], bool]) -> None:
-        """Until `done` on rank 0, which takes HEARTBEAT at most: a long wait must not look like a dead rank to the others."""
+        """Waits until `done` returns True on rank 0. A call takes at most HEARTBEAT, so that rank 0 never seems dead."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
 

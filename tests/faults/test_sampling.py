@@ -89,7 +89,7 @@ def test_a_model_that_raises(tmp_path, survive, steps, error, says):
 
 def test_batches_are_made_smaller(survive, monkeypatch):
     """The look is taken in smaller batches, and draws the same."""
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def plant(trainer):
         def decode(model, request, batch, any_rank):
@@ -97,7 +97,7 @@ def test_batches_are_made_smaller(survive, monkeypatch):
                 raise torch.OutOfMemoryError("planted")
             return real(model, request, batch, any_rank)
 
-        monkeypatch.setattr(in_process, "_decode", decode)
+        monkeypatch.setattr(in_process, "decode_batch", decode)
 
     assert statuses(survive(plant)) == ALL_OK
 

@@ -14,6 +14,7 @@ from training import sft_trainer
 
 import divwatch
 from divwatch.errors import DivwatchError
+from divwatch.store.run_directory import RunDirectory
 from divwatch.tiny import BASE_MODEL
 from divwatch.tiny.panel import panel
 
@@ -136,7 +137,7 @@ def test_a_look_that_failed_is_scored_on_resume(tmp_path, undisturbed_record, mo
         trainer = sft_trainer(tmp_path, steps=3, save_strategy="steps", save_steps=3)
         divwatch.watch(trainer, **QUICK)
         trainer.train()
-    assert statuses(divwatch.store.run_directory.RunDirectory.of(tmp_path))[1] == (1, "failed")
+    assert statuses(RunDirectory.of(tmp_path))[1] == (1, "failed")
     resumed(tmp_path, str(tmp_path / "checkpoint-3"))
     assert {step: row for step, row in rows(tmp_path).items() if step <= 3} == undisturbed_record
 
@@ -280,7 +281,7 @@ def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record
     kill_worker(signal.SIGSTOP)
     trainer.train()
     assert weights_hash(trainer.model) == undisturbed(sft_trainer, 3)
-    assert statuses(divwatch.store.run_directory.RunDirectory.of(tmp_path)) == [(step, "unscored") for step in range(4)]
+    assert statuses(RunDirectory.of(tmp_path)) == [(step, "unscored") for step in range(4)]
     resumed(tmp_path, str(tmp_path / "checkpoint-3"))
     assert {step: row for step, row in rows(tmp_path).items() if step <= 3} == undisturbed_record
 
@@ -299,14 +300,14 @@ def test_a_scoring_that_exceeds_its_limit(tmp_path, hostile_panel):
         "    os.kill(os.getpid(), signal.SIGSTOP)\nreturn [1.0] * len(completions)"
     )
     hostile_panel(asleep_once)
-    store, scorer = watching.recorder.store, Background(watching.config, limit=8.0)
+    store, scorer = RunDirectory.of(tmp_path / "out"), Background(watching.config, limit=8.0)
     scorer.open(store, watching.recorder.prompts, watching.config, 4)
     for step in range(4):
         scorer.submit(store, step, 0.0)
     scored = scorer.wait(100)
     scorer.close()
-    assert [(look["step"], "result" in look) for look in scored] == [(0, False), (1, True), (2, True), (3, True)]
-    assert "not scored within 8 s" in scored[0]["error"]
+    assert [(look.step, not look.error) for look in scored] == [(0, False), (1, True), (2, True), (3, True)]
+    assert "not scored within 8 s" in scored[0].error
     assert not scoring_processes()
 
 

@@ -27,7 +27,18 @@ WAITING = 8
 # Seconds for the scores of one look, including the start of the process and the loading of its models.
 LIMIT = 1800.0
 
-Scored = dict[str, Any]  # {path, step, result} or {path, step, error}; path: the run directory
+
+class Scored(NamedTuple):
+    """What became of a look that was handed over: the scored look, or the error in one line.
+
+    path: its run directory. raised: the error itself, where the look was scored in this process.
+    """
+
+    path: str
+    step: int
+    look: ScoredLook | None = None
+    error: str = ""
+    raised: Exception | None = None
 
 
 class Job(NamedTuple):
@@ -52,11 +63,11 @@ class Inline:
         self._scorers[str(store.path)] = LookScorer(store, prompts, config, max_looks, self._models)
 
     def submit(self, store: RunDirectory, step: int, seconds: float) -> None:
-        look = {"path": str(store.path), "step": step}
+        path = str(store.path)
         try:
-            self._scored.append(look | {"result": self._scorers[str(store.path)].score(step, seconds)})
+            self._scored.append(Scored(path, step, self._scorers[path].score(step, seconds)))
         except Exception as error:
-            self._scored.append(look | {"error": one_line(error), "raised": error})
+            self._scored.append(Scored(path, step, error=one_line(error), raised=error))
 
     def poll(self) -> list[Scored]:
         scored, self._scored = self._scored, []
@@ -142,7 +153,7 @@ class Background:
         """Gives up the looks that are not scored. Their completions stay in the run directory and are scored on resume."""
         left = list(self._waiting)
         self._waiting.clear()
-        return [{"path": j.path, "step": j.step, "error": "training ended before it was scored"} for j in left]
+        return [Scored(job.path, job.step, error="training ended before it was scored") for job in left]
 
     def close(self) -> None:
         self._child.close()
@@ -174,40 +185,38 @@ class Background:
             return given_up
         if reply is None:  # to the start or to `open`
             return []
-        self._next()
-        if "result" in reply:
-            reply["result"] = ScoredLook.from_json(reply["result"])
-        return [reply]
+        job = self._next()
+        if "error" in reply:
+            return [Scored(job.path, job.step, error=reply["error"])]
+        return [Scored(job.path, job.step, ScoredLook.from_json(reply["look"]))]
 
     def _give_up(self, why: str) -> list[Scored]:
-        job = self._waiting[0]
-        self._next()
-        return [{"path": job.path, "step": job.step, "error": why}]
+        job = self._next()
+        return [Scored(job.path, job.step, error=why)]
 
-    def _next(self) -> None:
-        self._waiting.popleft()
+    def _next(self) -> Job:
         self._restart_clock()
+        return self._waiting.popleft()
 
     def _restart_clock(self) -> None:
         self._since, self._failures = time.monotonic(), 0
 
 
-def serve(config: dict[str, Any]) -> Callable[[dict[str, Any]], Scored | None]:
+def serve(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
     """In the scoring process: loads the models and returns the handler of the requests that `Background` sends."""
     models = load_models(WatchConfig(**config))
     scorers: dict[str, LookScorer] = {}
 
-    def handle(request: dict[str, Any]) -> Scored | None:
+    def handle(request: dict[str, Any]) -> dict[str, Any] | None:
         path = request["path"]
         if "prompts" in request:
             prompts = [Prompt(**prompt) for prompt in request["prompts"]]
             settings = WatchConfig(**request["config"])
             scorers[path] = LookScorer(RunDirectory(Path(path)), prompts, settings, request["max_looks"], models)
             return None
-        look = {"path": path, "step": request["step"]}
         try:
-            return look | {"result": scorers[path].score(request["step"], request["seconds"]).to_json()}
+            return {"look": scorers[path].score(request["step"], request["seconds"]).to_json()}
         except Exception as error:
-            return look | {"error": one_line(error)}
+            return {"error": one_line(error)}
 
     return handle

@@ -13,8 +13,9 @@ from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError, one_line
+from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
-from divwatch.monitor.record import describe_run, look_row
+from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
@@ -22,13 +23,13 @@ from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
 
 
-def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
-    """The settings of a watched run. Raises DivwatchError where `given` asks for another panel or setting."""
+def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
+    """The settings of a watched run. Raises DivwatchError where `changes` would make looks incomparable."""
     theirs = run.info()["settings"]
-    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in COMPARABLE if k in given and given[k] != theirs[k]]
+    differ = [f"{k} {v!r} instead of {theirs[k]!r}" for k, v in changes.items() if k in COMPARABLE and v != theirs[k]]
     if differ:
         raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
-    return WatchConfig.from_settings(**(theirs | given))
+    return WatchConfig.from_settings(**(theirs | changes))
 
 
 def measure(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
@@ -91,7 +90,7 @@ class Record:
     def end(self) -> None:
         """Notes the end, so that `divwatch top` shows that no look will follow, and lets other processes write."""
         try:
-            self.store.write_info(self.store.info() | {"ended": _now()})
+            self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
         except (OSError, DivwatchError) as error:
             say(f"divwatch: could not record the end of the run: {one_line(error)}")
         self.store.release()
@@ -131,55 +130,7 @@ def event_row(look: ScoredLook, alarm: Change) -> dict[str, Any]:
     }
 
 
-def describe_run(
-    *,
-    stage: str,
-    lineage: str,
-    model: str,
-    output_dir: str | Path,
-    parent: RunDirectory | None,
-    config: WatchConfig,
-    panel_name: str,
-    prompts: Sequence[Prompt],
-    max_steps: int,
-    **more: Any,
-) -> dict[str, Any]:
-    """The content of run.json: what is watched, with which settings, and which run came before."""
-    packages = ("torch", "transformers", "trl", "accelerate", "wandb")
-    return {
-        "divwatch": _version("divwatch"),
-        "stage": stage,
-        "lineage": lineage,
-        "model": model,
-        "output_dir": str(output_dir),
-        "parent": str(parent.path.resolve()) if parent else None,
-        "settings": config.as_dict(),
-        "panel": {
-            "name": panel_name,
-            "fingerprint": fingerprint(prompts),
-            "prompts": [{"id": p.id, "task": p.task, "text": p.text} for p in prompts],
-        },
-        "versions": {name: _version(name) for name in packages},
-        "max_steps": max_steps,
-        "created": _now(),
-        **more,
-    }
-
-
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     """name -> [old, new] of the values that differ; a setting that the old record lacks counts as its default."""
     known = WatchConfig().as_dict() | dict(old)
     return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divwatch.config import WatchConfig, count_looks
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
+from divwatch.monitor.description import RunDescription
 from divwatch.monitor.pace import Pace
 from divwatch.monitor.panel_choice import PanelChoice
-from divwatch.monitor.record import Record, describe_run
+from divwatch.monitor.record import Record
 from divwatch.monitor.score_look import to_numbers
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
@@ -28,7 +28,6 @@ from divwatch.store.lineage import steps_before
 from divwatch.store.reader import NAME, SCORED
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.scored import assess_looks, read_scored_looks, replay
-from divwatch.store.search import find_parent
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -36,10 +35,11 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Decides on rank 0 whether a look is taken, and sees it through. Nothing runs before `start`."""
+    """Decides whether a look is taken, and carries it from its completions to the outputs. Nothing runs before `start`."""
 
     def __init__(self, trainer: Any, config: WatchConfig, panel: PanelChoice, mix: Any = None) -> None:
-        self.trainer, self.config, self.panel, self.mix = trainer, config, panel, mix
+        self.trainer, self.config, self.panel = trainer, config, panel
+        self.run = RunDescription(trainer, config, mix)
         store = RunDirectory(Path(trainer.args.output_dir) / NAME)
         self.record = Record(store)
         self.full = Record(RunDirectory(store.path / "full"))  # the rare looks at full length
@@ -56,20 +56,20 @@ class Recorder:
     # the run
 
     def start(self) -> None:
-        """Starts the scoring process and the search of the training data.
+        """Starts the search of the training data and the scoring process.
 
         Raises DivwatchError where a model that the metrics need cannot be loaded.
         """
-        self._scorer = (Background if self.config.background else Inline)(self.config)
         self.panel.search_training_data()
+        self._scorer = (Background if self.config.background else Inline)(self.config)
 
     def start_tracking(self) -> None:
         """Opens the W&B run; called before the trackers' own callbacks open theirs."""
         try:
-            lineage = self._lineage
+            lineage = self.run.lineage
         except DivwatchError:  # `open` will raise it
             return
-        self.publisher.start_tracking(lineage, self._stage)
+        self.publisher.start_tracking(lineage, self.run.stage)
 
     def ready(self, seconds: float) -> bool:
         """Waits at most `seconds` until the run can be opened; returns whether it can."""
@@ -93,13 +93,13 @@ class Recorder:
         store = self.record.store
         self._max_looks = count_looks(self.config.every, state.max_steps)
         resumed = store.exists and state.global_step > 0
-        self.prompts = self.panel.choose(self._parent)
+        self.prompts = self.panel.choose(self.run.parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
             self._resume(state)
         else:
             tracked = self.publisher.open(store.path, self.config.as_dict())
-            self.record.start(self._describe(state, self.prompts, self.config, tracked))
+            self.record.start(self._describe(state, self.prompts, self.config, wandb=tracked))
         self.publisher.texts = {prompt.id: prompt.text for prompt in self.prompts}
         self.publisher.offset = steps_before(store)
         self._scorer.open(store, self.prompts, self.config, self._max_looks)
@@ -127,51 +127,13 @@ class Recorder:
     def _open_full(self, state: Any, resumed: bool) -> None:
         prompts, config = at_full_length(self.prompts), self.config.at_full_length()
         if not (resumed and self.full.store.exists):
-            self.full.start(self._describe(state, prompts, config, None))
+            self.full.start(self._describe(state, prompts, config, wandb=None))
         self._scorer.open(self.full.store, prompts, config, 2)
 
-    @cached_property
-    def _parent(self) -> RunDirectory | None:
-        """The run that trained the model which this one starts from."""
-        if self.config.baseline is None:
-            return find_parent(_model_path(self.trainer))
-        parent = RunDirectory.of(self.config.baseline)
-        if not parent.exists:
-            raise DivwatchError(
-                f"watch_baseline {self.config.baseline!r} holds no divwatch run: give the output directory of one"
-            )
-        return parent
-
-    @property
-    def _lineage(self) -> str:
-        inherited = self._parent.info()["lineage"] if self._parent else Path(self.trainer.args.output_dir).name
-        return self.config.lineage or inherited
-
-    @property
-    def _stage(self) -> str:
-        return self.config.stage or stage_of(self.trainer)
-
-    def _describe(
-        self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, tracked: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        arguments = self.trainer.args
-        return describe_run(
-            stage=self._stage,
-            lineage=self._lineage,
-            model=str(_model_path(self.trainer)),
-            output_dir=arguments.output_dir,
-            parent=self._parent,
-            config=config,
-            panel_name=self.panel.name,
-            prompts=prompts,
-            max_steps=state.max_steps,
-            mix=self.mix,
-            form=self.panel.form,
-            held_out=self.panel.overlap,
-            seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
-            trainer=type(self.trainer).__name__,
-            processes=self.trainer.accelerator.num_processes,
-            wandb=tracked,
+    def _describe(self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, **more: Any) -> dict[str, Any]:
+        panel = self.panel
+        return self.run.info(
+            state.max_steps, panel.name, prompts, config, form=panel.form, held_out=panel.overlap, **more
         )
 
     # a look
@@ -209,7 +171,7 @@ class Recorder:
         self._count(step, seconds + time.monotonic() - started, full)
 
     def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
-        """A look that could not be taken, after `seconds`."""
+        """Records a look that failed after `seconds`."""
         say(f"divwatch: the look at step {step} failed and training continues: {reason}")
         (self.full if full else self.record).add_failure(step, reason, seconds=seconds)
         self._count(step, seconds, full)
@@ -232,15 +194,15 @@ class Recorder:
         return not self._scorer.busy
 
     def _take(self, scored: Scored) -> None:
-        step, record = scored["step"], self._record_at(scored["path"])
-        if "error" in scored:
+        step, record = scored.step, self._record_at(scored.path)
+        if scored.look is None:
             if self.config.on_error == "raise":
-                raise scored.get("raised") or RuntimeError(scored["error"])
-            say(f"divwatch: the look at step {step} is stored but could not be scored: {scored['error']}")
-            record.add_failure(step, scored["error"])
+                raise scored.raised or RuntimeError(scored.error)
+            say(f"divwatch: the look at step {step} is stored but could not be scored: {scored.error}")
+            record.add_failure(step, scored.error)
             return
         try:
-            (self._publish_full if record is self.full else self._publish)(scored["result"])
+            (self._publish_full if record is self.full else self._publish)(scored.look)
         except Exception as error:  # the scores are safely stored
             if self.config.on_error == "raise":
                 raise
@@ -297,19 +259,8 @@ class Recorder:
     def close(self) -> None:
         """Gives up the looks that are still being scored, ends the record, and publishes what the run showed."""
         for late in self._scorer.abandon():
-            say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
-            self._record_at(late["path"]).add_failure(late["step"], late["error"], status="unscored")
+            say(f"divwatch: the look at step {late.step} is stored but not scored: {late.error}")
+            self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
         self.record.end()
         self.publisher.close(self._final_assessment(), self.record.store.path)
-
-
-def stage_of(trainer: Any) -> str:
-    """sft, dpo or rl, from the trainer's class and its bases; else the name of the class."""
-    names = " ".join(c.__name__ for c in type(trainer).__mro__)
-    known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
-    return next((stage for name, stage in known.items() if name in names), type(trainer).__name__)
-
-
-def _model_path(trainer: Any) -> str | None:
-    return getattr(trainer.model, "name_or_path", None) or None

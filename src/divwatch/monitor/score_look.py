@@ -1,4 +1,4 @@
-"""A stored look gets its scores: verify -> score -> store -> assess. Live, in the scoring process and after training alike.
+"""Scores a stored look: verify -> score -> store -> assess. The same code during training and after it.
 
 The result is a `ScoredLook`: numbers, which can cross a process border. `divwatch.outputs` puts them into words.
 """

@@ -200,9 +200,9 @@ class WandbLog:
 
     def close(self, limit: float) -> None:
         """Waits at most `limit` seconds until W&B has received everything."""
-        left = self._thread.close(limit)
-        if left:
-            names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        unsent = self._thread.close(limit)
+        if unsent:
+            names = ", ".join(unsent[:3]) + (", ..." if len(unsent) > 3 else "")
             say(f"divwatch: W&B has not answered for {limit:.0f} s and is not waited for ({names})")
 
     def _do(self, what: str, job: Callable[[], Any]) -> None:

@@ -14,7 +14,7 @@ from divwatch.outputs.names import ALARM, AXIS, KIND, OVERHEAD, PIPELINE_AXIS, S
 from divwatch.records import PARTS
 
 NAME = "divwatch"
-# What a table of runs is sorted by, from left to right.
+# Pinned columns of the table of runs.
 COLUMNS = [
     KIND,
     f"{SUMMARY}collapse/all/change",
@@ -33,10 +33,7 @@ class Plot(NamedTuple):
 
 
 def sections(tasks: Iterable[str], metric: str = "sbert") -> dict[str, list[Plot]]:
-    """The plots by section, in the order in which they should be read.
-
-    Did it fall, and when; over the lineage; what kind of fall; on which tasks; what it costs in answers; what it cost.
-    """
+    """The plots by section, in reading order."""
     everything, correct = f"diversity/all/{metric}", f"correct_diversity/all/{metric}"
     tasks = [task for task in tasks if task != "all"]
     quality = [f"quality/all/{name}" for name in ("accuracy", "majority_at_k", "pass_at_k")]
@@ -72,7 +69,7 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
         import wandb_workspaces.workspaces as ws
     except ImportError:
         raise DivwatchError("wandb-workspaces is not installed: pip install wandb-workspaces") from None
-    made = [
+    layout = [
         ws.Section(
             name=name,
             panels=[
@@ -84,12 +81,12 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
         if plots
     ]
     table = wr.WeavePanelSummaryTable(table_name=TABLE)
-    made.insert(-1, ws.Section(name="What the model said", panels=[table], is_open=True))
+    layout.insert(-1, ws.Section(name="What the model said", panels=[table], is_open=True))
     return ws.Workspace(
         entity=entity,
         project=project,
         name=NAME,
-        sections=made,
+        sections=layout,
         settings=ws.WorkspaceSettings(x_axis=AXIS, ignore_outliers=False),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Metric("Group")], pinned_columns=[f"summary:{name}" for name in COLUMNS]
@@ -119,6 +116,6 @@ def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str
         raise
     except Exception as error:
         raise DivwatchError(
-            f"the W&B server took no workspace ({one_line(error, kind=False)}): check `wandb login`, the project and the "
+            f"the W&B server rejected the workspace ({one_line(error, kind=False)}): check `wandb login`, the project and the "
             "network; --json prints the workspace without a server"
         ) from None

@@ -70,7 +70,7 @@ def decode(
     import torch
 
     noise = torch.as_tensor(uniforms, device=device)
-    logits, mask, cache = _read(model, prompts, how.stops[0], device)
+    logits, mask, cache = _read(model, prompts, max(how.stops[0], 0), device)
     if how.mode_on(device) != "eager":
         rows = _decode_shared(model, logits, mask, cache, owners, noise, limits, how, still_open)
         if rows is not None:

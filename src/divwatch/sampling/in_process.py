@@ -57,7 +57,7 @@ def generate_in_step(
     done: dict[Row, list[int]] = {}
     for turn in range(max(map(len, planned))):
         batch = mine[turn] if turn < len(mine) else [Row(0, 0)]
-        made = _decode(model, request, batch, lambda alive: ranks.any(alive, request.device))
+        made = decode_batch(model, request, batch, lambda alive: ranks.any(alive, request.device))
         if turn < len(mine):
             done.update(zip(batch, made, strict=True))
             progress(len(batch))
@@ -67,12 +67,12 @@ def generate_in_step(
 def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[list[int]], Exception | None]:
     """(made, None) or ([], error): the error is handed back, not handled here, so that its frames hold no memory."""
     try:
-        return _decode(model, request, batch, lambda alive: alive), None
+        return decode_batch(model, request, batch, lambda alive: alive), None
     except Exception as error:
         return [], error.with_traceback(None)
 
 
-def _decode(model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]) -> list[list[int]]:
+def decode_batch(model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]) -> list[list[int]]:
     prompts = list(dict.fromkeys(row.prompt for row in batch))
     place = {prompt: i for i, prompt in enumerate(prompts)}
     how = request.how

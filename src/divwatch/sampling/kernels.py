@@ -15,8 +15,8 @@ import triton.language as tl
 
 # Queries that share a load of the prompt's keys: the smallest tile of the tensor cores.
 TILE = 16
-# Numbers of keys that a program holds at once, and the warps that share them.
-PROMPT_NUMBERS, PROMPT_WARPS = 8192, 4
+# Of keys that a program holds at once, bytes (prompts) and numbers (own tokens), and the warps that share them.
+PROMPT_BYTES, PROMPT_WARPS = 16384, 4
 OWN_NUMBERS, OWN_WARPS = 4096, 4
 
 
@@ -101,9 +101,10 @@ def attention(query: Any, layer: Any, scale: float) -> Any:
     before = query.new_empty(query.shape, dtype=torch.float32)
     mass = query.new_empty(query.shape[:2], dtype=torch.float32)
     output = torch.empty_like(query)
+    block = max(16, PROMPT_BYTES // (size * query.element_size()))
     _prompt_kernel[(prompts, heads, triton.cdiv(batch.group * times, TILE))](
         query, layer.keys, layer.values, batch.table, batch.starts, before, mass, scale, batch.group, width,
-        HEADS=heads, TIMES=times, D=size, TILE=TILE, BLOCK=max(16, PROMPT_NUMBERS // size), num_warps=PROMPT_WARPS,
+        HEADS=heads, TIMES=times, D=size, TILE=TILE, BLOCK=block, num_warps=PROMPT_WARPS,
     )  # fmt: skip
     lanes = triton.next_power_of_2(times)
     _own_kernel[(rows * heads,)](

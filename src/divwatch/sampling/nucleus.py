@@ -16,7 +16,7 @@ import numpy as np
 # Numbers a token may use. With top-p 0.95 one in 20 draws is made again, so that six in a million need the sorted way.
 TRIES = 4
 # Rows are drawn in parts whose probabilities take so much: at 64 rows or 640, the draw needs the same memory.
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 128 * 2**20
 
 
 def uniforms(seed: int, rows: Sequence[tuple[str, int]], count: int) -> np.ndarray:

@@ -151,7 +151,8 @@ def decode_in_steps(
             left = state.count_running()
             if t + 1 == limit or not left:
                 break
-            if left <= len(state.rows) // 2:
+            # A new recording costs some steps, and rows that have stopped cost little.
+            if left <= len(state.rows) // (4 if recorder.capture else 2):
                 recorder.forget()
                 state.drop_stopped()
     return [row[:n] for row, n in zip(state.written.tolist(), state.ends.tolist(), strict=True)]
