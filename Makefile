@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: `make demo` and `make test` each set up .venv by themselves.
+# `make demo` and `make test` work in a fresh clone: each sets up .venv.
 PYTHON ?= python3
 RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
@@ -6,12 +6,12 @@ RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --m
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      train, watch and report the embedded lineages (minutes on two cores)"
-	@echo "make test      lint, types, tests"
-	@echo "make test-all  everything, slow tests too, into docs/test-all.md and docs/reliability.md (an hour on two cores)"
-	@echo "make faults    the faults alone, into docs/reliability.md"
-	@echo "make bench     measured beside other packages and ways, into docs/benchmarks.md (20 minutes on two free cores)"
-	@echo "make lineages  the counted experiment of docs/lineages.md (40 minutes)"
+	@echo "make demo      train three stages in the embedded world, watch them, write the report (minutes on two cores)"
+	@echo "make test      lint, type checks, tests"
+	@echo "make test-all  the same with all slow tests; writes docs/test-all.md and docs/reliability.md (an hour on two cores)"
+	@echo "make faults    only the fault tests; writes docs/reliability.md"
+	@echo "make bench     benchmarks beside other packages; writes docs/benchmarks.md (20 minutes on two free cores)"
+	@echo "make lineages  the experiment of docs/lineages.md (40 minutes)"
 	@echo "make base      pretrain the embedded base model again (15 minutes)"
 
 .venv/.ready: pyproject.toml constraints.txt scripts/setup.sh
@@ -24,13 +24,14 @@ test: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -q -n 2
 
 test-all: .venv/.ready
 	.venv/bin/python scripts/test_all.py
 
 faults: .venv/.ready
-	.venv/bin/python tests/faults/table.py
+	.venv/bin/python scripts/test_all.py --faults
 
 bench: .venv/.ready
 	bash scripts/peers.sh

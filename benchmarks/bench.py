@@ -1,11 +1,11 @@
-"""`make bench`: every benchmark in a process of its own, docs/benchmarks.md written from them, and the guard on ratios.
+"""`make bench`: runs each benchmark in its own process, writes docs/benchmarks.md, and checks the ratios.
 
     python benchmarks/bench.py                     all of them, under 20 minutes on two free cores
-    python benchmarks/bench.py --only scale        one, its section of the page alone
-    python benchmarks/bench.py --keep              all, and their ratios become the baseline (benchmarks/baseline.json)
+    python benchmarks/bench.py --only scale        one of them; writes only its section of the page
+    python benchmarks/bench.py --keep              all; their ratios become the baseline (benchmarks/baseline.json)
 
-Seconds are of one machine; ratios of one run carry over. A ratio that has fallen by more than a third since the
-baseline is named, and the exit status is 1: a change made something slower, or the machine was not free.
+Seconds belong to one machine; ratios within a run carry over. If a ratio is more than a third below the baseline, its
+name is printed and the exit status is 1: a change made something slower, or the machine was busy.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PARTS: dict[str, list[str]] = {
     "startup": ["startup.py"],
     "sampling": ["sampling.py"],
     "metrics": ["metrics.py", "--few"],
-    "detection": ["detection.py", "--runs", "100"],
+    "detection": ["detection.py", "--runs", "100", "--beside"],
     "overhead": ["overhead.py"],
     "scale": ["scale.py"],
 }
 
 
 def fallen(baseline: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
-    """The ratios of both that are now more than a third smaller, in words; what `now` lacks was not run.
+    """One line for each ratio that is now more than a third below the baseline. Names missing in `now` are ignored.
 
     >>> fallen({"a": 3.0, "b": 3.0, "c": 1.0}, {"a": 2.1, "b": 1.9})
     ['b: 3.00 at the baseline, now 1.90']
@@ -51,7 +51,7 @@ def fallen(baseline: Mapping[str, float], now: Mapping[str, float]) -> list[str]
 
 
 def run(name: str) -> dict[str, Any]:
-    """What the benchmark says of itself. Raises CalledProcessError where it did not come to its end."""
+    """The result that the benchmark writes. Raises CalledProcessError if it did not finish."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         script, *flags = PARTS[name]
@@ -81,7 +81,7 @@ def main() -> int:
     kept = json.loads(BASELINE.read_text()) if BASELINE.is_file() else {}
     wrong = [f"missed: {name}: {said}" for name, result in found.items() for said in result["failed"]]
     wrong += [f"fallen by more than a third: {line}" for line in fallen(kept, ratios)]
-    if not chosen.only:  # after a change of names the guard must not pass for want of something to compare
+    if not chosen.only:  # a renamed ratio must fail, not pass for lack of a comparison
         wrong += [f"gone: {name} is in the baseline and was not measured" for name in kept if name not in ratios]
         minutes = sum(result["seconds"] for result in found.values()) / 60
         place(
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def verdict(wrong: list[str], kept: bool) -> list[str]:
-    """What the page says of the whole run."""
+    """The page's lines about the whole run."""
     fine = "it is the baseline" if kept else "no ratio fallen by more than a third below the baseline"
     return [f"- {line}" for line in wrong] or [f"Nothing missed; {fine}."]
 

@@ -2,8 +2,7 @@
 
     python benchmarks/detection.py --runs 1000 --write docs/detection.md
 
-Needs the extra `bench` (river, ruptures). Seeds start at --seed, so that rules can be chosen on some and reported on
-others.
+Needs the extra `bench` (river, ruptures). Seeds start at --seed: choose rules on some seeds, report them on others.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ EARLIEST, LATEST = 3, 12  # looks at which a fall may begin, of 30
 class Case:
     name: str
     kind: str
-    target: str
     settings: dict[str, Any] = field(default_factory=dict)
     unit: float = 1.0
 
@@ -43,38 +41,52 @@ class Case:
 
 
 QUIET = [
-    Case("null", "null", "at most 0.05"),
-    Case("null, 16 prompts", "null", "at most 0.05", {"prompts": 16}),
-    Case("null, 500 prompts", "null", "at most 0.05", {"prompts": 500}),
-    Case("null, wobble 3 %", "null", "at most 0.05", {"wobble": 0.03}),
-    Case("null, wobble 3 %, 500 prompts", "null", "at most 0.05", {"wobble": 0.03, "prompts": 500}),
-    Case("null, heavy tails", "null", "", {"heavy_tails": True}),
-    Case("null, a quarter missing", "null", "", {"missing": 0.25}),
-    Case("null, 6 looks, wobble 3 %", "null", "", {"wobble": 0.03, "looks": 6}),
-    Case("null, 200 looks, wobble 3 %", "null", "", {"wobble": 0.03, "looks": 200}),
-    Case("null, wobble 5 %, 500 prompts", "null", "", {"wobble": 0.05, "prompts": 500}),
-    Case("null, wobble 3 %, correlation 0.5", "null", "", {"wobble": 0.03, "persistence": 0.5}),
-    Case("null, wobble 3 %, correlation 0.8", "null", "", {"wobble": 0.03, "persistence": 0.8}),
-    Case("null, values times 10", "null", "", unit=10.0),
-    Case("drift of 2 %", "drift", "at most 0.05"),
-    Case("step of 2 %", "step", "", {"drop": 0.02}),
-    Case("one-look dip of 20 %", "dip", "at most 0.05"),
+    Case("null", "null"),
+    Case("null, 16 prompts", "null", {"prompts": 16}),
+    Case("null, 500 prompts", "null", {"prompts": 500}),
+    Case("null, wobble 3 %", "null", {"wobble": 0.03}),
+    Case("null, wobble 3 %, 500 prompts", "null", {"wobble": 0.03, "prompts": 500}),
+    Case("null, heavy tails", "null", {"heavy_tails": True}),
+    Case("null, a quarter missing", "null", {"missing": 0.25}),
+    Case("null, 6 looks, wobble 3 %", "null", {"wobble": 0.03, "looks": 6}),
+    Case("null, 200 looks, wobble 3 %", "null", {"wobble": 0.03, "looks": 200}),
+    Case("null, wobble 5 %, 500 prompts", "null", {"wobble": 0.05, "prompts": 500}),
+    Case("null, wobble 3 %, correlation 0.5", "null", {"wobble": 0.03, "persistence": 0.5}),
+    Case("null, wobble 3 %, correlation 0.8", "null", {"wobble": 0.03, "persistence": 0.8}),
+    Case("null, values times 10", "null", unit=10.0),
+    Case("drift of 2 %", "drift"),
+    Case("step of 2 %", "step", {"drop": 0.02}),
+    Case("one-look dip of 20 %", "dip"),
 ]
 FEW = {"looks": 6, "onset": 0, "drop": 0.4}
 EXACT = [
-    Case("lasting drop of exactly 5 %", "step", "stated; confirmed at most 0.05", {"drop": 0.05}),
-    Case("the same, 100 looks", "step", "", {"drop": 0.05, "looks": 100}),
+    Case("lasting drop of exactly 5 %", "step", {"drop": 0.05}),
+    Case("the same, 100 looks", "step", {"drop": 0.05, "looks": 100}),
 ]
 FALLS = [
-    Case("step of 15 %", "step", "0.99; delay 1; onset 0; 0.85-1"),
-    Case("ramp of 35 % over 8", "ramp", "0.99; delay 2; onset 1; 0.85-1"),
-    Case("ramp, heavy tails", "ramp", "0.99; delay 2; onset 1; 0.85-1", {"heavy_tails": True}),
-    Case("ramp, a quarter missing", "ramp", "0.99; delay 3; onset 1; 0.85-1", {"missing": 0.25}),
-    Case("slide of 20 % over 16", "slide", "0.95; delay 6 (goal 4); onset 1.5; 0.85-1"),
-    Case("recovery after 35 %", "recovery", ""),
-    Case("few looks: 40 % over 2 of 6, 48 prompts", "ramp", "", FEW | {"width": 2, "prompts": 48}),
-    Case("few looks: 40 % over 3 of 6, wobble 3 %", "ramp", "", FEW | {"width": 3, "wobble": 0.03}),
+    Case("step of 15 %", "step"),
+    Case("ramp of 35 % over 8", "ramp"),
+    Case("ramp, heavy tails", "ramp", {"heavy_tails": True}),
+    Case("ramp, a quarter missing", "ramp", {"missing": 0.25}),
+    Case("slide of 20 % over 16", "slide"),
+    Case("recovery after 35 %", "recovery"),
+    Case("few looks: 40 % over 2 of 6, 48 prompts", "ramp", FEW | {"width": 2, "prompts": 48}),
+    Case("few looks: 40 % over 3 of 6, wobble 3 %", "ramp", FEW | {"width": 3, "wobble": 0.03}),
 ]
+
+# The cases that the other detectors run on too.
+BESIDE = (
+    "null",
+    "null, wobble 3 %",
+    "null, wobble 5 %, 500 prompts",
+    "null, wobble 3 %, correlation 0.8",
+    "null, values times 10",
+    "one-look dip of 20 %",
+    "step of 15 %",
+    "ramp of 35 % over 8",
+    "slide of 20 % over 16",
+    "few looks: 40 % over 2 of 6, 48 prompts",
+)
 
 
 @dataclass
@@ -105,12 +117,12 @@ class Tally:
 
     @property
     def monte_carlo(self) -> float:
-        """Standard error of the share; 1 / runs at least, where no or every run alarmed."""
+        """Standard error of the share, at least 1 / runs (if no run or every run alarmed)."""
         return max(float(np.sqrt(self.share * (1 - self.share) / self.runs)), 1 / self.runs)
 
 
 def watch(case: Case, seeds: Iterable[int], every_look: bool = False) -> Tally:
-    """Our detector on every run. `every_look`: `confirmed` counts if it was so at any look, not just at the last."""
+    """Runs divwatch's detector. `every_look`: count `confirmed` if it was true at any look, not only at the last."""
     tally = Tally()
     for seed in seeds:
         run = case.run(seed)
@@ -167,7 +179,7 @@ def adwin(values: np.ndarray) -> int | None:
 
 
 def pelt(values: np.ndarray) -> int | None:
-    """ruptures' PELT on the whole series afterwards, BIC penalty with a robust variance; the first break downwards."""
+    """ruptures' PELT on the whole series, BIC penalty with a robust variance: the first break downwards."""
     import ruptures
 
     means = np.nanmean(values, axis=1)
@@ -213,9 +225,9 @@ def compare(case: Case, seeds: Iterable[int]) -> dict[str, Tally]:
 
 def own_table(found: dict[str, tuple[Case, Tally]]) -> list[str]:
     lines = [
-        "| case | asked | alarm share | median delay (90 %) | onset error | onset interval: covers, width | confirmed "
+        "| case | alarm share | median delay (90 %) | onset error | onset interval: covers, width | confirmed "
         "| change interval: covers, width |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for case, tally in found.values():
         delay = onset = covers = "-"
@@ -226,7 +238,7 @@ def own_table(found: dict[str, tuple[Case, Tally]]) -> list[str]:
             covers = f"{np.mean(tally.onset_covered):.2f}, {np.median(tally.onset_widths):g}"
         change = f"{np.mean(tally.change_covered):.3f}, {np.median(tally.change_widths):.3f}"
         share = f"{tally.share:.3f} ± {tally.monte_carlo:.3f}"
-        cells = [case.name, case.target, share, delay, onset, covers, f"{tally.confirmed / tally.runs:.3f}", change]
+        cells = [case.name, share, delay, onset, covers, f"{tally.confirmed / tally.runs:.3f}", change]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -243,7 +255,7 @@ def other_table(own: dict[str, tuple[Case, Tally]], others: dict[str, dict[str, 
 
 
 def timing() -> str:
-    """CPU time of one update with everything read, the median of nine."""
+    """CPU time of one update including all results, median of nine."""
     run = simulate("ramp", prompts=500, looks=209, seed=1)
     detector = CollapseDetector(209, ALPHA, MIN_DROP)
     detector.replay(run.steps[:200], run.values[:200])
@@ -257,11 +269,12 @@ def timing() -> str:
 
 def main() -> int:
     def more(parser: Any) -> None:
-        parser.add_argument("--runs", type=int, default=1000, help="runs a case")
+        parser.add_argument("--runs", type=int, default=1000, help="runs per case")
         parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
-        parser.add_argument("--only", default="", help="cases whose name contains this")
+        parser.add_argument("--only", default="", help="only cases whose name contains this")
         parser.add_argument("--own", action="store_true", help="leave the other detectors out")
-        parser.add_argument("--write", type=Path, help="a Markdown file whose part between the two marks is replaced")
+        parser.add_argument("--beside", action="store_true", help="print only the table with the other detectors")
+        parser.add_argument("--write", type=Path, help="a Markdown file: replace the part between its two marks")
 
     chosen = options(__doc__, more)
     result = measure(chosen)
@@ -278,14 +291,15 @@ def measure(chosen: Any) -> Result:
     for case in track(cases, "divwatch", transient=True):
         own[case.name] = case, watch(case, seeds, every_look=case in EXACT)
     if not chosen.own:
-        for case in track([case for case in cases if case.settings.get("looks", 30) <= 30], "others", transient=True):
+        for case in track([case for case in cases if case.name in BESIDE], "others", transient=True):
             others[case.name] = compare(case, seeds[:OTHER_RUNS])
-    result = Result(own_table(own))
+    result = Result()
+    if not chosen.beside:
+        result.add(*own_table(own), "")
     if others:
-        result.add("", *other_table(own, others))
+        result.add(*other_table(own, others), "")
     minutes = (time.process_time() - started) / 60
     result.add(
-        "",
         f"`python benchmarks/detection.py --runs {chosen.runs}`, seeds from {chosen.seed}, {minutes:.1f} minutes of one core. "
         f"One update with 500 prompts and 200 looks, interval and onset read: {timing()}. "
         f"Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case.",

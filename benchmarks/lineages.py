@@ -1,11 +1,11 @@
-"""The counted experiment: is the stage that was planted the one that is flagged, over five seeds of real training?
+"""The experiment of docs/lineages.md: over five seeds of real training, is the planted stage the one that is flagged?
 
     python benchmarks/lineages.py                 # 35 trainings, two at a time, one thread each; about 40 minutes
     python benchmarks/lineages.py --report-only   # tables and figure from what is in runs/lineages
 
-Every seed trains Think SFT, Instruct SFT and control SFT from the shipped base, then the preference stages on them, by
-the recipes and configs of the demo. Nothing here knows which stage was planted until the table is made. Results go
-between the markers of docs/lineages.md, and into docs/lineages.png.
+Each seed trains Think SFT, Instruct SFT and control SFT from the embedded base, then the preference stages on them, with
+the demo's recipes and configs. The planted stage is used only to build the table. Results are written between the markers
+of docs/lineages.md and to docs/lineages.png.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ ARMS = [
 
 
 def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = None) -> None:
-    """One stage by its recipe, skipped where its report is done. Raises where it fails, with the log's path."""
+    """Trains one stage with its recipe unless its report exists. On failure, raises with the log's path."""
     if (out / "done").is_file():
         return
     log = out.parent / f"{out.name}.log"
@@ -68,7 +69,7 @@ def train(recipe: str, config: str, out: Path, seed: int, model: Path | None = N
 
 
 def run_all(seeds: list[int], workers: int) -> None:
-    """All SFT stages first, so that what a preference stage starts from is done when its turn comes."""
+    """All SFT stages first, because preference stages start from them."""
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
     stages = [("sft", f"{name}/sft", f"{name}-sft", None) for name in SFT]
@@ -91,14 +92,17 @@ def _dpo_dir(arm: Arm) -> str:
     return arm.dpo_config.replace("/", "-")
 
 
+@cache
 def chain(arm: Arm, seed: int):
-    from divwatch.store.run_directory import RunDirectory, lineage_of
+    """The runs of a lineage, as the report reads them."""
+    from divwatch.store.tables import lineages, load_runs
 
-    return lineage_of(RunDirectory.of(OUT / f"seed-{seed}" / _dpo_dir(arm)))
+    (runs,) = lineages(load_runs([OUT / f"seed-{seed}" / _dpo_dir(arm)]))
+    return runs
 
 
 def planted_table(seeds: list[int]) -> str:
-    from divwatch.lineage import attribution, flagged_stage
+    from divwatch.store.attribution import attribute_stages, flagged_stage
 
     lines = [
         "| lineage | planted at | flagged live, by seed | right | change at SFT, % of base | change at DPO | kept |",
@@ -107,14 +111,13 @@ def planted_table(seeds: list[int]) -> str:
     for arm in ARMS:
         chains = [chain(arm, seed) for seed in seeds]
         flags = [flagged_stage(c) for c in chains]
-        found = [attribution(c) for c in chains]
+        losses = [attribute_stages(c, "diversity/sbert") for c in chains]
         right = sum(flag == arm.planted for flag in flags)
-        cells = [_mean_and_range([100 * f.share[stage] for f in found]) for stage in ("sft", "dpo")]
-        kept = _mean_and_range([100 * f.retained for f in found])
+        cells = [_mean_and_range([100 * loss.share[stage] for loss in losses]) for stage in ("sft", "dpo")]
+        retained = _mean_and_range([100 * loss.retained for loss in losses])
         flagged = ", ".join(flag or "none" for flag in flags)
-        lines.append(
-            f"| {arm.name} | {arm.planted or 'nowhere'} | {flagged} | {right} of {len(seeds)} | {' | '.join(cells)} | {kept} |"
-        )
+        row = [arm.name, arm.planted or "nowhere", flagged, f"{right} of {len(seeds)}", *cells, retained]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -123,10 +126,10 @@ def _mean_and_range(values: list[float]) -> str:
 
 
 def claim_table(seeds: list[int]) -> str:
-    """The paper's claim: which part of a lineage's whole loss falls at which stage, paired by seed, t intervals."""
+    """The paper's claim: each stage's share of a lineage's whole loss, paired by seed, with t intervals."""
     from scipy import stats
 
-    from divwatch.lineage import attribution
+    from divwatch.store.attribution import attribute_stages
 
     think, instruct = ARMS[2], ARMS[0]
     lines = [
@@ -136,8 +139,10 @@ def claim_table(seeds: list[int]) -> str:
     for key, name in (("diversity/sbert", "diversity"), ("correct_diversity/sbert", "correct-answer diversity")):
         shares = {}
         for arm in (think, instruct):
-            found = [attribution(chain(arm, seed), key) for seed in seeds]
-            shares[arm] = {s: np.array([f.share[s] / sum(f.share.values()) for f in found]) for s in ("sft", "dpo")}
+            losses = [attribute_stages(chain(arm, seed), key) for seed in seeds]
+            shares[arm] = {
+                s: np.array([loss.share[s] / sum(loss.share.values()) for loss in losses]) for s in ("sft", "dpo")
+            }
         for stage, first, second in (("sft", think, instruct), ("dpo", instruct, think)):
             difference = shares[first][stage] - shares[second][stage]
             half = stats.t.ppf(0.975, len(seeds) - 1) * difference.std(ddof=1) / len(seeds) ** 0.5
@@ -150,40 +155,39 @@ def claim_table(seeds: list[int]) -> str:
 
 
 def figure(seeds: list[int], path: Path) -> None:
-    """Change of diversity since the base, a line a seed, one panel a lineage."""
-    import matplotlib
+    """Plots the change of diversity since the base: one line a seed, one panel a lineage."""
+    from divwatch.outputs.charts.area import Point, Series
+    from divwatch.outputs.charts.export import sheet, write_png
+    from divwatch.outputs.charts.pipeline import Axis, Panel, pipeline_chart
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, len(ARMS), figsize=(13, 3.4), sharey=True, layout="constrained")
-    for ax, arm in zip(axes, ARMS, strict=True):
+    keys = {"diversity/sbert": "all outputs", "correct_diversity/sbert": "correct outputs"}
+    drawn = {}
+    for arm in ARMS:
+        series = []
         for seed in seeds:
             runs = chain(arm, seed)
-            for key, colour in (("diversity/sbert", "#0072B2"), ("correct_diversity/sbert", "#D55E00")):
-                start, xs, ys, base = 0, [], [], None
-                for run in runs:
-                    for look in run.looks():
-                        level = look["tasks"]["all"][key]["mean"]
-                        base = base or level
-                        xs.append(start + look["step"])
-                        ys.append(100 * (level / base - 1))
-                    start += run.info()["max_steps"]
-                ax.plot(xs, ys, color=colour, lw=1, alpha=0.7)
-        ax.axvline(runs[0].info()["max_steps"], color="0.6", lw=0.8)
-        ax.axhline(0, color="0.6", lw=0.8)
-        ax.set(title=arm.name, xlabel="steps: SFT, then DPO")
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("change since the base, %")
-    handles = [
-        plt.Line2D([], [], color=c, label=n) for n, c in (("all outputs", "#0072B2"), ("correct outputs", "#D55E00"))
-    ]
-    axes[0].legend(handles=handles, frameon=False, loc="lower left")
-    fig.savefig(path, dpi=150)
+            for colour, key in enumerate(keys):
+                means = [run.means[(run.means["task"] == "all") & (run.means["key"] == key)] for run in runs]
+                base = means[0]["mean"].iloc[0]
+                points = [
+                    Point(n + step / run.max_steps, level / base - 1)
+                    for n, (run, rows) in enumerate(zip(runs, means, strict=True))
+                    for step, level in zip(rows["step"], rows["mean"], strict=True)
+                ]
+                series.append(Series(f"seed {seed}, {keys[key]}", [points], colour, thin=True))
+        drawn[arm.name] = series
+    changes = [point.y for series in drawn.values() for s in series for point in s.segments[0]]
+    y_range = (min(changes) - 0.05, max(changes) + 0.05)
+    charts = []
+    for name, series in drawn.items():
+        panel = Panel("Change since the base", series, unit=" %", y_range=y_range)
+        charts.append((name, str(pipeline_chart([panel], Axis(["SFT", "DPO"]), name))))
+    legend = [(name, colour, 0) for colour, name in enumerate(keys.values())]
+    write_png(sheet(charts, columns=len(charts), legend=legend), path)
 
 
 def write(text: str, path: Path) -> None:
-    """Between the markers of the page; what people wrote around them stays."""
+    """Replaces the part between the page's markers and keeps the rest."""
     start, end = "<!-- results -->", "<!-- /results -->"
     page = path.read_text()
     before, _, rest = page.partition(start)

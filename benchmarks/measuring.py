@@ -1,4 +1,4 @@
-"""What the benchmarks share: ways timed in turn, peak memory, the machine in words, and the result that the page is made of."""
+"""Shared by the benchmarks: timing several ways in turn, peak memory, a description of the machine, results for the page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PACKAGES = "torch transformers trl accelerate peft numpy vendi-score diversity r
 
 @dataclass
 class Result:
-    """What a benchmark found. lines: Markdown for the page. ratios: by name, each the better the larger, held against
-    the baseline. failed: what did not reach its bound, in words."""
+    """The result of a benchmark. lines: Markdown for the page. ratios: by name, larger is better, compared with the
+    baseline. failed: the bounds that were missed."""
 
     lines: list[str] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
@@ -35,23 +35,23 @@ class Result:
         self.lines += lines
 
     def bound(self, said: str, holds: bool) -> None:
-        """A line of the page, and a failure where it does not hold."""
+        """Adds a line to the page, and a failure if the bound is missed."""
         if not holds:
             self.failed.append(said)
         self.lines.append(f"- {said}: {'yes' if holds else '**no**'}")
 
 
 def options(text: str | None, *more: Callable[[argparse.ArgumentParser], Any]) -> argparse.Namespace:
-    """The command line that all benchmarks have: --json FILE keeps the result for the page."""
+    """The command line shared by all benchmarks: --json FILE saves the result for the page."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write lines and ratios there, as bench.py reads them")
+    parser.add_argument("--json", type=Path, help="also write lines and ratios to this file, for bench.py")
     for add in more:
         add(parser)
     return parser.parse_args()
 
 
 def publish(result: Result, file: Path | None) -> int:
-    """Prints the result and keeps it; the exit status: 1 where a bound was missed."""
+    """Prints and saves the result. Returns the exit status: 1 if a bound was missed."""
     print("\n".join(result.lines))
     for missed in result.failed:
         print(f"missed: {missed}", file=sys.stderr)
@@ -61,7 +61,7 @@ def publish(result: Result, file: Path | None) -> int:
 
 
 def place(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Puts `lines` between the marks `<!-- name: begin -->` and `<!-- name: end -->` of a page, in place of what is there."""
+    """Replaces the part of a page between `<!-- name: begin -->` and `<!-- name: end -->` by `lines`."""
     text = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
@@ -76,8 +76,8 @@ def place(page: Path, name: str, lines: Sequence[str]) -> None:
 def in_turn(
     ways: Mapping[str, Callable[[], Any]], rounds: int, once: Sequence[str] = (), device: str = "cpu"
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """(seconds of each way by round, MiB of each in its first round): a round after the other, so that a busy machine
-    hits all ways; those named in `once` run in the first round only."""
+    """(seconds of each way by round, MiB of each in its first round). Ways run in turn, so that load on the machine affects
+    all of them; those named in `once` run in the first round only."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, float] = {}
     for turn in range(rounds):
@@ -98,7 +98,7 @@ def seconds(way: Callable[[], Any]) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median [least, most]; a single value alone.
+    """Median [least, most]; a single value without brackets.
 
     >>> spread([1.0, 2.0, 4.0]), spread([3.0])
     ('2.00 [1.00, 4.00]', '3.00')
@@ -108,9 +108,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def peak_mib(way: Callable[[], Any], device: str = "cpu") -> float:
-    """By how much `way` raises the memory in use at its highest: of this process, on a GPU of torch's allocator. MiB.
+    """Increase of peak memory while `way` runs, in MiB: of this process, or on a GPU of torch's allocator.
 
-    NaN where the system does not tell (it is read from Linux's /proc).
+    NaN if the system does not report it (read from Linux's /proc).
     """
     gc.collect()
     if device == "cuda":
@@ -150,7 +150,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def machine() -> str:
-    """Cores, processor, memory and system, in words."""
+    """One line: cores, processor, memory and system."""
     import psutil
 
     model = platform.processor() or platform.machine()
@@ -164,7 +164,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """Of Python and of the packages compared, those that are not there left out."""
+    """Versions of Python and of the compared packages that are installed."""
     found = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:

@@ -1,11 +1,11 @@
-"""Speed and memory of the metrics, beside reference implementations written the way that the paper's code works.
+"""Speed and memory of the metrics, beside reference implementations that work as the paper's code does.
 
     python benchmarks/metrics.py                   about 4 minutes on one core; --small: half a minute; --few: one and a half
     python benchmarks/metrics.py --paper DIR       beside the paper's own code too (a clone at f193bfa)
     python benchmarks/metrics.py --windows         what truncation misses in long outputs, and what windows cost
 
-Every ratio is of two timings of one run, taken in turn; every pair is checked to give equal results. Needs the extra
-offline-encoder; with scripts/peers.sh the packages vendi-score and diversity are measured too.
+Each ratio compares two timings taken in turn in one run, and each pair must give equal results. Needs the extra
+offline-encoder. After scripts/peers.sh the packages vendi-score and diversity are measured too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAN = float("nan")
 
 
 def zipf_words(rng: np.random.Generator, n: int, vocabulary: int = 3000) -> str:
-    """n words of a Zipf law, with a full stop after every dozen."""
+    """n Zipf-distributed words, with a full stop after every twelfth."""
     weights = 1.0 / np.arange(1, vocabulary + 1)
     drawn = rng.choice(vocabulary, size=n, p=weights / weights.sum())
     return " ".join(f"w{word}" + "." * (i % 12 == 11) for i, word in enumerate(drawn))
@@ -100,7 +100,7 @@ def reference_ead(sets: Sequence[Sequence[str]], vocab_size: int = 50257) -> lis
 
 
 def reference_distance_and_vendi(sets: np.ndarray) -> list[tuple[float, float]]:
-    """One prompt at a time: the cosine of each pair read out of a tensor, then the eigenvalues."""
+    """One prompt at a time: the cosine of each pair from a tensor, then the eigenvalues."""
     import torch
 
     scores = []
@@ -178,7 +178,7 @@ def diversity_package(model: Any) -> Callable[[Sequence[Sequence[str]]], list[fl
 
 @dataclass
 class Row:
-    """One comparison: seconds of both, the largest difference of their results, and what ours needs of memory, MiB."""
+    """One comparison: seconds of both, the largest difference of their results, and divwatch's memory in MiB."""
 
     what: str
     reference: str
@@ -199,7 +199,7 @@ def cpu_seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def allocated(run: Callable[[], Any]) -> float:
-    """Most memory that numpy and Python hold during `run`, MiB."""
+    """Peak memory of numpy and Python during `run`, in MiB."""
     tracemalloc.start()
     run()
     peak = tracemalloc.get_traced_memory()[1]
@@ -226,7 +226,7 @@ def compare(
 
 
 def tiny_classifier(encoder: Encoder) -> nli.NLIClassifier:
-    """An NLI head with random weights on the encoder's own body: cost is what counts, and it needs no network."""
+    """An NLI head with random weights on the encoder's body: same cost, and no network needed."""
     import torch
     from transformers import BertForSequenceClassification
 
@@ -306,7 +306,7 @@ def speed(scale: str, paper: Path | None) -> list[Row]:
 
 
 def packages(vectors: np.ndarray, encoder: Encoder, texts: Sequence[str], k: int) -> list[Row]:
-    """Beside the packages that score the same, those that are installed."""
+    """Comparisons with the installed packages that compute the same metrics."""
     n, rows = len(vectors), []
     if importlib.util.find_spec("vendi_score"):
         rows.append(
@@ -340,7 +340,7 @@ def papers_code(
     classifier: nli.NLIClassifier,
     encoder: Any,
 ) -> list[Callable[[], Any]]:
-    """The same four jobs by the paper's own classes, with our models put in, so that both use the same weights."""
+    """The same four jobs by the paper's own classes, with the same models."""
     import torch
 
     sys.path[:0] = [str(paper), str(paper / "src" / "evaluation")]
@@ -395,7 +395,7 @@ def long_answers(rng: np.random.Generator, k: int, sentences: int, share: float,
 
 
 def windows(small: bool) -> None:
-    """What truncated and windowed embeddings see of long outputs, and what they cost."""
+    """How truncated and windowed embeddings handle long outputs, and what they cost."""
     rng = np.random.default_rng(0)
     model = load_encoder("minilm", 256).model
     encoders = {"truncated": Encoder(model, 256), "windows": Encoder(model, 256, windowed=True)}
@@ -432,8 +432,8 @@ def result_of(rows: Sequence[Row]) -> Result:
     result.add(*markdown(head, cells))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result.add(
-        "The fastest of a few runs taken in turn, one process. Loops and input order: references in the script, written the "
-        f"way that the paper's code works. Memory: what ours adds; the whole process, all of them in it, {most:.0f} MiB.",
+        "The fastest of a few runs taken in turn, in one process. Loops and input order are references in the script that work "
+        f"as the paper's code does. Memory is what divwatch adds; the whole process uses {most:.0f} MiB.",
         "",
     )
     result.ratios = {f"metrics, {row.what.split(',')[0]}: {row.reference} / ours": row.ratio for row in rows}

@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py          minutes, two cores
 
-Each training is a process of its own on one thread, in turn; scores are made beside it by the scoring process. A look
-every tenth step of a model that makes a step in a tenth of a second is a cadence for a picture, not for a budget: the third
-row keeps the promise that is the default, `watch_max_overhead` 0.03.
+Each training runs in its own process on one thread, in turn, with its scoring process beside it. Steps of this model
+take a tenth of a second, so a look every ten steps dominates the run. The third row uses the default limit,
+`watch_max_overhead` 0.03.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ DEMO = "a look every 10 steps, as in the demo"
 WAYS: dict[str, list[str]] = {
     "without the monitor": [],
     DEMO: ["--watch_every", "10"],
-    "a look every 10 steps where 3 % allow it (the default)": ["--watch_every", "10", "--watch_max_overhead", "0.03"],
+    "a look every 10 steps, at most 3 % overhead (default)": ["--watch_every", "10", "--watch_max_overhead", "0.03"],
 }
 
 
 def train(folder: Path, watched: bool) -> None:
-    """In a process of its own: the recipe as it is shipped, its callback taken off where it is not wanted."""
+    """Runs the shipped recipe in this process, without its callback if `watched` is False."""
     import torch
 
     from divwatch import DiversityCallback, recipe
@@ -86,7 +86,7 @@ def trainings(folder: Path, result: Result, steps: int, rounds: int) -> None:
 
 
 def blocked_seconds(folder: Path) -> dict[str, list[float]]:
-    """Seconds that the looks of a small run hold training up, by where they are scored; the first one warms up."""
+    """Seconds that each look of a small run blocks training, by where it is scored; the first look warms up."""
     from training import SETTINGS, sft_trainer
 
     import divwatch
@@ -105,7 +105,7 @@ def blocked_seconds(folder: Path) -> dict[str, list[float]]:
 
 
 def step_without_look(folder: Path) -> float:
-    """Microseconds of on_step_end where no look is due."""
+    """Microseconds of `on_step_end` when no look is due."""
     from training import SETTINGS, sft_trainer
 
     import divwatch
@@ -114,14 +114,15 @@ def step_without_look(folder: Path) -> float:
     callback = divwatch.watch(trainer, every=5_000, **SETTINGS | {"background": True})
     trainer.state.max_steps, trainer.state.global_step = 10_000, 0
     callback.on_train_begin(trainer.args, trainer.state, trainer.control)  # and its look, which is scored beside
-    callback._all_wait(lambda recorder: recorder.caught_up(1.0))
+    while not callback.recorder.poll(1.0):
+        pass
     trainer.state.global_step = 1
     times = 20_000
     started = time.perf_counter()
     for _ in range(times):
         callback.on_step_end(trainer.args, trainer.state, trainer.control)
     spent = time.perf_counter() - started
-    callback.finish(trainer.args, trainer.state, trainer.control)
+    callback.before_trackers_close(trainer.args, trainer.state, trainer.control)
     return 1e6 * spent / times
 
 
@@ -137,7 +138,9 @@ def measure(steps: int = STEPS, rounds: int = ROUNDS) -> Result:
         blocked = blocked_seconds(folder)
         idle = step_without_look(folder)
     rows = [[name, spread(values)] for name, values in blocked.items()]
-    said = "A look of 48 prompts x 16, up to 40 tokens, holds training up (two runs, one after the other, five looks each):"
+    said = (
+        "Seconds that a look of 48 prompts x 16, up to 40 tokens, blocks training (two runs in turn, five looks each):"
+    )
     result.add(said, "")
     result.add(*table(["scored", "seconds, median [least, most]"], rows))
     result.add(f"A step without a look: {idle:.1f} microseconds of `on_step_end`.", "")

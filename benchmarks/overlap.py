@@ -3,9 +3,9 @@
     python benchmarks/overlap.py                 1,000,000 rows of 200 words; a few minutes, 1.5 GB of disk for the rows
     python benchmarks/overlap.py --rows 50000    seconds
 
-Words are drawn with the frequencies of a natural language (Zipf), a tenth in capitals or with a comma behind. Prompts of
-the panel are planted in known rows with their case and punctuation changed; exactly these must be found. The memory stated
-is the process's own (RssAnon); pages of the memory-mapped rows are the system's to drop.
+Words follow the frequencies of a natural language (Zipf); a tenth are in capitals or followed by a comma. Prompts of the
+panel are planted in known rows with case and punctuation changed; exactly these must be found. Memory is the process's
+own (RssAnon): the system can drop pages of the memory-mapped rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from datasets import Dataset, disable_progress_bars
 
-from divwatch.panel.overlap import Found, PanelIndex, check_held_out, scan
+from divwatch.panel.held_out import check_held_out
+from divwatch.panel.overlap import Matches, PanelIndex, scan
 from divwatch.records import Prompt
 
 WORDS = 200
@@ -46,7 +47,7 @@ def panel(count: int) -> list[Prompt]:
 
 
 def disguised(prompt: Prompt, rng: random.Random) -> str:
-    """13 words running of a prompt (all of a short one), with another case and other punctuation."""
+    """13 consecutive words of a prompt (all of a short one), with case and punctuation changed."""
     words = re.findall(r"\w+", prompt.text)
     start = rng.randrange(max(1, len(words) - 12))
     return " -- ".join(w.upper() if rng.random() < 0.5 else w.title() + "!" for w in words[start : start + 13])
@@ -93,7 +94,7 @@ def main() -> None:
 
 def memory_as_rows_pass(index: PanelIndex, dataset: Dataset) -> None:
     """The same pass in ten parts, with the memory after each."""
-    found, used = Found(), []
+    found, used = Matches(), []
     for part in range(10):
         found.merge(scan(index, dataset.shard(10, part, contiguous=True)))
         used.append(own_memory())

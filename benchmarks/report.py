@@ -52,7 +52,7 @@ def measure(page: Path, folder: Path, width: int) -> dict:
 
 
 def requests(page: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """(addresses asked for, console lines) of the page as it is, without those that Chromium asks for by itself."""
+    """(requested addresses, console lines) of the page, without Chromium's own requests."""
     (folder / "empty.html").write_text("<!doctype html><title>empty</title>")
     asked, console = {}, {}
     for name, path in (("empty", folder / "empty.html"), ("page", page)):

@@ -1,12 +1,12 @@
-"""Sampling a look in process, beside the other ways that a model in training can be sampled, on the same prompts.
+"""Time and memory of sampling a look in process, beside other ways to sample a model in training, on the same prompts.
 
     python benchmarks/sampling.py                   this CPU, a random Olmo 3 of 13 M parameters, one thread, minutes
 
-benchmarks/gpu.py asks the same of a GPU. The ways: divwatch's default backend; `generate(num_return_sequences=K)`; one
-completion a call; one of each of eight prompts a call, as TRL's callbacks ask by default; two a call, as the paper's
-code does; divwatch's `continuous` backend, which is transformers' continuous batching. Each way draws with temperature
-0.6 and top-p 0.95 and makes the whole look. Three workloads: long prompts and short ones, where every completion has
-its full length, and completions whose lengths have a heavy tail: half are done after 24 tokens.
+benchmarks/gpu.py measures the same on a GPU. The ways: divwatch's default backend; `generate(num_return_sequences=K)`;
+one completion per call; one of each of eight prompts per call, as TRL's callbacks do by default; two per call, as the paper's
+code does; divwatch's `continuous` backend, which is transformers' continuous batching. Each way samples the whole look
+with temperature 0.6 and top-p 0.95. Three workloads: long prompts and short prompts, where every completion has its
+full length, and completions with heavy-tailed lengths, half of which are done after 24 tokens.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ TEMPERATURE, TOP_P = 0.6, 0.95
 HALF_DONE = 24  # of the heavy tail: tokens after which half of the completions have stopped
 OURS, CONTINUOUS = "divwatch", "continuous batching (`watch_backend: continuous`)"
 ONE, EIGHT, TWO = (
-    "one completion a call",
-    "one completion of up to 8 prompts a call (TRL's callbacks)",
-    "two completions a call (the paper's code)",
+    "one completion per call",
+    "one completion of up to 8 prompts per call (TRL's callbacks)",
+    "two completions per call (the paper's code)",
 )
 ONCE = (ONE, EIGHT, TWO, CONTINUOUS)  # slow ways
 
 
 @dataclass(frozen=True)
 class Work:
-    """A look: prompts of so many tokens, K samples each, up to `new` tokens. calls: of the ways that call `generate`
-    again and again, so many calls are timed and the rate is theirs; None: all."""
+    """A look: prompts of `tokens` tokens, K samples each, up to `new` tokens. calls: how many calls are timed of ways that
+    call `generate` repeatedly (the rate is theirs); None: all."""
 
     prompts: int
     tokens: int
@@ -68,7 +68,7 @@ CPU_WORK = {
 
 
 class Words:
-    """The least tokenizer: prompts are given as ids already."""
+    """A minimal tokenizer: prompts are already ids."""
 
     chat_template = None
     eos_token_id = STOP
@@ -90,13 +90,13 @@ def small_model(**changes: Any) -> Any:
 
 
 def endless(model: Any) -> Any:
-    """The model, with no end of its own and no settings that `generate` would fill in."""
+    """The model, without a stop token and without settings that `generate` would apply."""
     model.generation_config = GenerationConfig(pad_token_id=STOP)
     return model
 
 
 def request_of(model: Any, work: Work) -> Request:
-    """Random prompts, the same for every way. Its seed is that of the draws."""
+    """Random prompts, the same for every way. The seed is that of the sampling."""
     draw = torch.Generator().manual_seed(1)
     rows = torch.randint(10, model.config.vocab_size, (work.prompts, work.tokens), generator=draw).tolist()
     prompts = [Prompt(str(i), "bench", " ".join(map(str, row))) for i, row in enumerate(rows)]
@@ -106,9 +106,9 @@ def request_of(model: Any, work: Work) -> Request:
 
 @contextmanager
 def lengths_of(model: Any, work: Work) -> Iterator[None]:
-    """Inside, completions of heavy-tailed work stop with probability 1 / (HALF_DONE + t) at token t.
+    """Within this context, completions of heavy-tailed work stop with probability 1 / (HALF_DONE + t) at token t.
 
-    That is Lomax's law: it is planted in the logits of the model itself, so that no way can tell.
+    This is Lomax's distribution. It is built into the model's logits, so it applies to all ways equally.
     """
 
     def stop_now(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
@@ -132,7 +132,7 @@ def lengths_of(model: Any, work: Work) -> Iterator[None]:
 
 
 def by_backend(backend: Any, model: Any, request: Request, work: Work, seeds: Iterator[int]) -> int:
-    """A module of divwatch.sampling, as a look calls it; each round draws anew, as `generate` does."""
+    """Calls a module of divwatch.sampling as a look does; each round samples anew, as `generate` does."""
     rows = [Row(i, k) for i in range(work.prompts) for k in range(work.samples)]
     asked = replace(request, seed=next(seeds))
     with untouched(model, model.device), torch.no_grad():
@@ -140,7 +140,7 @@ def by_backend(backend: Any, model: Any, request: Request, work: Work, seeds: It
 
 
 def by_generate(model: Any, request: Request, work: Work, at_a_time: int, prompts: int) -> int:
-    """`generate` with so many prompts and so many samples of each a call."""
+    """Calls `generate` with the given number of prompts and of samples per prompt."""
     how = GenerationConfig(**_drawing(work), num_return_sequences=at_a_time)
     made, calls = 0, 0
     for start in range(0, work.prompts, prompts):
@@ -160,13 +160,13 @@ def _drawing(work: Work) -> dict[str, Any]:
 
 
 def _tokens(new: Any) -> int:
-    """Tokens up to and with the first stop token of each row: what follows is padding."""
+    """Tokens up to and including the first stop token of each row; the rest is padding."""
     stopped = (new == STOP).int().cumsum(-1)
     return int(((stopped == 0) | ((stopped == 1) & (new == STOP))).sum())
 
 
 def ways(model: Any, work: Work) -> dict[str, Callable[[], int]]:
-    """By name. `generate(num_return_sequences=K)` gets as many prompts a call as ours lets fit into the memory."""
+    """All ways by name. `generate(num_return_sequences=K)` gets as many prompts per call as divwatch fits into memory."""
     request, seeds = request_of(model, work), count()
     room = in_process.tokens_that_fit(model, request) // (work.tokens + work.new + logit_tokens(model))
     at_once = min(work.prompts, max(1, room // work.samples))
@@ -186,7 +186,7 @@ def ways(model: Any, work: Work) -> dict[str, Callable[[], int]]:
 
 
 def compare(model: Any, work: Work, rounds: int, result: Result, title: str) -> dict[str, float]:
-    """One table and its ratios; tokens/s of each way. Rates are compared: ways may end a little apart."""
+    """Adds one table and its ratios; returns tokens/s of each way. Rates are compared because lengths can differ slightly."""
     device = model.device.type
     made: dict[str, list[int]] = {}
 
@@ -214,7 +214,7 @@ def compare(model: Any, work: Work, rounds: int, result: Result, title: str) -> 
         if name != OURS:
             result.ratios[f"sampling, {title}: ours / {name}"] = ratio
     result.add(f"{title[0].upper()}{title[1:]}: {work}.", "")
-    result.add(*table(["way", "seconds a look", "tokens/s", "ours is faster by", "peak memory, MiB"], rows))
+    result.add(*table(["way", "seconds per look", "tokens/s", "divwatch is faster by", "peak memory, MiB"], rows))
     return {name: statistics.median(rate) for name, rate in rates.items()}
 
 
@@ -225,9 +225,9 @@ def measure() -> Result:
     for title, work in CPU_WORK.items():
         compare(model, work, 3, result, title)
     result.add(
-        "Seconds are what training would wait for, since a look is sampled where it trains. Slow ways ran once, the others "
-        "three times in turn; median [least, most]. Memory is what a way adds to the process; of continuous batching most is "
-        "the cache that it lays out beforehand. vLLM: not run, it has no place on this CPU."
+        "Seconds are what training would wait for. Slow ways ran once, the others three times in turn; median [least, most]. "
+        "Memory is what a way adds to the process; for continuous batching it is mostly the preallocated cache. vLLM was not "
+        "run: it needs a GPU."
     )
     return result
 

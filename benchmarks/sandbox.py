@@ -1,8 +1,8 @@
-"""What judging a program in the sandbox costs: CPU a program, beside the bare interpreter's start, wall time, memory.
+"""The cost of running programs in the sandbox: CPU time per program, beside the bare interpreter's start, wall time, memory.
 
     python benchmarks/sandbox.py [PROGRAMS]
 
-Both processes of a program count, the one that runs it and the one that runs its tests.
+Both processes of a program are counted: the one that runs it and the one that runs its tests.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import subprocess
 import sys
 import time
 
-from divwatch.verify.sandbox.bubblewrap import Job, _python, require, run_programs
+from divwatch.verify.sandbox import Job, run_programs
+from divwatch.verify.sandbox.container import interpreter
 
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def children_cpu() -> float:
-    """Of all that ended, the processes inside the sandboxes too: bubblewrap leaves them to be waited for here."""
+    """CPU seconds of all ended children, including processes inside the sandboxes, which bubblewrap leaves to this process."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -36,11 +37,11 @@ def own_cpu() -> float:
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    require()
+    run_programs([])  # fails where there is no sandbox
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = children_cpu()
     for _ in range(50):
-        subprocess.run([*_python(), "-c", "pass"], check=True, env={})
+        subprocess.run([*interpreter(), "-c", "pass"], check=True, env={})
     bare = (children_cpu() - before) / 50
 
     jobs = [
@@ -52,13 +53,13 @@ def main() -> None:
         for i in range(n)
     ]
     before, own, started = children_cpu(), own_cpu(), time.monotonic()
-    verdicts = run_programs(jobs)
+    outcomes = run_programs(jobs)
     wall = time.monotonic() - started
     time.sleep(0.5)  # the last sandboxes end
     children, ours = children_cpu() - before, own_cpu() - own
-    assert all(v.passed for v in verdicts), [v for v in verdicts if not v.passed][:3]
+    assert all(o.passed for o in outcomes), [o for o in outcomes if not o.passed][:3]
     each = 1000 * (children + ours) / n
-    print(f"{n} programs, all judged right: {wall:.1f} s wall")
+    print(f"{n} programs, all correct: {wall:.1f} s wall")
     print(f"CPU a program: {each:.1f} ms ({1000 * ours / n:.1f} of them in the caller)")
     print(f"a bare interpreter's start: {1000 * bare:.1f} ms; over it: {each - 1000 * bare:.1f} ms a program")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

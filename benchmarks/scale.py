@@ -1,9 +1,9 @@
-"""How the cost of a look grows: with prompts, samples and tokens, over 1, 2 and 4 processes, and what `divwatch plan` says.
+"""How the cost of a look grows with prompts, samples, tokens and processes, and how well `divwatch plan` predicts it.
 
     python benchmarks/scale.py             minutes, two free cores
 
-One thread a process throughout. The cost model gets the figures of this CPU, which it takes from models of other shapes
-than those of the looks that it is held against; then it is asked, on paper, about GPUs that were not at hand.
+One thread a process. The cost model is calibrated on this CPU with models of other shapes than those whose looks it then
+predicts. Its predictions for GPUs are not checked against measurements.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SPEEDUP = 1.7  # of two ranks on two free cores
 
 
 def operations(model: Any, work: Work) -> float:
-    """Multiply-adds, twice: of the weights for every token read or made, of attention for every token that each sees."""
+    """Twice the multiply-adds: of the weights for each token read or generated, of attention for each token it attends to."""
     shape, config = cost.shape_of_model(model), model.config
     rows = work.prompts * work.samples
     made = rows * (work.new - 1)  # the first token comes with the prompt
@@ -65,17 +65,14 @@ def operations(model: Any, work: Work) -> float:
 
 
 def growth(model: Any, result: Result) -> dict[str, list[float]]:
-    """Seconds of each look of DOUBLED, and a table of how they grew."""
+    """Seconds of each look of DOUBLED; adds a table of their growth."""
     found = timed({name: (model, work) for name, work in DOUBLED.items()})
     base, least = operations(model, BASE), min(found["as it is"])
     grew = {name: min(found[name]) / least for name in DOUBLED}
     worked = {name: operations(model, work) / base for name, work in DOUBLED.items()}
-    rows = [
-        [name, str(work), spread(found[name]), f"{grew[name]:.2f}x", f"{worked[name]:.2f}x"]
-        for name, work in DOUBLED.items()
-    ]
-    result.add("Growth, of the fastest of each; the work is counted in operations:", "")
-    result.add(*table(["look", "shape", "seconds, median [least, most]", "seconds grew", "work grew"], rows))
+    rows = [[name, spread(found[name]), f"{grew[name]:.2f}x", f"{worked[name]:.2f}x"] for name in DOUBLED]
+    result.add("Growth, from the fastest run of each; work is counted in operations, shapes are below:", "")
+    result.add(*table(["look", "seconds, median [least, most]", "seconds grew", "work grew"], rows))
     held = all(grew[name] <= NOISE * worked[name] for name in DOUBLED)
     result.bound(f"seconds grow no faster than the work ({NOISE - 1:.0%} allowed for noise)", held)
     result.ratios |= {
@@ -96,7 +93,7 @@ def timed(looks: dict[str, tuple[Any, Work]]) -> dict[str, list[float]]:
 
 
 def model_of_cost(model: Any, found: dict[str, list[float]], probe: cost.Device, result: Result) -> None:
-    """What is predicted for each look that was measured, and for looks at models of other shapes."""
+    """Predictions for each measured look, and for looks at models of other shapes."""
     looks = {name: (model, work) for name, work in DOUBLED.items()}
     others = {name: (small_model(**shape), work) for name, (shape, work) in ELSEWHERE.items()}
     measured = {name: statistics.median(values) for name, values in (found | timed(others)).items()}
@@ -119,7 +116,7 @@ def model_of_cost(model: Any, found: dict[str, list[float]], probe: cost.Device,
 
 
 def worker() -> None:
-    """One of the processes of a launch: seconds of the look that they share, from rank 0."""
+    """One process of a launch; rank 0 prints the seconds of the shared look."""
     from accelerate import Accelerator
 
     from divwatch.config import WatchConfig
@@ -157,7 +154,7 @@ def launch(processes: int) -> list[float]:
 
 
 def processes(result: Result) -> None:
-    """1, 2, 1, 2, 4, so that one and two are compared in turn."""
+    """1, 2, 1, 2, 4 processes, so that one and two are timed in turn."""
     found: dict[int, list[float]] = {}
     for processes in (1, 2, 1, 2, 4):
         found.setdefault(processes, []).extend(launch(processes))
@@ -191,14 +188,14 @@ def on_paper(result: Result) -> None:
                 name, devices, f"{told.seconds:.0f}", f"{told.decode:.0f}", gathered, f"{texts:.1f} MB",
                 f"{told.step_seconds:.1f}", f"{told.overhead:.1%}",
             ])  # fmt: skip
-    head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered a GPU", "texts to rank 0"]
+    head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered per GPU", "texts to rank 0"]
     head += ["a step of 1,048,576 tokens, s", "share, a look every 100 steps"]
     result.add(
         "",
-        f"On paper, nothing of it measured: ZeRO-3, {look.prompts} prompts x {look.samples}, {look.prompt_tokens} tokens in, "
-        f"{look.new_tokens} out. A look is shared by all GPUs, so it takes as long as its fullest rank; what is sent is the "
-        "weights once a look (a ring, each GPU receives what it lacks), or at every token where they do not fit beside the "
-        "training, and five bytes a token to rank 0.",
+        f"Predicted, not measured: ZeRO-3, {look.prompts} prompts x {look.samples}, {look.prompt_tokens} tokens in, "
+        f"{look.new_tokens} out. All GPUs share a look, so it takes as long as its fullest rank. The weights are sent once per "
+        "look (a ring: each GPU receives what it lacks), or at every token where they do not fit beside the training, plus "
+        "five bytes per token to rank 0.",
         "",
         *table(head, rows),
     )

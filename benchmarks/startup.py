@@ -1,8 +1,8 @@
-"""Start-up: what importing, asking for help, attaching to a trainer and the first look cost.
+"""Start-up: time to import divwatch, print its help, attach to a trainer and take the first look.
 
     python benchmarks/startup.py           less than a minute
 
-Each import is a process of its own, several in turn, the interpreter's own start included.
+Each import runs in its own process, several in turn. Times include the interpreter's start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def main() -> None:
         (recipe.MixArguments, DPOConfig, ModelConfig, WatchArguments), "configs/tiny/instruct/dpo.yaml"
     )
     watch_config = WatchConfig.from_arguments(watching)
-    training.model_init_kwargs = recipe.prepare(training, model, watch_config, stage="dpo")
+    training.model_init_kwargs = recipe.prepare(training, model)
     tokenizer = recipe.load_tokenizer(mixing, training, model)
     dataset, report = recipe.load_data(mixing, training, "preference", tokenizer)
     trainer = DPOTrainer(

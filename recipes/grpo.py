@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from divwatch import DiversityCallback, WatchConfig, recipe
 from divwatch.config import WatchArguments
-from divwatch.verify.rewards import verified
+from divwatch.verify.rewards import reward_by_row
 
 
 def main() -> None:
@@ -19,13 +19,13 @@ def main() -> None:
         (recipe.MixArguments, GRPOConfig, ModelConfig, WatchArguments), "configs/tiny/rl_zero/grpo.yaml"
     )
     watch_config = WatchConfig.from_arguments(watching)
-    training.model_init_kwargs = recipe.prepare(training, model, watch_config, stage="rl")
+    training.model_init_kwargs = recipe.prepare(training, model)
     tokenizer = recipe.load_tokenizer(mixing, training, model)
     dataset, report = recipe.load_data(mixing, training, "rl", tokenizer)
     trainer = GRPOTrainer(
         model=model.model_name_or_path,
         args=training,
-        reward_funcs=verified(dataset, unsafe_code=watch_config.unsafe_code),
+        reward_funcs=reward_by_row(dataset, unsafe_code=watch_config.unsafe_code),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=recipe.peft_config(model),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs bubblewrap, the sandbox for code that models write, where it is missing and may be installed. Never fails: without
-# it divwatch refuses to run such code and says so.
+# Installs bubblewrap, the sandbox for generated code, if it is missing and may be installed. Never fails: without bubblewrap,
+# divwatch refuses to run generated code and says so.
 [ "$(uname)" = Linux ] || exit 0
 command -v bwrap > /dev/null && exit 0
 as=()
@@ -9,5 +9,5 @@ if command -v apt-get > /dev/null; then
     "${as[@]}" apt-get install -y -qq bubblewrap > /dev/null 2>&1 ||
         { "${as[@]}" apt-get update -qq && "${as[@]}" apt-get install -y -qq bubblewrap; } > /dev/null 2>&1
 fi
-command -v bwrap > /dev/null || echo "bubblewrap is not installed: code that models write cannot be judged (apt-get install bubblewrap)"
+command -v bwrap > /dev/null || echo "bubblewrap is not installed: generated code cannot be judged (apt-get install bubblewrap)"
 exit 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, end to end: three real TRL runs on the embedded world, watched; then one report over the two lineages.
+# The main job, end to end: three real TRL runs in the embedded world, watched; then one report over both lineages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/demo}

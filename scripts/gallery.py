@@ -1,4 +1,4 @@
-"""The pictures of docs/: the report in headless Chromium, its figures, and `divwatch top`: python scripts/gallery.py RUNS
+"""Makes the pictures of docs/: the report in headless Chromium, its figures, and `divwatch top`: python scripts/gallery.py RUNS
 
 RUNS: the folder of `make demo`. Needs `chromium` on the path and Pillow; writes docs/images.
 """
@@ -15,9 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from divwatch.outputs.report import write_report
-from divwatch.outputs.top import Follower, table
+from divwatch.outputs.snapshot import table
+from divwatch.outputs.top import Follower
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
+CHROMIUM = "chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
+CHROMIUM += " --disable-background-networking --disable-component-update --disable-sync"
 FRAME = '<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>'
 
 
@@ -32,21 +35,21 @@ def main() -> None:
             small(Path(folder) / "report" / f"{name}.png", IMAGES / f"{name}.png")
     console = Console(width=96, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table(Follower([runs]).snapshots()))
-    drawn = re.sub(
+    svg = re.sub(
         r"@font-face \{.*?\}", "", console.export_svg(title="divwatch top runs/demo"), flags=re.S
-    )  # no fetching
-    (IMAGES / "top.svg").write_text(drawn)
+    )  # fetches no font
+    (IMAGES / "top.svg").write_text(svg)
 
 
 def shoot(page: Path, name: str, width: int, rows: tuple[int, int], dark: bool = False) -> None:
-    """A picture of some rows of the page at a width, in a frame: a window of Chromium's own cannot be 390 px wide."""
+    """Takes a picture of some rows of the page at a width. The page is in a frame: no Chromium window is 390 px wide."""
     frame, shot = page.parent / "frame.html", page.parent / name
     top, bottom = rows
     frame.write_text(FRAME.format(page=page.name, width=width, height=bottom))
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     with tempfile.TemporaryDirectory() as profile:
-        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", scheme]
-        command += [f"--user-data-dir={profile}", f"--window-size={max(width, 600)},{bottom + 100}"]
+        command = [*CHROMIUM.split(), scheme, f"--user-data-dir={profile}"]
+        command += [f"--window-size={max(width, 600)},{bottom + 100}"]
         command += [f"--screenshot={shot}", "--virtual-time-budget=5000", frame.as_uri()]
         subprocess.run(command, check=True, capture_output=True)
     Image.open(shot).crop((0, top, width, bottom)).save(shot)
@@ -54,10 +57,10 @@ def shoot(page: Path, name: str, width: int, rows: tuple[int, int], dark: bool =
 
 
 def small(source: Path, target: Path) -> None:
-    """The picture in 96 colours, no wider than 1280 px: a few dozen kB."""
+    """Saves the picture in 256 colours and at most 1280 px wide, which takes a few dozen kB."""
     image = Image.open(source).convert("RGB")
     image.thumbnail((1280, 4000))
-    image.quantize(96).save(target, optimize=True)
+    image.quantize(256).save(target, optimize=True)
 
 
 if __name__ == "__main__":

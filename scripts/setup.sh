@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with divwatch and all that its demo and tests need. Without an NVIDIA GPU torch is a CPU build: no CUDA packages.
+# Creates .venv with divwatch and everything its demo and tests need. Without an NVIDIA GPU it installs a CPU build of torch and no CUDA packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}

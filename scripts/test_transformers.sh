@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs what touches transformers' inside against another release of it: bash scripts/test_transformers.sh 5.17.0
-# (vLLM pins an older transformers than a plain install brings). Makes an environment of its own.
+# Runs the tests that depend on transformers' internals with another release: bash scripts/test_transformers.sh 5.17.0
+# (vLLM pins an older transformers than a plain install gets). Creates its own environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=${1:?give a transformers release, such as 5.17.0}
@@ -10,7 +10,7 @@ if [ ! -e "$venv/.ready" ]; then
     ${PYTHON:-python3} -m venv "$venv"
     pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
     pins=$(mktemp)
-    # What a transformers release pins itself is left to it.
+    # Leave out what transformers pins itself.
     grep -vE '^(transformers|tokenizers|huggingface_hub|safetensors|torch)==' constraints.txt > "$pins"
     torch=$(sed -n 's/^torch==//p' constraints.txt)
     "${pip[@]}" install "torch==$torch+cpu" 2> /dev/null ||

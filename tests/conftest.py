@@ -13,13 +13,6 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 import pytest
-from faults.recording import (  # noqa: F401 -- hooks and a fixture
-    pytest_addoption,
-    pytest_runtest_logreport,
-    pytest_runtest_setup,
-    pytest_sessionfinish,
-    saw,
-)
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,17 +1,17 @@
 """Scores come from a process of its own: the same numbers, on the look's own step, none lost when the process dies."""
 
-import os
-import signal
 import time
 
+import psutil
 import pytest
+from faults.undisturbed import scoring_processes
 from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.callback import Pace
 from divwatch.config import WatchConfig
 from divwatch.monitor.background import Background
+from divwatch.monitor.pace import Pace
 from divwatch.store.run_directory import RunDirectory
 
 BACKGROUND = SETTINGS | {"background": True}
@@ -52,22 +52,21 @@ def test_late_scores_are_logged_on_their_own_step_and_training_is_as_it_was(runs
 class KillTheScorer(TrainerCallback):
     """SIGKILL to the scoring process right after a look was handed over."""
 
-    def __init__(self, watcher, times):
-        self.watcher, self.times = watcher, times
+    def __init__(self, watcher, store, times):
+        self.watcher, self.store, self.times = watcher, store, times
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 2:
-            self.wait_while(lambda scorer: scorer._waiting[0].step < 2)  # earlier looks are not this fault's
+            self.wait_while(lambda: len(self.store.looks()) < 1)  # the earlier look is not this fault's
             for _ in range(self.times):
-                process = self.watcher.recorder._scorer._process
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                self.wait_while(lambda scorer, killed=process: scorer._process is killed)
+                (process,) = scoring_processes()
+                process.kill()
+                self.wait_while(lambda killed=process: killed in psutil.Process().children())
 
     def wait_while(self, condition):
         until = time.monotonic() + 60
-        while condition(self.watcher.recorder._scorer) and time.monotonic() < until:
-            self.watcher.recorder.report()
+        while condition() and time.monotonic() < until:
+            self.watcher.recorder.poll()
             time.sleep(0.05)
 
 
@@ -75,7 +74,7 @@ class KillTheScorer(TrainerCallback):
 def test_a_killed_scoring_process_is_started_anew_and_a_look_is_given_up_after_the_second_time(tmp_path, times, status):
     trainer = sft_trainer(tmp_path, steps=4)
     watcher = divwatch.watch(trainer, every=2, **BACKGROUND | {"on_error": "record"})
-    trainer.add_callback(KillTheScorer(watcher, times))
+    trainer.add_callback(KillTheScorer(watcher, RunDirectory.of(tmp_path), times))
     trainer.train()
     looks = RunDirectory.of(tmp_path).looks()
     assert [look["step"] for look in looks] == [0, 2, 4]
@@ -109,26 +108,30 @@ def test_a_stored_look_that_was_never_scored_is_scored_on_resume(tmp_path):
 
 def test_the_process_ends_with_its_owner():
     scorer = Background(WatchConfig(metrics=["ead"]))
-    process = scorer._process
-    assert process.poll() is None
+    (process,) = scoring_processes()
     del scorer
-    assert process.wait(20) is not None
+    process.wait(20)
+    assert not process.is_running()
 
 
-def test_the_pace_keeps_the_promise_and_lets_a_cheap_look_through():
-    pace = Pace(0.1)
-    pace._began -= 100  # a hundred seconds of training ago
+def test_the_pace_keeps_the_limit_and_lets_a_cheap_look_through():
+    now = 0.0
+    pace = Pace(0.1, clock=lambda: now)
+    now += 100  # a hundred seconds of training
     assert pace.allows_another()
     pace.spent(8.0)
     assert not pace.allows_another()  # 16 of 108 would be more than a tenth
-    pace._began -= 60
+    now += 60
     assert pace.allows_another()
-    assert 0.04 < pace.overhead < 0.06
-    pace.spent(1.0, recurring=False)  # a look at full length tells nothing of the next dense one
-    assert pace._last == 8.0
+    assert pace.overhead == pytest.approx(0.05)
+    pace.spent(1.0, recurring=False)  # a look at full length does not predict the next dense one
+    now += 1.9
+    assert not pace.allows_another()  # 17 of 169.9
+    now += 0.2
+    assert pace.allows_another()  # 17 of 170.1
 
 
-def test_looks_are_put_off_to_keep_the_overhead_and_the_first_and_last_are_taken(tmp_path, capsys):
+def test_looks_are_skipped_to_keep_the_overhead_and_the_first_and_last_are_taken(tmp_path, capsys):
     trainer = sft_trainer(tmp_path, steps=12)
     divwatch.watch(trainer, every=1, **SETTINGS | {"max_overhead": 0.01})
     trainer.train()
@@ -136,4 +139,4 @@ def test_looks_are_put_off_to_keep_the_overhead_and_the_first_and_last_are_taken
     assert steps[0] == 0
     assert steps[-1] == 12
     assert len(steps) < 8
-    assert capsys.readouterr().out.count("is put off") == 1
+    assert capsys.readouterr().out.count("is skipped") == 1

@@ -1,10 +1,12 @@
-"""The callback in real training: it changes nothing, looks when it should, records all, and never fails training."""
+"""The callback in real training: weights stay the same, looks are taken when due and recorded, training never fails."""
 
 import json
 import math
+import threading
 
 import pytest
 import torch
+from faults.undisturbed import scoring_processes
 from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
@@ -90,14 +92,14 @@ def test_a_failing_look_is_recorded_and_training_ends_with_the_same_weights(tmp_
     plain.train()
     trainer = sft_trainer(tmp_path / "failing")
     callback = divwatch.watch(trainer, every=2, **SETTINGS | {"on_error": "record"})
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def fails_once(model, *rest):
         if trainer.state.global_step == 2:
             raise RuntimeError("no luck\nand more lines")
         return real(model, *rest)
 
-    monkeypatch.setattr(in_process, "_decode", fails_once)
+    monkeypatch.setattr(in_process, "decode_batch", fails_once)
     trainer.train()
     looks = RunDirectory.of(tmp_path / "failing").looks()
     assert [(look["step"], look["status"]) for look in looks] == [(0, "ok"), (2, "failed"), (4, "ok")]
@@ -128,7 +130,6 @@ def test_a_model_that_does_not_stop_is_not_comparable_rather_than_diverse(tmp_pa
     assert callback.assessment.verdict.kind == "not comparable"
 
 
-@pytest.mark.fault("interrupted (KeyboardInterrupt), resumed from a checkpoint before the last look", family="Resume")
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     """Completions and scores of every look are those of an uninterrupted run."""
     whole = sft_trainer(tmp_path / "whole", steps=6)
@@ -204,7 +205,7 @@ def test_an_alarm_stops_or_saves_only_where_asked_and_is_not_forgotten(tmp_path,
         assert alarms() == [alarm]
 
 
-def test_wrong_input_is_said_before_training(tmp_path):
+def test_wrong_input_is_an_error_before_training(tmp_path):
     trainer = sft_trainer(tmp_path)
     for settings, says in [
         ({"encoder": str(tmp_path / "nowhere")}, "encoder"),
@@ -214,6 +215,17 @@ def test_wrong_input_is_said_before_training(tmp_path):
         with pytest.raises(DivwatchError, match=says) as error:
             divwatch.watch(trainer, **SETTINGS | settings)
         assert "\n" not in str(error.value)
+
+
+def test_a_callback_that_is_not_added_starts_and_changes_nothing(tmp_path):
+    trainer = sft_trainer(tmp_path, steps=1)
+    threads = threading.active_count()
+    divwatch.DiversityCallback(trainer, divwatch.WatchConfig(**SETTINGS | {"background": True}))
+    assert threading.active_count() == threads
+    assert not scoring_processes()
+    trainer.train()
+    assert not (tmp_path / "divwatch").exists()
+    assert not scoring_processes()
 
 
 def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):

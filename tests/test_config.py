@@ -1,9 +1,9 @@
-"""Settings: what is wrong is said in one line that names it and its mend."""
+"""Settings: a wrong value is one line that names it and the fix."""
 
 import pytest
 
 from divwatch import DivwatchError, WatchConfig
-from divwatch.config import WatchArguments
+from divwatch.config import WatchArguments, steps_between_looks
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ from divwatch.config import WatchArguments
         ({"evry": 10}, "unknown setting evry.*every"),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_mend(settings, says):
+def test_a_wrong_setting_is_one_line_with_the_fix(settings, says):
     with pytest.raises(DivwatchError, match=says) as error:
         WatchConfig.from_settings(**settings)
     assert "\n" not in str(error.value)
 
 
 def test_every_counts_steps_or_shares_of_the_run():
-    assert WatchConfig(every=0.05).steps_between_looks(1000) == 50
-    assert WatchConfig(every=100).steps_between_looks(1000) == 100
-    assert WatchConfig(every=0.001).steps_between_looks(10) == 1
+    assert steps_between_looks(0.05, 1000) == 50
+    assert steps_between_looks(100, 1000) == 100
+    assert steps_between_looks(0.001, 10) == 1
 
 
 def test_arguments_carry_every_setting_with_its_prefix():

@@ -1,4 +1,4 @@
-"""Checkpoints measured after the fact: stages of a lineage, on the panel and settings of a watched run or not at all."""
+"""`divwatch measure`: checkpoints become stages of a lineage; with --like, on the prompts and settings of a watched run."""
 
 import json
 
@@ -10,9 +10,11 @@ import divwatch
 from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.lineage import stage_values
 from divwatch.monitor.measure import measure, settings_like
-from divwatch.store.run_directory import RunDirectory, lineage_of
+from divwatch.store.attribution import attribute_stages
+from divwatch.store.lineage import lineage_of
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.tables import lineages, load_runs
 from divwatch.tiny import BASE_MODEL
 
 CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})
@@ -29,9 +31,10 @@ def test_models_become_the_stages_of_one_lineage(tmp_path):
     assert [[look["step"] for look in run.looks()] for run in runs] == [[0, 1], [0, 1]]
     assert [run.path for run in lineage_of(runs[-1])] == [run.path.resolve() for run in runs[:1]] + [runs[1].path]
     assert runs[1].completions(0) == runs[0].completions(1)
-    values, order = stage_values(lineage_of(runs[-1]))
-    assert order == ["base", "sft", "dpo"]
-    assert set(values["dpo"]) == {"pair", "expression", "listing", "word_problem", "formatting", "story"}
+    (chain,) = lineages(load_runs([runs[-1].path]))
+    found = attribute_stages(chain, "diversity/sbert")
+    assert found.order == ["base", "sft", "dpo"]
+    assert set(found.task_share["dpo"]) == {"pair", "expression", "listing", "word_problem", "formatting", "story"}
 
 
 def test_a_single_model_is_one_look(tmp_path):

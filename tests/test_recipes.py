@@ -1,4 +1,4 @@
-"""The recipes as a user starts them: the bare command trains and is watched, wrong input is one line."""
+"""The recipes as a user starts them: the bare command trains with a monitor, wrong input is one line."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def unwritable():
         ("sft.py", ["--max_steps", "many"], "invalid int value"),
     ],
 )
-def test_wrong_input_is_one_line_with_the_mend(recipe, arguments, says, tmp_path):
+def test_wrong_input_is_one_line_with_the_fix(recipe, arguments, says, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     given = [str(empty) if a == "EMPTY" else a for a in arguments]

@@ -1,4 +1,4 @@
-"""Rollouts of GRPO are looks for free: their diversity is logged from the reward hook, training is as it was."""
+"""Rollouts of GRPO are measured without sampling: their diversity is logged from the reward function, training is unchanged."""
 
 import pytest
 from training import SETTINGS, grpo_trainer, right_answer, weights_hash
@@ -12,8 +12,8 @@ def test_group_diversity_is_in_the_trainers_log_and_weights_are_those_of_an_unwa
     hashes = []
     for watched in (False, True):
         trainer = grpo_trainer(tmp_path / str(watched), per_device_train_batch_size=32)
-        if watched:
-            divwatch.watch(trainer, every=3, **SETTINGS)
+        if watched:  # in the two steps that `divwatch.watch` takes at once
+            trainer.add_callback(divwatch.DiversityCallback(trainer, divwatch.WatchConfig(every=3, **SETTINGS)))
         trainer.train()
         hashes.append(weights_hash(trainer.model))
     logged = [e for e in trainer.state.log_history if "rollouts/diversity/sbert" in e]
@@ -57,4 +57,4 @@ def test_a_failing_measure_never_fails_the_reward(capsys):
         )  # fmt: skip
         assert rewards == [1.0]
     assert not logged
-    assert capsys.readouterr().out.count("not watched any more: OSError: no weights") == 1
+    assert capsys.readouterr().out.count("no longer measured: OSError: no weights") == 1

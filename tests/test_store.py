@@ -7,7 +7,9 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, PromptSamples, PromptScores
-from divwatch.store.run_directory import RunDirectory, find_parent, lineage_of
+from divwatch.store.lineage import lineage_of, steps_before
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
 
 
 def make(path, **info):
@@ -100,6 +102,19 @@ def test_a_run_finds_its_parent_from_the_model_directory(tmp_path):
     assert find_parent("allenai/Olmo-3-1025-7B") is None
     child = make(tmp_path / "dpo", parent=str(parent.path))
     assert [run.path for run in lineage_of(child)] == [parent.path, child.path]
+
+
+def test_the_steps_before_a_stage_are_found_where_the_runs_were_moved(tmp_path):
+    """Of a stage without a planned length (-1), its last look counts; damaged lines in its record do not matter."""
+    base = make(tmp_path / "here" / "sft", output_dir=str(tmp_path / "here" / "sft"), max_steps=-1)
+    (base.path / "looks.jsonl").write_text('{"step": 0}\n{damaged\n{"step": 7}\n')
+    middle = {"parent": str(base.path), "output_dir": str(tmp_path / "here" / "dpo"), "max_steps": 20}
+    last = {"parent": str(make(tmp_path / "here" / "dpo", **middle).path), "output_dir": str(tmp_path / "here" / "rl")}
+    make(tmp_path / "here" / "rl", **last)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = RunDirectory(tmp_path / "there" / "rl" / "divwatch")
+    assert [run.path.parent.name for run in lineage_of(moved)] == ["sft", "dpo", "rl"]
+    assert steps_before(moved) == 27
 
 
 def test_a_lineage_that_runs_in_a_circle_is_named(tmp_path):

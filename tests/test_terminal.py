@@ -1,8 +1,10 @@
-"""What a person reads at a terminal: the published reference beside one's own run, changes and alarms in words."""
+"""Lines at a terminal: the published reference beside the user's run, and alarms in words."""
 
 import pandas as pd
 
-from divwatch.outputs.terminal import event_message, reference_lines
+from divwatch.outputs.report.summary import reference_lines
+from divwatch.outputs.terminal import alarm_message
+from divwatch.records import Change
 
 
 def test_the_published_share_stands_beside_ones_own():
@@ -18,9 +20,11 @@ def test_the_published_share_stands_beside_ones_own():
 
 
 def test_an_alarm_in_words():
-    event = {"key": "correct_diversity/sbert", "task": "all", "onset_step": 300, "onset_interval": [250, 350]}
-    event |= {"change": -0.24, "change_interval": [-0.28, -0.19], "confirmed": True}
-    assert event_message(event) == (
+    alarm = Change(
+        task="all", key="correct_diversity/sbert", change=-0.24, change_interval=(-0.28, -0.19), alarm_step=400,
+        onset_step=300, onset_interval=(250, 350), confirmed=True,
+    )  # fmt: skip
+    assert alarm_message(alarm) == (
         "correct-answer diversity of the whole panel falls since step 300 (90 % interval 250 to 350): "
         "-24 % [-28, -19], confirmed."
     )

@@ -1,4 +1,4 @@
-"""Trackers, really written and read back: exact names, the right axis however late the scores, each look and row once.
+"""Trackers, written and read back: exact names, the right axis even for late scores, each look and row once.
 
 W&B is written offline and read with its own `wandb leet inspect`; TensorBoard and trackio with their own readers.
 """
@@ -16,9 +16,10 @@ from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer,
 from transformers import TrainerCallback
 
 import divwatch
-from divwatch.monitor import recorder
 from divwatch.monitor.background import Background
-from divwatch.outputs.tracking import Outbox, look_scalars
+from divwatch.outputs import publisher
+from divwatch.outputs.names import look_scalars
+from divwatch.outputs.tracking import WandbLog
 from divwatch.store.run_directory import RunDirectory
 
 CONTRACT = [
@@ -78,12 +79,12 @@ def tracked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(tracked, environment):
-    """Eight steps, a look at every second, all of them scored only after the last step; alike from step 2 on."""
+    """Eight steps with a look at every second one, scored after the last step; samples are identical from step 2."""
     import wandb
 
     with pytest.MonkeyPatch.context() as patch:
         environment(tracked)
-        patch.setattr(Background, "poll", lambda self: [])  # nothing is heard of the scores before the end
+        patch.setattr(Background, "poll", lambda self: [])  # no score arrives before the end
         trackers = {"report_to": ["wandb", "tensorboard", "trackio"], "trackio_static_space_id": False}
         trainer = sft_trainer(tracked / "out", steps=8, project="mine", **trackers)
         divwatch.watch(trainer, every=2, lineage="mine", **SETTINGS | {"prompts": 48, "background": True})
@@ -227,9 +228,8 @@ def cut_short(out: Path, **changes):
 
 def gone_on_with(out: Path):
     trainer = sft_trainer(out, steps=6, report_to="wandb")
-    watching = divwatch.watch(trainer, every=2, lineage="mine", **LIGHT)
+    divwatch.watch(trainer, every=2, lineage="mine", **LIGHT)
     trainer.train(resume_from_checkpoint=str(out / "checkpoint-2"))
-    watching.recorder._wandb.close()
     return trainer
 
 
@@ -243,7 +243,7 @@ def test_a_resumed_run_and_the_next_stage_are_in_one_group_with_a_pipeline_axis_
     trainer.save_model()
     wandb.finish()
     dpo = dpo_trainer(tmp_path / "dpo", steps=2, model=load_model(tmp_path / "sft"), report_to="wandb")
-    divwatch.watch(dpo, every=1, **LIGHT)
+    dpo.add_callback(divwatch.DiversityCallback(dpo, divwatch.WatchConfig(every=1, **LIGHT)))
     dpo.train()
     wandb.finish()
     first, resumed, second = (inspect(file) for file in wandb_files(tmp_path))
@@ -275,7 +275,7 @@ def test_a_resumed_run_that_goes_on_in_the_same_wandb_run_logs_no_look_and_no_ro
 def test_scores_that_a_checkpoint_missed_are_in_the_resumed_log_history(tmp_path, monkeypatch):
     """The checkpoint of step 2 was written before the scores of its looks came."""
     with monkeypatch.context() as patch:
-        patch.setattr("divwatch.monitor.recorder.log_to_trainer", lambda *_: None)
+        patch.setattr("divwatch.outputs.publisher.log_to_trainer", lambda *_: None)
         first = sft_trainer(tmp_path, steps=4, save_strategy="steps", save_steps=2)
         divwatch.watch(first, every=1, **LIGHT)
         first.train()
@@ -322,8 +322,8 @@ def test_wandb_changes_nothing_in_training_and_is_never_called_by_it(tmp_path, f
     plain = sft_trainer(tmp_path / "plain", steps=2)
     plain.train()
     run = None if fault == "absent" else Faulty(raises=fault == "raises")
-    monkeypatch.setattr(recorder, "wandb_run", lambda trainer: run)
-    monkeypatch.setattr("divwatch.outputs.tracking.WandbLog.close.__defaults__", (0.2,))
+    monkeypatch.setattr(publisher, "wandb_run", lambda trainer: run)
+    monkeypatch.setattr("divwatch.outputs.publisher.CLOSE_LIMIT", 0.2)
     trainer = sft_trainer(tmp_path / fault, steps=2)
     divwatch.watch(trainer, every=1, **LIGHT)
     trainer.train()
@@ -338,35 +338,25 @@ def test_wandb_changes_nothing_in_training_and_is_never_called_by_it(tmp_path, f
         run.sign.set()
 
 
-def test_jobs_are_done_in_order_on_one_thread_however_slow_and_handing_over_does_not_wait():
-    outbox, sign, done = Outbox("W&B"), threading.Event(), []
-    outbox.put("first", lambda: (sign.wait(), done.append(1)))
-    for i in range(2, 6):
-        outbox.put("next", lambda i=i: done.append(i))
-    assert done == []
-    sign.set()
-    outbox.close(10)
-    assert done == [1, 2, 3, 4, 5]
-
-
-def test_a_failing_job_is_said_once_and_stops_no_other(capsys):
-    outbox, done = Outbox("W&B"), []
-    for i in range(4):
-        outbox.put(f"look {i}", lambda i=i: done.append(i) if i == 3 else 1 / 0)
-    outbox.close(10)
-    assert done == [3]
-    assert capsys.readouterr().out.count("W&B did not take the look 0") == 1
+def test_a_failure_of_wandb_is_logged_once(capsys):
+    log = WandbLog()
+    log.open(Faulty(raises=True), {})
+    for _ in range(4):
+        log.alert("title", "text")
+    log.close(10)
+    assert capsys.readouterr().out.count("W&B rejected the settings: ConnectionError: no route to host") == 1
 
 
 def test_a_backlog_is_bounded_and_the_end_waits_so_long_and_no_longer(capsys):
-    outbox, sign, done = Outbox("W&B", pending=2), threading.Event(), []
-    for i in range(5):
-        outbox.put(f"look {i}", lambda i=i: (sign.wait(), done.append(i)))
-    outbox.close(0.1)
+    log, run = WandbLog(pending=2), Faulty()
+    log.open(run, {})
+    for _ in range(4):
+        log.alert("title", "text")
+    log.close(0.1)
     said = capsys.readouterr().out
     assert said.count("has fallen behind") == 1
-    assert "has not answered for 0 s and is not waited for (look 0, look 1)" in said
-    sign.set()
+    assert "has not answered for 0 s and is not waited for (settings, alert)" in said
+    run.sign.set()
 
 
 def test_scalars_leave_out_what_is_missing_and_what_is_not_for_people():

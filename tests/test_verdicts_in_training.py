@@ -1,4 +1,4 @@
-"""Verdicts on models that training really broke: lost capability is not called collapse."""
+"""Verdicts on models that training broke: lost capability is not called collapse."""
 
 from training import SETTINGS, sft_trainer
 
@@ -16,7 +16,7 @@ def test_a_model_broken_by_its_learning_rate_is_degenerate_not_collapsed(tmp_pat
     assert "lost capability" in callback.assessment.verdict.sentence
 
 
-def test_a_false_recovery_is_not_believed(tmp_path):
+def test_a_false_recovery_is_recognised(tmp_path):
     """Think SFT, then preference pairs far from the policy: wrong answers bring aggregate diversity back, nothing else."""
     from datasets import Dataset
     from training import common, load_model, load_tokenizer

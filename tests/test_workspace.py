@@ -33,15 +33,14 @@ def test_the_workspace_shows_what_is_logged_in_reading_order(monkeypatch, capsys
 
 
 def test_every_name_of_the_workspace_is_one_that_a_run_logs():
-    from types import SimpleNamespace as Thing
-
-    from divwatch.outputs.tracking import AXIS, PIPELINE_AXIS, assessment_scalars, look_scalars
+    from divwatch.outputs.names import AXIS, PIPELINE_AXIS, assessment_scalars, look_scalars
     from divwatch.outputs.workspace import sections
+    from divwatch.records import Change, RunAssessment
 
     parts = {p: 0.1 for p in ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")}
-    status = Thing(change=-0.1, onset_step=3)
-    statuses = {("all", f"{group}/sbert"): status for group in ("diversity", "correct_diversity")}
-    logged = set(assessment_scalars(Thing(collapsed=True, statuses=statuses, splits={"all": Thing(**parts)})))
+    keys = [f"{group}/sbert" for group in ("diversity", "correct_diversity")]
+    changes = tuple(Change("all", key, -0.1, (-0.2, 0.0), alarm_step=4, onset_step=3) for key in keys)
+    logged = set(assessment_scalars(RunAssessment("sbert", 0, {}, changes, {"all": parts})))
     keys = [f"quality/{q}" for q in ("accuracy", "majority_at_k", "pass_at_k", "finished", "usable")]
     keys += ["diversity/sbert", "correct_diversity/sbert"]
     tasks = {task: {key: {"mean": 0.5} for key in keys} for task in ("all", "gsm8k")}
@@ -57,7 +56,7 @@ def test_without_a_server_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setenv("NETRC", "/nowhere")
     assert run(["wandb", "setup"], monkeypatch) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert "the W&B server took no workspace" in line
+    assert "the W&B server rejected the workspace" in line
     assert "--json prints the workspace" in line
 
 

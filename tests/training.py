@@ -110,7 +110,7 @@ def make_alike(patch, from_now_on):
     """All samples of a prompt become its first once `from_now_on()`: a real collapse, planted in the sampler."""
     from divwatch.sampling import in_process
 
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def alike(model, request, batch, any_rank):
         made = real(model, request, batch, any_rank)
@@ -119,7 +119,7 @@ def make_alike(patch, from_now_on):
             first.setdefault(row.prompt, ids)
         return [first[row.prompt] for row in batch] if from_now_on() else made
 
-    patch.setattr(in_process, "_decode", alike)
+    patch.setattr(in_process, "decode_batch", alike)
 
 
 def weights_hash(model) -> str:

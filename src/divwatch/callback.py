@@ -1,34 +1,34 @@
-"""The trainer callback: when to look, on all ranks; what becomes of a look is the recorder's, on rank 0.
+"""The trainer callback: when to look, on all ranks. What becomes of a look is decided on rank 0, by the `Recorder`.
 
-sample (all ranks) -> store -> [verify -> score -> assess, in the background] -> log, alert, act
+sample (all ranks) -> store -> [verify -> score -> assess, in the background] -> record, publish, act
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from divwatch.config import WatchConfig
+from divwatch.config import WatchConfig, steps_between_looks
 from divwatch.errors import DivwatchError, one_line
+from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.recorder import Recorder
 from divwatch.monitor.rollouts import watch_rollouts
+from divwatch.outputs.names import LOGGED_GROUPS
 from divwatch.outputs.terminal import bar_of, say
-from divwatch.outputs.tracking import LOGGED_GROUPS
-from divwatch.panel import choose, load_panel
 from divwatch.panel.form import at_full_length
-from divwatch.records import Completion, Prompt
+from divwatch.records import Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.sampling.ranks import LookFailed, Ranks
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-# Seconds after which rank 0 gives the waiting ranks a sign of life: far below any collective's time limit.
+# Seconds after which rank 0 answers waiting ranks: far below the time limit of any collective.
 HEARTBEAT = 20.0
-# Seconds that the end of training waits for scores; what is late is scored when the run is resumed.
+# Seconds that the end of training waits for scores; looks without scores are scored when the run is resumed.
 FINISH_LIMIT = 600.0
 
 
@@ -40,6 +40,7 @@ def watch(trainer: Any, **settings: Any) -> DiversityCallback:
     Settings are those of `WatchConfig`. Raises DivwatchError for a wrong one, before training starts.
     """
     callback = DiversityCallback(trainer, WatchConfig.from_settings(**settings))
+    callback.attach()
     trainer.add_callback(callback)
     return callback
 
@@ -47,8 +48,12 @@ def watch(trainer: Any, **settings: Any) -> DiversityCallback:
 class DiversityCallback(TrainerCallback):
     """Looks before the first step, every `config.every` steps, and after the last, under any launch.
 
-    Results go to `<output_dir>/divwatch/`, to the trainer's log and to its trackers. Hooks that look are collectives:
-    all ranks come to them at the same steps. Between looks no rank waits for another.
+    Results go to `<output_dir>/divwatch/`, to the trainer's log and to its trackers. The hooks that look are collectives:
+    all ranks reach them at the same steps. Between looks no rank waits for another.
+
+    Add it with `trainer.add_callback`. Until it is attached, which `watch` does at once and the start of training does
+    otherwise, it runs nothing and leaves the trainer's reward functions alone. Its one change is a small callback ahead of
+    the trackers' callbacks: they open their runs at the start of training before this one is called.
     """
 
     def __init__(self, trainer: Any, config: WatchConfig | None = None, mix: Any = None) -> None:
@@ -57,16 +62,24 @@ class DiversityCallback(TrainerCallback):
         self.ranks = Ranks.of(trainer.accelerator)
         if trainer.processing_class is None:
             raise DivwatchError("the trainer has no tokenizer: give it one as processing_class")
-        name, panel = load_panel(self.config.panel, getattr(trainer, "eval_dataset", None))
-        # Twice as many as are watched: what is not held out is replaced.
-        self._candidates = choose(panel, 2 * self.config.prompts, self.config.seed)
+        panel = PanelChoice(trainer, self.config)  # on all ranks, so that all raise the same error
         self.prompts: list[Prompt] = []
-        self.recorder = Recorder(trainer, self.config, name, self._candidates, mix) if self.ranks.main else None
-        self._sampler = Sampler(trainer, self.config, self.ranks)
-        watch_rollouts(trainer, self.config, self._sampler.encoder)
-        self._taken: set[int] = set()
-        self._pace = Pace(self.config.max_overhead)
+        self.recorder = Recorder(trainer, self.config, panel, mix) if self.ranks.main else None
+        self._sampler: Sampler | None = None
+        self._steps_with_look: set[int] = set()
         trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
+
+    def attach(self) -> None:
+        """Loads the models, starts the scoring process and measures the trainer's rollouts, where it has any.
+
+        Does nothing the second time. Raises DivwatchError where a model cannot be loaded.
+        """
+        if self._sampler is None:
+            sampler = Sampler(self.trainer, self.config, self.ranks)
+            if self.recorder is not None:
+                self.recorder.start()
+            watch_rollouts(self.trainer, self.config, sampler.encoder)
+            self._sampler = sampler
 
     @property
     def assessment(self) -> Assessment | None:
@@ -75,178 +88,156 @@ class DiversityCallback(TrainerCallback):
 
     # when
 
+    def before_trackers(self) -> None:
+        """At the start of training, before the trackers' callbacks open their runs."""
+        if self._sampler is None:  # on all ranks
+            self._on_all_ranks(self.attach)
+        if self.recorder is not None:
+            self.recorder.start_tracking()
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._every = self.config.steps_between_looks(state.max_steps)
-        self._all_wait(lambda recorder: recorder.panel_checked(HEARTBEAT))
-        opened = self.ranks.from_main(
-            self._on_main(lambda recorder: recorder.open(state, 2 + (state.max_steps - 1) // self._every))
-        )
-        if isinstance(opened, str):
-            raise DivwatchError(opened)
-        self.prompts, self._taken = opened
-        self._pace.begin()
-        if state.global_step not in self._taken:
+        self._every = steps_between_looks(self.config.every, state.max_steps)
+        self._wait_until(lambda recorder: recorder.ready(HEARTBEAT))
+        recorder = self.recorder
+        self.prompts, self._steps_with_look = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
+        if state.global_step not in self._steps_with_look:
             self._look(control)
-            self._full_look()
+            self._look_at_full_length()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps or (
-            state.global_step % self._every == 0 and self._may_look(state.global_step)
-        ):
+        last, due = state.global_step >= state.max_steps, state.global_step % self._every == 0
+        if last or (due and self._may_look(state.global_step)):
             self._look(control)
         else:
-            self._on_main(lambda recorder: recorder.report())
+            self._on_main(lambda recorder: recorder.poll())
 
-    def finish(self, args: Any, state: Any, control: Any) -> None:
-        """The last look, if training ended where none was due, and the scores under way."""
-        # With load_best_model_at_end the weights are by now another step's.
-        if state.global_step not in self._taken and not args.load_best_model_at_end:
+    def before_trackers_close(self, args: Any, state: Any, control: Any) -> None:
+        """Takes the last look, if training ended where none was due, and waits for the scores."""
+        # With load_best_model_at_end the weights are by now those of another step.
+        if state.global_step not in self._steps_with_look and not args.load_best_model_at_end:
             self._look(control)
         if not args.load_best_model_at_end:
-            self._full_look()
+            self._look_at_full_length()
         until = time.monotonic() + FINISH_LIMIT
-        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT) or time.monotonic() > until)
-        self._on_main(lambda recorder: recorder.finish())
+        self._wait_until(lambda recorder: recorder.poll(HEARTBEAT) or time.monotonic() > until)
+        self._on_main(lambda recorder: recorder.close())
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Makes `metric_for_best_model: correct_diversity/all/sbert` and the like work: evaluate() returns these metrics.
+        """Adds the scalars to evaluate()'s metrics where `metric_for_best_model` is one of them: correct_diversity/all/sbert.
 
-        A look that is not due is taken, and its scores are waited for.
+        Takes a look even where none is due, and waits for its scores.
         """
-        wanted = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
-        if metrics is None or wanted not in LOGGED_GROUPS:
+        group = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
+        if metrics is None or group not in LOGGED_GROUPS:
             return
-        if state.global_step not in self._taken:
+        if state.global_step not in self._steps_with_look:
             self._look(control)
-        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
+        self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
         scalars = self.ranks.from_main(self._on_main(lambda recorder: recorder.scalars_at(state.global_step)))
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
     def _may_look(self, step: int) -> bool:
         """Rank 0 decides for all, at steps where a look is due and nowhere else."""
-        reason = self.ranks.from_main(self._on_main(lambda recorder: recorder.reason_to_wait(self._pace)))
-        if reason is not None:
-            self._on_main(lambda recorder: recorder.say_put_off(step, reason))
-        return reason is None
+        return bool(self.ranks.from_main(self._on_main(lambda recorder: recorder.allows_look(step), True)))
 
     # a look
 
     def _look(self, control: Any) -> None:
-        """A look that fails is recorded with its reason; training goes on."""
-        step, started = self.trainer.state.global_step, time.monotonic()
-        self._taken.add(step)
-        completions, failure = self._sample(self.prompts, self.config)
-        sampled = time.monotonic() - started
-        if failure is None:
-            failure = self._on_main(lambda r: r.keep(step, completions, sampled, self._sampler.embeddings))
-        if failure is not None:
-            self._on_main(lambda recorder: recorder.failed(step, failure, sampled))
+        """A look that fails is recorded with its reason, and training continues."""
+        self._steps_with_look.add(self.trainer.state.global_step)
+        failure = self._take_look(full=False)
         if self.config.on_collapse in ("save", "stop"):
             self._act(control)
-        self._pace.spent(time.monotonic() - started)
-        blocked, overhead = time.monotonic() - started, self._pace.overhead
-        self._on_main(lambda recorder: recorder.blocked(step, blocked, overhead))
-        self._on_main(lambda recorder: recorder.report())
+        self._on_main(lambda recorder: recorder.poll())
         if failure is not None and self.config.on_error == "raise":
-            raise LookFailed(failure)
+            raise failure
 
-    def _full_look(self) -> None:
-        """The rare look at full length, beside the others: it raises no alarm and decides nothing."""
-        if self.config.full_tokens is None:
-            return
+    def _look_at_full_length(self) -> None:
+        """The rare look at full length, beside the others: it raises no alarm."""
+        if self.config.full_tokens is not None:
+            self._take_look(full=True)
+
+    def _take_look(self, full: bool) -> LookFailed | None:
+        """Samples on all ranks and hands the look to the recorder; returns the failure, if there was one."""
+        assert self._sampler is not None
         step, started = self.trainer.state.global_step, time.monotonic()
-        completions, failure = self._sample(at_full_length(self.prompts), self.config.at_full_length())
-        seconds = time.monotonic() - started
-        self._pace.spent(seconds, recurring=False)
-        if failure is None:
-            embeddings = self._sampler.embeddings
-            failure = self._on_main(lambda r: r.keep(step, completions, seconds, embeddings, full=True))
-        if failure is not None:
-            self._on_main(lambda recorder: recorder.failed(step, failure, seconds, full=True))
-
-    def _sample(self, prompts: Sequence[Prompt], config: WatchConfig) -> tuple[list[Completion], str | None]:
-        step = self.trainer.state.global_step
+        config = self.config.at_full_length() if full else self.config
+        prompts = at_full_length(self.prompts) if full else self.prompts
         total = len(prompts) * config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                return self._sampler.sample(prompts, config, step, bar.update), None
+                sampled = self._sampler.sample(prompts, config, step, bar.update)
         except LookEnds as error:
-            say(f"divwatch: {error}; the run ends, start it again with resume_from_checkpoint")
+            say(f"divwatch: {error}; the run ends; start it again with resume_from_checkpoint")
             raise
-        except LookFailed as error:
-            return [], str(error)
+        except LookFailed as error:  # on all ranks
+            reason, seconds = str(error), time.monotonic() - started
+            self._on_main(lambda recorder: recorder.record_failure(step, reason, seconds, full))
+            return error
+        if self.recorder is None:
+            return None
+        try:
+            seconds = time.monotonic() - started
+            self.recorder.submit(step, *sampled, seconds, full)
+        except LookFailed as error:  # it could not be stored
+            return error
+        return None
 
     def _act(self, control: Any) -> None:
-        """Saves or stops at an alarm, all ranks alike: this look's scores are waited for."""
-        self._all_wait(lambda recorder: recorder.caught_up(HEARTBEAT))
-        wish = self.ranks.from_main(self._on_main(lambda recorder: recorder.take_wish()))
-        control.should_save = control.should_save or bool(wish)
-        control.should_training_stop = control.should_training_stop or wish == "stop"
+        """Saves or stops at an alarm, on all ranks. Waits for the scores of this look."""
+        self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
+        action = self.ranks.from_main(self._on_main(lambda recorder: recorder.pop_action()))
+        control.should_save = control.should_save or action is not None
+        control.should_training_stop = control.should_training_stop or action == "stop"
 
-    # rank 0
+    # ranks
 
-    def _on_main(self, what: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
-        """What rank 0 does. It may fail, but neither ends the training nor leaves the other ranks waiting."""
+    def _on_main(self, work: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
+        """Runs `work` on rank 0. An error there neither ends training nor leaves the other ranks waiting."""
         if self.recorder is None:
             return otherwise
         try:
-            return what(self.recorder)
+            return work(self.recorder)
         except Exception as error:
             if self.config.on_error == "raise":
                 raise
-            say(f"divwatch: {one_line(error)}; training goes on")
+            say(f"divwatch: {one_line(error)}; training continues")
             return otherwise
 
-    def _all_wait(self, done: Callable[[Recorder], bool]) -> None:
-        """Until `done` on rank 0, which takes HEARTBEAT at most: a long wait must not look like a dead rank to the others."""
+    def _on_all_ranks(self, work: Callable[[], Any]) -> Any:
+        """Rank 0's result of `work`. A DivwatchError of any rank is raised on all ranks."""
+        result = error = None
+        try:
+            result = work()
+        except DivwatchError as raised:
+            error = raised
+        errors = [e for e in self.ranks.share(error) if e is not None]
+        if errors:
+            raise errors[0]
+        return self.ranks.from_main(result)
+
+    def _wait_until(self, done: Callable[[Recorder], bool]) -> None:
+        """Waits until `done` returns True on rank 0. A call takes at most HEARTBEAT, so that rank 0 never seems dead."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
 
 
 class _AheadOfTrackers(TrainerCallback):
-    """Stands before the trackers' callbacks, which open their runs as training begins and close them as it ends."""
+    """Stands ahead of the trackers' callbacks, which open their runs as training begins and close them as it ends."""
 
     def __init__(self, watching: DiversityCallback) -> None:
         self._watching = watching
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._attached and self._watching.recorder is not None:
-            self._watching.recorder.start_tracking()
+        if self._added:
+            self._watching.before_trackers()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._attached:
-            self._watching.finish(args, state, control)
+        if self._added:
+            self._watching.before_trackers_close(args, state, control)
 
     @property
-    def _attached(self) -> bool:
+    def _added(self) -> bool:
         return self._watching in self._watching.trainer.callback_handler.callbacks
-
-
-class Pace:
-    """How long looks have held training up, and whether one more may: rank 0's clock."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self._blocked = self._last = 0.0
-        self.begin()
-
-    def begin(self) -> None:
-        self._began = time.monotonic()
-
-    def spent(self, seconds: float, recurring: bool = True) -> None:
-        """A look has held training up; one that is not `recurring` says nothing of how long the next will."""
-        self._blocked += seconds
-        self._last = seconds if recurring else self._last
-
-    @property
-    def overhead(self) -> float:
-        """Share of the time since training began, in [0, 1]."""
-        elapsed = time.monotonic() - self._began
-        return self._blocked / elapsed if elapsed > 0 else 0.0
-
-    def allows_another(self) -> bool:
-        """Whether a look as long as the last would keep the overhead within the limit."""
-        elapsed = time.monotonic() - self._began
-        return self._blocked + self._last <= self.limit * (elapsed + self._last)

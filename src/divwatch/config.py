@@ -1,4 +1,4 @@
-"""Every setting of the monitor: its meaning, unit and default. Checked when built; a wrong value names its mend."""
+"""Every setting of the monitor: its meaning, unit and default. A wrong value is an error that names the fix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from divwatch.errors import DivwatchError
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
 
-# Settings that make two looks comparable; a difference in any is refused.
+# Settings that must not differ between looks that are compared.
 COMPARABLE = (
     "panel",
     "prompts",
@@ -46,72 +46,74 @@ class WatchConfig:
         "Default: the prompts of the trainer's eval_dataset, else the panel quick.",
     )
     form: str = _setting(
-        "auto", "How prompts are put: chat (the tokenizer's template), plain, or auto (chat where there is a template)."
+        "auto", "Form of the prompts: chat (the tokenizer's template), plain, or auto (chat where there is a template)."
     )
     held_out: str = _setting(
-        "drop", "Prompts that overlap the training data (13 words running): drop them, report them only, or off."
+        "drop", "Prompts that share 13 consecutive words with the training data: drop them, report them only, or off."
     )
-    every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run below 1.")
-    prompts: int = _setting(64, "Prompts of the panel to sample at each look, the tasks evenly.")
-    samples: int = _setting(16, "Completions sampled for each prompt (K).")
+    every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run, below 1.")
+    prompts: int = _setting(
+        64, "Number of prompts of the panel to sample at each look, the same number from each task."
+    )
+    samples: int = _setting(16, "Number of completions to sample for each prompt (K).")
     temperature: float = _setting(0.6, "Sampling temperature.")
-    top_p: float = _setting(0.95, "Nucleus mass kept when sampling, in (0, 1].")
-    max_new_tokens: int = _setting(256, "Tokens after which a completion is cut and counted as unfinished.")
-    metrics: list[str] = _setting(list(DEFAULT_METRICS), f"Diversity metrics, of: {', '.join(METRICS)}.")
+    top_p: float = _setting(0.95, "Nucleus sampling: probability mass of the tokens to choose from, in (0, 1].")
+    max_new_tokens: int = _setting(256, "Most tokens of a completion; longer ones are cut and count as unfinished.")
+    metrics: list[str] = _setting(list(DEFAULT_METRICS), f"Diversity metrics to measure, of: {', '.join(METRICS)}.")
     encoder: str = _setting(
         "sentence-transformers/all-mpnet-base-v2",
-        "Sentence encoder behind sbert and vendi: a hub name, a directory, or 'minilm' (extra offline-encoder, no network).",
+        "Sentence encoder of sbert and vendi: a hub name, a directory, or 'minilm' (extra offline-encoder, no network).",
     )
-    nli_model: Optional[str] = _setting(None, "NLI classifier behind the metric nli: a hub name or a directory.")
+    nli_model: Optional[str] = _setting(None, "NLI classifier of the metric nli: a hub name or a directory.")
     backend: str = _setting(
         "transformers",
-        "What samples: transformers (in process), continuous (transformers' continuous batching), or vllm "
+        "Sampling engine: transformers (in process), continuous (transformers' continuous batching), or vllm "
         "(in GRPO the trainer's own engine).",
     )
     gather: Optional[bool] = _setting(
         None,
-        "Under ZeRO-3 and FSDP2: gather the whole model on every rank for a look (fast), or not (for models that do "
-        "not fit). Default: gather where it fits.",
+        "Under ZeRO-3 and FSDP2: gather the whole model on every rank for a look, which is faster. Default: if it fits.",
     )
     thinking: str = _setting(
         "as-trained",
-        "as-trained, off (the thought prefilled empty), or both (every prompt in both forms, the second under the "
-        "task's name with -thinking).",
+        "Thinking of the model: as-trained, off (the thought is prefilled empty), or both (each prompt in both forms; "
+        "the thinking ones form a task with the suffix -thinking).",
     )
     think_tokens: Optional[int] = _setting(
-        None, "Tokens after which an open thought is closed by force; max_new_tokens then bounds what follows it."
+        None, "Most tokens of a thought; longer ones are closed by force, and max_new_tokens applies to what follows."
     )
     full_tokens: Optional[int] = _setting(
         None,
-        "Also take a look at full length before the first step and after the last: as trained, up to so many tokens. "
-        "It is recorded beside the others, in divwatch/full.",
+        "Also take a look at full length before the first step and after the last: as trained, with at most this number "
+        "of tokens. It is recorded in divwatch/full.",
     )
     background: bool = _setting(
-        True, "Score in a process of its own while training goes on; false: in the training process, which then waits."
+        True, "Score in a process of its own while training continues; false: in the training process, which waits."
     )
     max_overhead: float = _setting(
         0.03,
-        "Share of the run's time that looks may hold training up, the first and last look aside; a look that would "
-        "exceed it is put off to the next step that is due. 0: no limit, a fixed cadence.",
+        "Most overhead of looks, as a share of the run's time, without the first and the last look; a look that would "
+        "exceed it is skipped. 0: no limit, a look at every step that is due.",
     )
-    alpha: float = _setting(0.05, "Chance of any alarm over the whole run while diversity does not change.")
-    min_drop: float = _setting(0.05, "Relative loss of diversity below which nothing is called a collapse.")
+    alpha: float = _setting(0.05, "Probability of any false alarm over the whole run, if diversity does not change.")
+    min_drop: float = _setting(0.05, "Smallest relative loss of diversity that counts as a collapse.")
     on_collapse: str = _setting(
-        "alert", "At the alarm: log, alert (W&B), save (a checkpoint too), or stop (training too)."
+        "alert", "What an alarm does: log, alert (W&B), save (a checkpoint as well), or stop (training as well)."
     )
-    on_error: str = _setting("record", "When a look fails: record it and train on, or raise (for tests).")
+    on_error: str = _setting("record", "When a look fails: record it and continue training, or raise (for tests).")
     lineage: Optional[str] = _setting(
-        None, "Name of the chain of stages. Default: the parent run's, else the output directory's."
+        None, "Name of the chain of stages. Default: that of the parent run, else of the output directory."
     )
     stage: Optional[str] = _setting(None, "Name of this stage. Default: sft, dpo or rl, from the trainer's class.")
     baseline: Optional[str] = _setting(
-        None, "Output directory of the parent run. Default: found from the directory the model was loaded from."
+        None, "Output directory of the parent run. Default: the run that saved the model which is loaded."
     )
     unsafe_code: bool = _setting(
-        False, "Run code that the model wrote without a sandbox, where none can be had (verifiers humaneval and mbpp)."
+        False,
+        "Run the model's code unsandboxed where no sandbox is available (verifiers humaneval and mbpp).",
     )
-    min_usable: float = _setting(0.5, "Share of finished, readable outputs below which a look is not comparable.")
-    seed: int = _setting(0, "Seed of the choice of prompts and of all sampling.")
+    min_usable: float = _setting(0.5, "Smallest share of finished, readable outputs for a look to be comparable.")
+    seed: int = _setting(0, "Seed for choosing prompts and for sampling.")
 
     def __post_init__(self) -> None:
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
@@ -150,16 +152,8 @@ class WatchConfig:
                 f"watch_every is {every:g}: give a whole number of optimizer steps (100) or a fraction of the run (0.05)"
             )
 
-    def steps_between_looks(self, max_steps: int) -> int:
-        """Optimizer steps between looks in a run of `max_steps`, at least 1.
-
-        >>> WatchConfig(every=0.05).steps_between_looks(200), WatchConfig(every=25).steps_between_looks(200)
-        (10, 25)
-        """
-        return int(self.every) if self.every >= 1 else max(1, round(self.every * max_steps))
-
     def at_full_length(self) -> WatchConfig:
-        """The settings of the rare looks at full length."""
+        """The settings of the looks at full length."""
         assert self.full_tokens is not None
         return dataclasses.replace(
             self, full_tokens=None, thinking="as-trained", think_tokens=None, max_new_tokens=self.full_tokens
@@ -170,7 +164,7 @@ class WatchConfig:
 
     @classmethod
     def from_settings(cls, **settings: Any) -> WatchConfig:
-        """Like the constructor, but an unknown name is one line that lists the known ones."""
+        """Like the constructor, but an unknown name is a DivwatchError that lists the known ones."""
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
@@ -179,8 +173,26 @@ class WatchConfig:
 
     @classmethod
     def from_arguments(cls, arguments: Any) -> WatchConfig:
-        """From a `WatchArguments` that a parser filled (names start with `watch_`)."""
+        """From the `WatchArguments` of a parser, whose names start with `watch_`."""
         return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
+
+
+def steps_between_looks(every: float, max_steps: int) -> int:
+    """Optimizer steps between looks in a run of `max_steps`, at least 1. every: as in `WatchConfig`.
+
+    >>> steps_between_looks(0.05, 200), steps_between_looks(25, 200), steps_between_looks(0.001, 10)
+    (10, 25, 1)
+    """
+    return int(every) if every >= 1 else max(1, round(every * max_steps))
+
+
+def count_looks(every: float, max_steps: int) -> int:
+    """The most looks that a run of `max_steps` can have: before the first step, when due, and after the last.
+
+    >>> count_looks(2, 4), count_looks(2, 5)
+    (3, 4)
+    """
+    return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
 
 
 def _whole(name: str, value: Any, low: int) -> None:
@@ -202,16 +214,16 @@ def _argument_fields() -> list[tuple[str, Any, Any]]:
     import typing
 
     types = typing.get_type_hints(WatchConfig)
-    made = []
+    arguments = []
     for f in fields(WatchConfig):
         default = (
             field(default_factory=f.default_factory, metadata=f.metadata)
             if f.default_factory is not dataclasses.MISSING
             else field(default=f.default, metadata=f.metadata)
         )
-        made.append((f"watch_{f.name}", types[f.name], default))
-    return made
+        arguments.append((f"watch_{f.name}", types[f.name], default))
+    return arguments
 
 
-# The same settings for TrlParser and HfArgumentParser; append it to a recipe's dataclasses.
+# The same settings for TrlParser and HfArgumentParser.
 WatchArguments = dataclasses.make_dataclass("WatchArguments", _argument_fields())

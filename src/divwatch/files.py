@@ -1,4 +1,4 @@
-"""Reading and writing small files safely: JSON lines with their line numbers, and writes that are all or nothing."""
+"""Reading and writing small files safely: JSON lines with line numbers, JSON, YAML, and writes that are all or nothing."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DivwatchError(f"{path} is damaged (it holds no object): restore or remove it")
     return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises DivwatchError where the file is missing or holds none."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DivwatchError(f"{path} is not there: give a YAML file") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): fix it") from None
+    if not isinstance(content, dict):
+        raise DivwatchError(f"{path} holds no settings: write 'name: value' lines")
+    return content
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

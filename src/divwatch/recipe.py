@@ -1,4 +1,4 @@
-"""What the recipes share: arguments, one-line errors, a model that is there, W&B offline where no key is set."""
+"""What the recipes share: arguments, data, checks before training, one-line errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.store.run_directory import RunDirectory, find_parent
 
 
 @dataclass
@@ -29,7 +27,7 @@ class MixArguments:
         metadata={"help": "Folder with instruct_sft.jsonl, think_dpo.jsonl, ..., read in place of the hub sets."},
     )
     mix_rows: Optional[int] = field(
-        default=None, metadata={"help": "Draw so many rows in all; the sources keep their shares."}
+        default=None, metadata={"help": "Number of rows to draw in all; the sources keep their shares."}
     )
     mix_drop: Optional[list[str]] = field(default=None, metadata={"help": "Sources to leave out."})
     mix_only: Optional[list[str]] = field(default=None, metadata={"help": "The only sources to keep."})
@@ -51,7 +49,7 @@ class MixArguments:
 
 
 def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
-    """The checkpoint's tokenizer, with the chat template that was asked for."""
+    """The checkpoint's tokenizer, with the chat template of `--chat_template`."""
     from transformers import AutoTokenizer
 
     from divwatch.mixes.templates import chat_template
@@ -72,7 +70,7 @@ def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
 
 
 def load_data(mixing: MixArguments, training: Any, kind: str, tokenizer: Any) -> tuple[Any, Any]:
-    """(dataset, MixReport) of the mix that was asked for; the main process says what was dropped and mended."""
+    """(dataset, MixReport) of the mix; the main process prints what was dropped or repaired."""
     from accelerate import PartialState
 
     from divwatch.mixes import load_mix
@@ -95,19 +93,19 @@ def load_data(mixing: MixArguments, training: Any, kind: str, tokenizer: Any) ->
 
 
 def selection(mixing: MixArguments) -> Any:
-    """The mix arithmetic of the command line as a `Selection`."""
+    """The mix settings of the command line as a `Selection`."""
     from divwatch.mixes import Selection
 
     weight = {}
-    for told in mixing.mix_weight or []:
-        source, _, factor = told.rpartition("=")
+    for text in mixing.mix_weight or []:
+        source, _, factor = text.rpartition("=")
         try:
             weight[source.strip()] = float(factor)
         except ValueError:
             source = ""
         if not source or not 0 <= weight[source.strip()] < float("inf"):
             raise DivwatchError(
-                f"mix_weight {told!r} is no weight: write SOURCE=FACTOR with a factor from 0, as 'FLAN=0.5'"
+                f"mix_weight {text!r} is not a weight: write SOURCE=FACTOR with a factor from 0, as 'FLAN=0.5'"
             )
     if mixing.mix_rows is not None and mixing.mix_rows < 1:
         raise DivwatchError(f"mix_rows is {mixing.mix_rows}: give a whole number of at least 1")
@@ -121,9 +119,9 @@ def selection(mixing: MixArguments) -> Any:
 
 
 def parse(kinds: Sequence[Any], default_config: str) -> tuple[Any, ...]:
-    """The dataclasses filled from `--config` and the command line, which wins.
+    """Fills the dataclasses from `--config` and the command line, which takes precedence.
 
-    Without `--config` the embedded stage runs, and a line says so.
+    Without `--config` the embedded stage of `default_config` runs, and a line says so.
     """
     from trl import TrlParser
 
@@ -159,13 +157,11 @@ def _suggestion(message: str, kinds: Sequence[type]) -> str:
     return " (see --help for the settings)"
 
 
-def prepare(training: Any, model: Any, watch: WatchConfig, stage: str) -> dict[str, Any]:
+def prepare(training: Any, model: Any) -> dict[str, Any]:
     """Checks what would fail late, sets W&B up, and returns the arguments with which the trainer loads the model."""
     check_model(model.model_name_or_path)
     check_output(training.output_dir)
-    parent = RunDirectory.of(watch.baseline) if watch.baseline else find_parent(model.model_name_or_path)
-    inherited = parent.info()["lineage"] if parent is not None and parent.exists else Path(training.output_dir).name
-    set_up_wandb(training, watch.lineage or inherited, watch.stage or stage)
+    set_up_wandb(training)
     return {
         "revision": model.model_revision,
         "trust_remote_code": training.trust_remote_code,
@@ -183,20 +179,20 @@ def peft_config(model: Any) -> Any:
 
 
 def train(trainer: Any) -> None:
-    """Trains, saves model and tokenizer where the next stage finds them, and closes the trackers."""
+    """Trains, saves model and tokenizer to output_dir, where the next stage finds them, and closes the trackers."""
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model(trainer.args.output_dir)
     trainer.end()
 
 
 def check_model(name: str | None) -> str:
-    """`name` if it is a hub id or a directory with a model. A local path that is not there is not sent to the hub."""
+    """Returns `name` if it is a hub id or a directory with a model. A missing local path is not looked up on the hub."""
     if not name:
         raise DivwatchError("no model: give --model_name_or_path a directory or a hub name")
     path = Path(name)
     local = path.is_absolute() or name.startswith(".") or len(path.parts) > 2 or Path(path.parts[0]).is_dir()
     if path.is_dir() and not (path / "config.json").is_file():
-        raise DivwatchError(f"model directory {name!r} holds no config.json: was that stage trained to its end?")
+        raise DivwatchError(f"model directory {name!r} holds no config.json: did that stage finish?")
     if local and not path.is_dir():
         raise DivwatchError(
             f"model directory {name!r} is not there: train that stage first, or give another --model_name_or_path"
@@ -205,7 +201,7 @@ def check_model(name: str | None) -> str:
 
 
 def check_output(directory: str) -> None:
-    """Fails before training, not after it."""
+    """Raises DivwatchError before training, not after it."""
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
         probe = Path(directory) / ".divwatch-write-test"
@@ -217,17 +213,15 @@ def check_output(directory: str) -> None:
         ) from None
 
 
-def set_up_wandb(training: Any, lineage: str, stage: str) -> None:
-    """One W&B run a stage, the stages of a lineage in one group; offline where nobody is logged in."""
+def set_up_wandb(training: Any) -> None:
+    """Project `divwatch`, and offline where nobody is logged in, unless the environment says otherwise."""
     if "wandb" not in (training.report_to or []):
         return
     os.environ.setdefault("WANDB_PROJECT", "divwatch")
-    os.environ.setdefault("WANDB_RUN_GROUP", lineage)
-    os.environ.setdefault("WANDB_JOB_TYPE", stage)
     os.environ.setdefault("WANDB_SILENT", "true")
     logged_in = "WANDB_API_KEY" in os.environ or _in_netrc()
     if "WANDB_MODE" not in os.environ and not logged_in:
-        os.environ["WANDB_MODE"] = "offline"  # before wandb is set up: it reads the environment once
+        os.environ["WANDB_MODE"] = "offline"  # before wandb is imported: it reads the environment once
 
 
 def _in_netrc() -> bool:
@@ -241,7 +235,7 @@ def _in_netrc() -> bool:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a recipe; a user's mistake is one line and exit status 2."""
+    """Runs a recipe; wrong input is printed as one line, with exit status 2."""
     try:
         main()
     except DivwatchError as error:

@@ -1,8 +1,8 @@
-"""The types that flow from one step of a look to the next: prompts, completions, verified completions and scores."""
+"""The types that flow from one step of a look to the next: prompts, completions, verified completions, scores, scored looks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -92,3 +92,96 @@ class PromptScores:
     ids: list[str]
     tasks: list[str]
     values: dict[str, Any] = field(default_factory=dict)
+
+
+# The parts of a change in diversity (`divwatch.decompose`).
+PARTS = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a metric has changed since the baseline look, over a task or over the whole panel (task "all").
+
+    change:          (mean now - mean at the baseline) / mean at the baseline; NaN where it cannot be computed.
+    change_interval: its 95 % interval.
+    alarm_step:      step of the look at which the fall was flagged; None: not flagged.
+    onset_step:      the last step still at the baseline level; None before the alarm.
+    onset_interval:  its 90 % interval.
+    confirmed:       the fall was flagged and its interval excludes `min_drop`.
+    """
+
+    task: str
+    key: str
+    change: float
+    change_interval: tuple[float, float]
+    alarm_step: int | None = None
+    onset_step: int | None = None
+    onset_interval: tuple[int, int] | None = None
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class RunAssessment:
+    """What the looks of a run show up to one of them, in numbers.
+
+    primary:       the metric that carries the alarm; None where no diversity metric was measured.
+    baseline_step: step of the first comparable look; None where there is none.
+    verdict:       `kind` and `sentence`.
+    changes:       every series that is watched, the whole panel first.
+    splits:        task -> one of PARTS -> that part of the change.
+    """
+
+    primary: str | None
+    baseline_step: int | None
+    verdict: dict[str, str]
+    changes: tuple[Change, ...] = ()
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def alarms(self) -> list[Change]:
+        """The series that were flagged: the whole panel first, then by step."""
+        flagged = [change for change in self.changes if change.alarm_step is not None]
+        return sorted(flagged, key=lambda change: (change.task != "all", change.alarm_step))
+
+    def change_of(self, task: str, key: str) -> Change | None:
+        return next((change for change in self.changes if (change.task, change.key) == (task, key)), None)
+
+
+@dataclass(frozen=True)
+class ScoredLook:
+    """What scoring finds out about one look, in numbers; `divwatch.outputs` puts them into words.
+
+    status:  "ok", or "not_comparable": too few outputs were usable.
+    time:    when it was scored, in seconds since 1970. sample_seconds, score_seconds: what it took.
+    *_share: shares of all completions, in [0, 1]. closed_share: thoughts closed by force.
+    unverified: reason -> number of answers that no verifier could decide.
+    tasks:   task -> key -> mean, lo, hi and n, where task "all" is the mean over tasks.
+    """
+
+    step: int
+    status: str
+    time: float
+    sample_seconds: float
+    score_seconds: float
+    usable_share: float
+    finished_share: float
+    closed_share: float
+    unverified: dict[str, int]
+    tasks: dict[str, dict[str, dict[str, float]]]
+    assessment: RunAssessment
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for another process; NaN stays NaN."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ScoredLook:
+        """From `to_json`, through JSON or not."""
+        assessment = dict(values["assessment"])
+        assessment["changes"] = tuple(_change(change) for change in assessment["changes"])
+        return cls(**{**values, "assessment": RunAssessment(**assessment)})
+
+
+def _change(values: dict[str, Any]) -> Change:
+    intervals = {name: values[name] and tuple(values[name]) for name in ("change_interval", "onset_interval")}
+    return Change(**{**values, **intervals})

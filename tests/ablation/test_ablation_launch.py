@@ -1,4 +1,4 @@
-"""Running a plan: what fails is reported and the rest goes on, what is finished is kept, what is half done is taken up.
+"""Running a plan: failures are reported and the rest continues, finished runs are kept, interrupted ones resume.
 
 The launches are real ones by accelerate; most train nothing but a script that writes down how it was called.
 """
@@ -23,14 +23,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys, time
 from pathlib import Path
-told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-out = Path(told["--output_dir"])
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+out = Path(options["--output_dir"])
 with (out / "calls").open("a") as calls:
-    calls.write(told.get("--resume_from_checkpoint", "anew") + "\\n")
-if told.get("--mix_drop") == "b" and not Path(sys.argv[0]).with_name("mended").exists():
-    print("error: source 'b' is broken: mend it", file=sys.stderr)
+    calls.write(options.get("--resume_from_checkpoint", "anew") + "\\n")
+if options.get("--mix_drop") == "b" and not Path(sys.argv[0]).with_name("fixed").exists():
+    print("error: source 'b' is broken: fix it", file=sys.stderr)
     sys.exit(2)
-if told.get("--mix_drop") == "slow":
+if options.get("--mix_drop") == "slow":
     Path(sys.argv[0]).with_name("started").touch()
     time.sleep(300)
 """
@@ -63,15 +63,15 @@ def test_failures_are_reported_and_a_second_call_does_only_what_is_left(tmp_path
     plan = write_plan(tmp_path, leave_one_out=["b", "c"])
     first = divwatch("ablate", plan, "--json")
     assert first.returncode == 1
-    found = {o["arm"]: (o["status"], o["reason"]) for o in json.loads(first.stdout)}
-    assert found == {
-        "full": ("done", None), "without-b": ("failed", "source 'b' is broken: mend it"), "without-c": ("done", None),
+    result = {o["arm"]: (o["status"], o["reason"]) for o in json.loads(first.stdout)}
+    assert result == {
+        "full": ("done", None), "without-b": ("failed", "source 'b' is broken: fix it"), "without-c": ("done", None),
     }  # fmt: skip
     assert "[3/3] without-c seed 0" in first.stderr
     record = json.loads((tmp_path / "out" / RECORD).read_text())
     assert [a["left_out"] for a in record["arms"]] == [None, "b", "c"]
 
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     half = tmp_path / "out/without-b/seed-0"
     for step, whole in ((5, True), (10, True), (15, False)):  # the last one was being written when the run ended
         (half / f"checkpoint-{step}").mkdir()
@@ -99,7 +99,7 @@ def test_an_interrupt_ends_the_run_under_way_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "stopped after 1 of 2 runs: the same command goes on" in said
+    assert "stopped after 1 of 2 runs: the same command continues" in said
     assert "Traceback" not in said
     assert (tmp_path / "out/full/seed-0" / FINISHED).is_file()
     assert not (tmp_path / "out/without-slow/seed-0" / FINISHED).exists()
@@ -107,8 +107,8 @@ def test_an_interrupt_ends_the_run_under_way_and_says_how_to_go_on(tmp_path):
 
 
 def _alive(script):
-    found = [p for p in Path("/proc").glob("[0-9]*/cmdline") if script.encode() in _read(p)]
-    return [p for p in found if p.parent.name != str(os.getpid())]
+    processes = [p for p in Path("/proc").glob("[0-9]*/cmdline") if script.encode() in _read(p)]
+    return [p for p in processes if p.parent.name != str(os.getpid())]
 
 
 def _read(path):
@@ -125,8 +125,8 @@ def test_the_last_checkpoint_goes_by_its_step(tmp_path, folders, last):
     for name in folders:
         (tmp_path / name).mkdir()
         (tmp_path / name / "trainer_state.json").touch()
-    found = last_checkpoint(tmp_path)
-    assert (found.name if found else None) == last
+    checkpoint = last_checkpoint(tmp_path)
+    assert (checkpoint.name if checkpoint else None) == last
 
 
 @pytest.mark.slow
@@ -152,11 +152,11 @@ def test_two_real_arms_are_trained_and_compared(tmp_path):
 
     compared = divwatch("compare", tmp_path / "out", "--json")
     assert compared.returncode == 0, compared.stderr
-    found = json.loads(compared.stdout)
-    assert (found["arms"], found["reference"]) == (["full", "without-script"], "full")
-    assert {e["name"] for e in found["effects"]} == {"script"}
-    assert [m.split(":")[0] for m in found["findings"]] == [
+    result = json.loads(compared.stdout)
+    assert (result["arms"], result["reference"]) == (["full", "without-script"], "full")
+    assert {e["name"] for e in result["effects"]} == {"script"}
+    assert [m.split(":")[0] for m in result["findings"]] == [
         "diversity (sbert)", "correct-answer diversity (sbert)", "accuracy",
     ]  # fmt: skip
     assert (tmp_path / "out/comparison.png").stat().st_size > 10_000
-    assert (tmp_path / "out/comparison.csv").read_text().count("\n") == 1 + len(found["effects"])
+    assert (tmp_path / "out/comparison.csv").read_text().count("\n") == 1 + len(result["effects"])

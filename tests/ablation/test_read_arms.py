@@ -1,4 +1,4 @@
-"""Runs on disk as arms: which are paired, what is left out and said so, and one line for what cannot be compared."""
+"""Runs on disk as arms: which are paired, what is left out and noted, and one line for what cannot be compared."""
 
 import csv
 import json
@@ -61,22 +61,22 @@ def test_an_ablation_gives_effects_of_its_sources(tmp_path):
     }  # fmt: skip
     effect = arms.values["diversity/sbert"][0].mean() - arms.values["diversity/sbert"][1].mean()
     done = CliRunner().invoke(app, ["compare", str(folder), "--json"])
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     narrow = next(
-        e for e in found["effects"] if (e["name"], e["task"], e["measure"]) == ("narrow", "all", "diversity/sbert")
+        e for e in result["effects"] if (e["name"], e["task"], e["measure"]) == ("narrow", "all", "diversity/sbert")
     )
     assert narrow["difference"] == pytest.approx(effect)
     assert narrow["per_cent"] == pytest.approx(100 * effect / arms.values["diversity/sbert"][0].mean())
     assert narrow["hi"] < 0
     assert (narrow["rank_lo"], narrow["rank_hi"]) == (1, 1)
     assert (
-        found["findings"][0]
+        result["findings"][0]
         == "diversity (sbert): narrow lowers it; narrow is below all others and broad is above all others"
     )
-    assert found["run_df"] == 4
+    assert result["run_df"] == 4
     rows = list(csv.DictReader((folder / "comparison.csv").open()))
     assert {row["kind"] for row in rows} == {"source", "pair"}
-    assert float(rows[0]["difference"]) == pytest.approx(found["effects"][0]["difference"])
+    assert float(rows[0]["difference"]) == pytest.approx(result["effects"][0]["difference"])
 
 
 def test_the_terminal_shows_ranks_findings_and_files(tmp_path):
@@ -113,7 +113,7 @@ def test_folders_are_arms_and_the_runs_below_their_seeds(tmp_path):
     assert next(iter(turned.values)) == "diversity/ead"
 
 
-def test_two_single_runs_are_paired_whatever_their_seeds_and_it_is_said(tmp_path):
+def test_two_single_runs_are_paired_whatever_their_seeds_and_a_note_says_so(tmp_path):
     write_run(tmp_path / "a", 1, 0.5)
     write_run(tmp_path / "b", 2, 0.4)
     done = CliRunner().invoke(
@@ -136,7 +136,7 @@ def test_prompts_that_only_some_runs_have_are_left_out(tmp_path):
     assert arms.tasks == TASKS[:12]
 
 
-def test_looks_at_different_steps_are_said(tmp_path):
+def test_looks_at_different_steps_are_noted(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", steps=(0, 5, 10), statuses=("ok", "ok", "not_comparable"))
     notes = read_arms([tmp_path / "a", tmp_path / "b"]).notes
@@ -151,9 +151,9 @@ def test_a_measure_without_values_is_not_shown(tmp_path):
     done = CliRunner().invoke(
         app, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json", "--out", str(tmp_path)]
     )
-    found = json.loads(done.stdout)
-    assert {e["measure"] for e in found["effects"]} == {"diversity/sbert", "correct_diversity/sbert"}
-    assert not any(isinstance(v, float) and math.isnan(v) for e in found["effects"] for v in e.values())
+    result = json.loads(done.stdout)
+    assert {e["measure"] for e in result["effects"]} == {"diversity/sbert", "correct_diversity/sbert"}
+    assert not any(isinstance(v, float) and math.isnan(v) for e in result["effects"] for v in e.values())
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""What README and docs show is run: a page's blocks marked `run`, in order, in one folder; and its links lead somewhere.
+"""README and docs: a page's blocks marked `run` are run in order in one folder; links and anchors exist.
 
 ```python run=train.py``` is written to that file, ```python run``` and ```bash run``` are run.
 """
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|bash) run(?:=(\S+))?\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\((?!https?:)([^)#]*)#([^)]+)\)")
 
 
 def blocks(page):
@@ -44,6 +45,22 @@ def test_the_quick_start_is_whole():
 def test_links_lead_somewhere(page):
     missing = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_anchors_name_a_heading(page):
+    missing = [
+        f"{file}#{anchor}"
+        for file, anchor in ANCHOR.findall(page.read_text(encoding="utf-8"))
+        if anchor not in anchors((page.parent / file) if file else page)
+    ]
+    assert missing == []
+
+
+def anchors(page):
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_page_can_be_reached_from_the_readme():

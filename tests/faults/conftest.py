@@ -3,4 +3,4 @@
 from faults.test_storage import small_disk, undisturbed_record  # noqa: F401
 from faults.undisturbed import bounded, survive, undisturbed  # noqa: F401
 
-collect_ignore = ["program.py", "online.py", "table.py"]
+collect_ignore = ["program.py", "online.py"]

@@ -1,16 +1,12 @@
 """Ranks: one dies, all fail, or rank 0 is long busy, under real launches of two processes."""
 
-import time
-
 import pytest
-from faults.recording import cell
-from faults.undisturbed import looks_of
+from faults.undisturbed import cell
 from launched.launching import launch, start
 from launched.test_strategies import looks, weights
 
 from divwatch.store.run_directory import RunDirectory
 
-FAMILY = "Ranks"
 SMALL = {"metrics": ["ead"], "prompts": 8, "every": 1, "on_error": "record"}
 
 
@@ -23,7 +19,7 @@ SMALL = {"metrics": ["ead"], "prompts": 8, "every": 1, "on_error": "record"}
         cell("ZeRO-3 x2: all ranks raise in the first and the last look", "zero3"),
     ],
 )
-def test_all_ranks_raise(strategy, tmp_path, saw):
+def test_all_ranks_raise(strategy, tmp_path):
     """The look is failed with its reason, the others are whole, the weights are those of an undisturbed run."""
     arms = {"off": None}
     for name, step in (("first", 0), ("last", 3)):
@@ -32,7 +28,6 @@ def test_all_ranks_raise(strategy, tmp_path, saw):
     for arm, step in (("first", 0), ("last", 3)):
         assert weights(found, arm) == weights(found, "off")
         assert looks(tmp_path, arm) == [(s, "failed" if s == step else "ok") for s in range(4)]
-    saw(looks_of(RunDirectory.of(tmp_path / "first")))
 
 
 @pytest.mark.slow
@@ -46,12 +41,10 @@ def test_all_ranks_raise(strategy, tmp_path, saw):
         cell("ZeRO-3 x2: a rank killed before the first collective of a look", "zero3", "dies_before", 1),
     ],
 )
-def test_a_rank_that_dies(strategy, where, rank, tmp_path, saw):
+def test_a_rank_that_dies(strategy, where, rank, tmp_path):
     """All processes end in bounded time with the reason on one line, and the record is whole."""
     arms = {"run": SMALL | {"fault": {"where": where, "rank": rank, "step": 2}}}
-    started = time.monotonic()
     done = start(strategy, tmp_path, {"kind": "sft", "training": {"steps": 3}, "arms": arms}, limit=200)
-    seconds = time.monotonic() - started
     assert done.returncode != 0
     reasons = [
         line.strip()
@@ -62,7 +55,6 @@ def test_a_rank_that_dies(strategy, where, rank, tmp_path, saw):
     store = RunDirectory.of(tmp_path / "run")
     assert [look["step"] for look in store.looks()] == [0, 1]
     assert not list(store.path.rglob("*.tmp"))
-    saw(f"ended after {seconds:.0f} s, start included; {reasons[0][:100]}")
 
 
 BESIDES = "scoring process killed; run directory deleted; W&B raising; W&B hanging: each in a run of its own"
@@ -71,7 +63,7 @@ BESIDES = "scoring process killed; run directory deleted; W&B raising; W&B hangi
 @pytest.mark.slow
 @pytest.mark.limit(600)
 @pytest.mark.parametrize("strategy", [cell(f"DDP x2: {BESIDES}", "ddp"), cell(f"ZeRO-3 x2: {BESIDES}", "zero3")])
-def test_what_fails_beside_the_sampling(strategy, tmp_path, saw):
+def test_what_fails_beside_the_sampling(strategy, tmp_path):
     """Weights are those of an undisturbed run on both ranks, and every look that is on record is scored."""
     watched = SMALL | {"background": True}
     tracked = watched | {"training": {"report_to": "wandb"}}
@@ -87,7 +79,6 @@ def test_what_fails_beside_the_sampling(strategy, tmp_path, saw):
         assert weights(found, arm) == weights(found, "off"), arm
         kept = (2, 3) if arm == "gone" else range(4)
         assert looks(tmp_path, arm)[-len(kept) :] == [(step, "ok") for step in kept], arm
-    saw("; ".join(f"{arm}: {looks_of(RunDirectory.of(tmp_path / arm))}" for arm in arms.keys() - {"off"}))
 
 
 @pytest.mark.slow
@@ -99,20 +90,18 @@ def test_what_fails_beside_the_sampling(strategy, tmp_path, saw):
         cell("ZeRO-3 x2: disk full at the second look, room again after it", "zero3"),
     ],
 )
-def test_a_full_disk_under_ranks(strategy, small_disk, saw):
+def test_a_full_disk_under_ranks(strategy, small_disk):
     """That look is lost, the others are whole, the weights are those of an undisturbed run on both ranks."""
     arms = {"off": None, "full": SMALL | {"fault": {"where": "full", "rank": 0, "step": 1}}}
     found = launch(strategy, small_disk, {"kind": "sft", "training": {"steps": 3}, "arms": arms})
     assert weights(found, "full") == weights(found, "off")
     landed = [step for step, status in looks(small_disk, "full") if status == "ok"]
     assert landed == [0, 2, 3]
-    saw(looks_of(RunDirectory.of(small_disk / "full")))
 
 
 @pytest.mark.slow
 @pytest.mark.limit(420)
-@pytest.mark.fault("DDP x2 with a time limit of 20 s on collectives: rank 0's scores take 40 s at the end")
-def test_a_long_wait_is_no_dead_rank(tmp_path, undisturbed, saw):
+def test_a_long_wait_is_no_dead_rank(tmp_path, undisturbed):
     """The other ranks get signs of life; training ends as if nothing had been, with every look scored."""
     fault = {"where": "asleep", "rank": 0, "step": 3}
     arms = {"off": None, "run": SMALL | {"background": True, "fault": fault}}
@@ -120,4 +109,3 @@ def test_a_long_wait_is_no_dead_rank(tmp_path, undisturbed, saw):
     found = launch("ddp", tmp_path, {"kind": "sft", "training": training, "arms": arms})
     assert weights(found, "run") == weights(found, "off")
     assert looks(tmp_path, "run") == [(step, "ok") for step in range(4)]
-    saw("looks 0 to 3 ok")

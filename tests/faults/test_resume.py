@@ -3,17 +3,14 @@
 import json
 
 import pytest
-from faults.recording import cell
 from faults.test_storage import resumed, rows, watched
-from faults.undisturbed import QUICK, statuses
+from faults.undisturbed import QUICK, cell, statuses
 from launched.launching import launch
 from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
-
-FAMILY = "Resume"
 
 REFUSED = {
     "samples": 6,
@@ -62,7 +59,6 @@ def test_settings_that_do_not(tmp_path, half, name):
     }
 
 
-@pytest.mark.fault("resume from a checkpoint before the last look")
 def test_from_before_the_last_look(tmp_path, half, undisturbed_record):
     """The looks beyond it are taken again; record and verdict are those of an uninterrupted run."""
     resumed(tmp_path, str(tmp_path / "checkpoint-1"))
@@ -70,7 +66,6 @@ def test_from_before_the_last_look(tmp_path, half, undisturbed_record):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("resume twice from the same checkpoint")
 def test_twice(tmp_path, half, undisturbed_record):
     """The record is that of an uninterrupted run both times."""
     for _ in range(2):
@@ -79,7 +74,6 @@ def test_twice(tmp_path, half, undisturbed_record):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("resume where the run directory was removed")
 def test_without_a_record(tmp_path, half):
     """A new record begins at the checkpoint's step."""
     import shutil
@@ -90,7 +84,6 @@ def test_without_a_record(tmp_path, half):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("resume after the alarm, from a checkpoint after it")
 def test_after_the_alarm(tmp_path, monkeypatch):
     """The alarm is not raised again, and onset and verdict are those of an uninterrupted run."""
     from training import make_alike
@@ -119,7 +112,6 @@ def test_after_the_alarm(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.limit(420)
-@pytest.mark.fault("two processes (DDP), then resumed with one")
 def test_with_another_number_of_ranks(tmp_path):
     """The record goes on: the looks so far are kept, each step is there once, and the curves join."""
     training = {"steps": 2, "save_strategy": "steps", "save_steps": 2}

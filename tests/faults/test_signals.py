@@ -10,16 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.recording import cell
 from faults.test_scoring import hostile_panel  # noqa: F401 -- a fixture
 from faults.test_storage import child_environment
+from faults.undisturbed import cell
 
 from divwatch.store.run_directory import RunDirectory
 
-FAMILY = "Signals"
 PROGRAM = str(Path(__file__).with_name("program.py"))
 # Two programs that never end, in sandboxes, each look.
-ENDLESS = """from divwatch.verify.sandbox.bubblewrap import Job, Limits, run_programs
+ENDLESS = """from divwatch.verify.sandbox import Job, Limits, run_programs
 job = Job(["def f(x):\\n    while True: pass"], ["f(1)"], ["f"])
 run_programs([job, job], Limits(cpu_seconds=1000, wall_seconds=1000))"""
 
@@ -64,12 +63,15 @@ SIGNALS = [
 
 @pytest.mark.limit(240)
 @pytest.mark.parametrize(("which", "options"), SIGNALS)
-def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options, saw):  # noqa: F811
+def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options):  # noqa: F811
     """It ends at once, its scoring process and sandboxes are gone, what was sampled is stored and scored on resume."""
-    from divwatch.verify.sandbox.bubblewrap import unavailable
+    from divwatch.errors import DivwatchError
+    from divwatch.verify.sandbox import run_programs
 
-    if unavailable():
-        pytest.skip(f"no sandbox: {unavailable()}")
+    try:
+        run_programs([])
+    except DivwatchError as error:
+        pytest.skip(f"no sandbox: {error}")
     panel = hostile_panel(ENDLESS)
     out = tmp_path / "out"
     process = start(out, panel, "long", *options)
@@ -81,7 +83,6 @@ def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options, saw):
         time.sleep(max(0.0, sent + 10 - time.monotonic()))
         process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
-    ended = time.monotonic() - sent
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
     store = RunDirectory.of(out)
@@ -92,30 +93,24 @@ def test_a_training_that_is_ended(tmp_path, hostile_panel, which, options, saw):
     said, _ = again.communicate(timeout=120)
     assert again.returncode == 0, said[-2000:]
     assert store.looks()[0]["status"] == "ok"
-    saw(f"{len(family)} processes gone, training ended after {ended:.1f} s, the look at 0 scored by the next start")
 
 
 @pytest.mark.slow
-@pytest.mark.fault("no wandb installed", family="Tracking")
-def test_no_wandb(tmp_path, hostile_panel, saw):  # noqa: F811
+def test_no_wandb(tmp_path, hostile_panel):  # noqa: F811
     """The run directory alone holds the record."""
     process = start(tmp_path / "out", hostile_panel("return [1.0] * len(completions)"), "no_wandb")
     said, _ = process.communicate(timeout=110)
     assert process.returncode == 0, said[-2000:]
     looks = [(look["step"], look["status"]) for look in RunDirectory.of(tmp_path / "out").looks()]
     assert looks == [(step, "ok") for step in range(4)]
-    saw("looks 0 to 3 ok")
 
 
-@pytest.mark.fault(
-    "keys in the environment (W&B, hub, OpenAI, cloud, judge); a program that reads its own", family="Secrets"
-)
-def test_secrets(tmp_path, hostile_panel, saw):  # noqa: F811
+def test_secrets(tmp_path, hostile_panel):  # noqa: F811
     """No key is in the run directory, in what is printed, or in a sandbox's environment."""
     names = ["WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DIVWATCH_JUDGE_KEY"]
     keys = {name: f"canary-{name.lower()}-0123456789abcdef0123456789" for name in names}
     body = (
-        "from divwatch.verify.sandbox.bubblewrap import Job, run_programs\n"
+        "from divwatch.verify.sandbox import Job, run_programs\n"
         "leak = 'import os\\ndef f():\\n    return sorted(os.environ)'\n"
         'test = \'assert not [n for n in f() if n not in ("LC_CTYPE", "PWD")], f()\'\n'
         "return [float(v.passed is True) for v in run_programs([Job([leak], [test], ['f'])] * len(completions))]"
@@ -138,4 +133,3 @@ def test_secrets(tmp_path, hostile_panel, saw):  # noqa: F811
         assert key.encode() not in said
         assert key not in page.output
         assert not [path for path in files if key.encode() in path.read_bytes()]
-    saw(f"{len(keys)} keys, {len(files)} files, none found")

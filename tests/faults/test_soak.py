@@ -14,7 +14,6 @@ from transformers import TrainerCallback
 import divwatch
 from divwatch.store.run_directory import RunDirectory
 
-FAMILY = "Soak"
 SMALL = QUICK | {"prompts": 2, "samples": 2, "max_new_tokens": 8, "min_usable": 0.0}
 
 
@@ -40,7 +39,7 @@ class LongerSteps(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % 4 == 0:
-            assert self.watching.recorder.caught_up(60)
+            assert self.watching.recorder.poll(60)
 
 
 class Gauge(TrainerCallback):
@@ -59,14 +58,12 @@ def flat(taken, seconds):
     growth = {key: np.median([t[key] for t in late]) - np.median([t[key] for t in early]) for key in early[0]}
     fifth = len(seconds) // 5
     times = [float(np.median(part)) for part in (seconds[fifth : 2 * fifth], seconds[-fifth:])]
-    told = ", ".join(f"{key} {value:+.1f}" for key, value in growth.items())
-    return growth, times, f"{told} (MB, count); a look {times[0]:.3f} s early, {times[1]:.3f} s late"
+    return growth, times
 
 
 @pytest.mark.slow
 @pytest.mark.limit(5400)
-@pytest.mark.fault("2,000 looks in one process, scored in the background")
-def test_two_thousand_looks(tmp_path, undisturbed, saw):
+def test_two_thousand_looks(tmp_path, undisturbed):
     """Memory, handles, threads and the time of a look are flat, and every look is on record."""
     steps = int(os.environ.get("DIVWATCH_SOAK", "2000"))
     trainer = sft_trainer(tmp_path, steps=steps, logging_steps=500)
@@ -77,9 +74,7 @@ def test_two_thousand_looks(tmp_path, undisturbed, saw):
     trainer.train()
     looks = RunDirectory.of(tmp_path).looks()
     assert [look["step"] for look in looks] == list(range(steps + 1))
-    growth, times, told = flat(gauge.taken, [look["seconds"]["total"] for look in looks])
-    scored = [look["seconds"]["score"] for look in looks if "score" in look["seconds"]]
-    saw(f"{told}; scoring {np.median(scored[:100]):.3f} s early, {np.median(scored[-100:]):.3f} s late")
+    growth, times = flat(gauge.taken, [look["seconds"]["total"] for look in looks])
     assert growth["memory"] < 60
     assert growth["worker"] < 60
     assert growth["handles"] <= 2
@@ -89,21 +84,17 @@ def test_two_thousand_looks(tmp_path, undisturbed, saw):
 
 @pytest.mark.slow
 @pytest.mark.limit(3600)
-@pytest.mark.fault("200 looks under ZeRO-3, two processes")
-def test_two_hundred_looks_under_zero3(tmp_path, saw):
+def test_two_hundred_looks_under_zero3(tmp_path):
     """Memory, handles, threads and the time of a look are flat on both ranks, and every look is on record."""
     settings = {key: SMALL[key] for key in ("metrics", "prompts", "samples", "max_new_tokens", "min_usable")}
     arms = {"soak": settings | {"every": 1, "background": True}}
     launch("zero3", tmp_path, {"kind": "sft", "training": {"steps": 200}, "arms": arms, "gauge": True}, limit=3000)
     looks = RunDirectory.of(tmp_path / "soak").looks()
     assert [look["step"] for look in looks] == list(range(201))
-    told = []
     for rank in range(2):
         taken = json.loads(Path(tmp_path / f"gauge-{rank}.json").read_text())
-        growth, times, said = flat(taken, [look["seconds"]["total"] for look in looks])
-        told.append(f"rank {rank}: {said}")
+        growth, times = flat(taken, [look["seconds"]["total"] for look in looks])
         assert growth["memory"] < 60
         assert growth["handles"] <= 2
         assert growth["threads"] <= 1
         assert times[1] < 1.5 * times[0] + 0.05
-    saw("; ".join(told))

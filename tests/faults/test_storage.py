@@ -10,16 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.recording import cell
-from faults.undisturbed import QUICK, At, before_the_look, statuses
+from faults.undisturbed import QUICK, At, before_the_look, cell, statuses
 from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store.run_directory import RunDirectory
-
-FAMILY = "Storage"
 
 
 @pytest.fixture
@@ -62,7 +59,6 @@ def test_a_full_disk(small_disk, survive, background):
     clean_next_start(small_disk)
 
 
-@pytest.mark.fault("disk full before the start (a tmpfs of 300 kB)")
 def test_no_room_from_the_start(small_disk):
     """Refused before the first step, in one line."""
     fill(small_disk)
@@ -70,7 +66,6 @@ def test_no_room_from_the_start(small_disk):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("output directory read-only from the start")
 def test_read_only_from_the_start(tmp_path):
     """Refused before the first step, in one line."""
     with read_only(tmp_path):
@@ -78,7 +73,6 @@ def test_read_only_from_the_start(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("output directory read-only from the second look on")
 def test_read_only_in_the_middle(tmp_path, survive):
     """Looks are lost with their reason said, training goes on, and the next start is clean."""
     with contextlib.ExitStack() as until_the_end:
@@ -89,7 +83,6 @@ def test_read_only_in_the_middle(tmp_path, survive):
     clean_next_start(tmp_path)
 
 
-@pytest.mark.fault("read-only when a run is resumed")
 def test_read_only_on_resume(small_disk):
     """Refused before the first step, in one line."""
     checkpoint = watched(small_disk.parent / "elsewhere", checkpoints=True)
@@ -224,8 +217,7 @@ def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
     clean_next_start(tmp_path)
 
 
-@pytest.mark.fault("a second run started at the directory of one that is under way")
-def test_two_runs_at_one_directory(tmp_path, survive, saw):
+def test_two_runs_at_one_directory(tmp_path, survive):
     """The second is refused in one line before its first step; the first is undisturbed; afterwards the place is free."""
     program = (
         "import sys, pathlib; from training import sft_trainer; from faults.undisturbed import QUICK; import divwatch\n"
@@ -244,12 +236,10 @@ def test_two_runs_at_one_directory(tmp_path, survive, saw):
     assert "another run" in said[0]
     assert statuses(store) == [(step, "ok") for step in range(4)]
     assert not (tmp_path / "divwatch-1").exists()
-    saw(said[0][:160])
     clean_next_start(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.fault("the clock set back by a year in the middle")
 def test_the_clock_set_back(tmp_path, survive, monkeypatch):
     """Looks keep their order, durations stay positive."""
     import time
@@ -265,7 +255,6 @@ def test_the_clock_set_back(tmp_path, survive, monkeypatch):
     assert store.looks()[3]["time"] < store.looks()[0]["time"]
 
 
-@pytest.mark.fault("standard output on a full disk (/dev/full)")
 def test_standard_output_that_cannot_be_written(tmp_path, survive, monkeypatch):
     """Nothing is said, and everything else goes on."""
 

@@ -1,8 +1,8 @@
 """A training that a fault is planted in, held against one that nothing disturbs; and a time limit, for nothing may hang."""
 
 import contextlib
+import re
 import signal
-import time
 from functools import cache
 
 import pytest
@@ -15,6 +15,12 @@ from divwatch.store.run_directory import RunDirectory
 # EAD needs no encoder: a training of three steps with four looks takes a second.
 QUICK = SETTINGS | {"metrics": ["ead"], "prompts": 6, "on_error": "record", "every": 1}
 LIMIT = 120  # seconds; `@pytest.mark.limit(seconds)` for what needs more
+
+
+def cell(name, *values, slow=False):
+    """A parameter set whose test id is the name of the fault."""
+    slug = re.sub(r"\W+", "-", name.lower()).strip("-")
+    return pytest.param(*values, id=slug[:60], marks=[pytest.mark.slow] if slow else [])
 
 
 class Hung(BaseException):
@@ -50,7 +56,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
-def survive(tmp_path, undisturbed, saw):
+def survive(tmp_path, undisturbed):
     """`survive(plant)`: trains with `plant(trainer)` called once the monitor is attached; the run directory that is left.
 
     The final weights must be those of an undisturbed run. `steps`, `kind` (of trainer) and `out` aside, keywords are
@@ -60,7 +66,6 @@ def survive(tmp_path, undisturbed, saw):
     def run(plant=None, *, kind=sft_trainer, steps=3, out=tmp_path, training=None, resume=None, **settings):
         trainer = kind(out, steps=steps, **(training or {}))
         divwatch.watch(trainer, **QUICK | settings)
-        started = time.monotonic()
         with contextlib.ExitStack() as stack:
             if plant is not None:
                 planted = plant(trainer)
@@ -68,9 +73,7 @@ def survive(tmp_path, undisturbed, saw):
                     stack.enter_context(planted)
             trainer.train(resume_from_checkpoint=resume)
         assert weights_hash(trainer.model) == undisturbed(kind, steps)
-        store = RunDirectory.of(out)
-        saw(f"{looks_of(store)}; {time.monotonic() - started:.1f} s")
-        return store
+        return RunDirectory.of(out)
 
     return run
 
@@ -96,16 +99,6 @@ def statuses(store):
     return [(look["step"], look["status"]) for look in store.looks()]
 
 
-def looks_of(store):
-    if not store.exists:
-        return "no record"
-    told = []
-    for look in store.looks():
-        why = f" ({look['reason'][:90]})" if look["status"] != "ok" and look.get("reason") else ""
-        told.append(f"{look['step']} {look['status']}{why}")
-    return "looks: " + ", ".join(told)
-
-
 def child_processes():
     import psutil
 
@@ -113,4 +106,4 @@ def child_processes():
 
 
 def scoring_processes():
-    return [child for child in child_processes() if "divwatch.monitor.worker" in child.cmdline()]
+    return [child for child in child_processes() if "divwatch.monitor.background:serve" in child.cmdline()]

@@ -120,7 +120,7 @@ AT_A_LOOK = {
 
 
 def _inside(here):
-    real, calls = in_process._decode, []
+    real, calls = in_process.decode_batch, []
 
     def fails(*arguments):
         calls.append(1)
@@ -128,18 +128,18 @@ def _inside(here):
             raise RuntimeError("planted inside a batch")
         return real(*arguments)
 
-    _replace(in_process, "_decode", fails)
+    _replace(in_process, "decode_batch", fails)
 
 
 def _dies_inside(here):
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def dies(*arguments):
         if here():
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments)
 
-    _replace(in_process, "_decode", dies)
+    _replace(in_process, "decode_batch", dies)
 
 
 def _tracker_raises(here):
@@ -166,11 +166,11 @@ def _in_our_thread(act):
 
 def _memory(here):
     """Batches above 8 rows do not fit on this rank."""
-    real = in_process._decode
+    real = in_process.decode_batch
 
     def fails(model, request, batch, any_rank):
         if here() and len(batch) > 8:
             raise torch.OutOfMemoryError("planted: out of memory")
         return real(model, request, batch, any_rank)
 
-    _replace(in_process, "_decode", fails)
+    _replace(in_process, "decode_batch", fails)

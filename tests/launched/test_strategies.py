@@ -18,7 +18,6 @@ PROOF = {
 }
 FAST = [("ddp", "sft"), ("zero2", "dpo"), ("zero3", "sft"), ("fsdp2", "dpo"), ("ddp", "grpo"), ("single", "lora")]
 FULL = [("ddp", "dpo"), ("zero2", "sft"), ("zero3", "dpo"), ("fsdp2", "sft"), ("ddp", "lora"), ("zero3", "lora")]
-SAMPLING = "Sampling"
 TRAINING = {"steps": 3, "gradient_checkpointing": True}
 
 
@@ -61,9 +60,6 @@ def test_final_weights_are_bit_identical_with_and_without_the_monitor(strategy, 
     assert own_metrics(found, "watched") == own_metrics(found, "off")
 
 
-@pytest.mark.fault(
-    "DDP x2: one rank raises before, between or inside batches, or runs out of memory; first look", family=SAMPLING
-)
 def test_ranks_fail_and_agree_where_each_samples_alone(tmp_path):
     """DDP: a fault of one rank, before or between generate calls or inside one, ends the look on all and nothing else."""
     faulty = {"every": 2, "on_error": "record", "samples": 8}
@@ -95,9 +91,6 @@ def test_an_alarm_stops_all_ranks_at_the_same_step(tmp_path):
     assert alarm["step"] < 8
 
 
-@pytest.mark.fault(
-    "ZeRO-3 x2, FSDP2 x2: one rank raises before or inside a batch, gathered or in step", family=SAMPLING
-)
 @pytest.mark.parametrize("strategy", ["zero3", "fsdp2"])
 def test_sharded_ranks_fail_and_agree(strategy, tmp_path):
     """Gathered weights make a rank's sampling its own again; in step, ranks without work go along."""
@@ -115,7 +108,6 @@ def test_sharded_ranks_fail_and_agree(strategy, tmp_path):
     assert len(RunDirectory.of(tmp_path / "few").read_completions(2)) == 3
 
 
-@pytest.mark.fault("ZeRO-3 x2: one rank raises inside a sharded forward", family=SAMPLING)
 def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(tmp_path):
     """The run ends in bounded time with rank and reason on one line; it can be resumed."""
     fault = {"where": "inside", "rank": 1, "step": 2}

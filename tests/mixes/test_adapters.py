@@ -246,3 +246,9 @@ def test_no_row_breaks_an_adapter(adapter, data):
     row = {column: data.draw(JSON, label=column) for column in columns}
     with suppress(Dropped):
         assert adapter(row, [].append)
+
+
+def test_every_verifier_of_the_rl_data_exists():
+    from divwatch.verify import NAMES
+
+    assert {verifier for verifier, _ in adapters.RL_DATASETS.values()} - {None} <= set(NAMES)

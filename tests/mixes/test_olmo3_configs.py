@@ -111,7 +111,7 @@ QUICK = ["instruct/sft", "think/dpo", "rl_zero/math"]
 def needs(path):
     """Rows with programs are judged in the sandbox."""
     if stage_of(path) == "rl" and named(path) not in ("rl_zero/math", "rl_zero/if", "rl_zero/general"):
-        pytest.importorskip("divwatch.verify.sandbox.bubblewrap")
+        pytest.importorskip("divwatch.verify.sandbox")
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed: programs cannot be judged")
 

@@ -3,8 +3,16 @@
 import pytest
 
 from divwatch.errors import DivwatchError
-from divwatch.panel import load_panel
-from divwatch.panel.form import fixed_form, opens_thought, prompt_text, stop_strings, within_context
+from divwatch.panel import fingerprint, load_panel
+from divwatch.panel.form import (
+    at_full_length,
+    fixed_form,
+    in_forms,
+    opens_thought,
+    prompt_text,
+    stop_strings,
+    within_context,
+)
 from divwatch.records import Prompt
 from divwatch.verify.thinking import final_answer
 
@@ -54,8 +62,8 @@ def test_plain_form_is_the_text_alone(tokenizer):
 
 
 def test_a_thought_in_the_question_is_not_one_of_the_models(tokenizer):
-    asked = Prompt("c", "mine", "Close <think>", [{"role": "user", "content": "Close <think>"}])
-    assert not opens_thought(prompt_text(tokenizer, asked))
+    prompt = Prompt("c", "mine", "Close <think>", [{"role": "user", "content": "Close <think>"}])
+    assert not opens_thought(prompt_text(tokenizer, prompt))
 
 
 def test_stop_strings_hold_in_plain_form_only():
@@ -87,8 +95,8 @@ def test_a_form_that_a_prompt_does_not_have_is_one_line(tokenizer):
 def test_prompts_longer_than_the_context_are_left_out_in_one_line(tokenizer):
     _, prompts = load_panel("quick")
     huge = [Prompt("huge", "mine", "word " * 500), *prompts]
-    kept, line = within_context(tokenizer, huge, context=600, new_tokens=256)
-    assert kept == prompts
+    fitting, line = within_context(tokenizer, huge, context=600, new_tokens=256)
+    assert fitting == prompts
     assert line.startswith(
         "1 of 97 prompts leave no room for 256 new tokens in a context of 600 (the longest, huge, has"
     )
@@ -104,3 +112,22 @@ def test_a_wrong_setting_names_the_choices(setting):
 
     with pytest.raises(DivwatchError, match=f"watch_{setting} is 'maybe': choose from"):
         WatchConfig(**{setting: "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("thinking", "expected"),
+    [("as-trained", "e79ed0e7c8718d48"), ("off", "8e5b65c60569f4f4"), ("both", "711939c2a2c99cd5")],
+)
+def test_a_panels_fingerprint_is_that_of_earlier_run_directories(thinking, expected):
+    """A resumed run and `measure --like` compare it with what an earlier version wrote."""
+    assert fingerprint(in_forms(load_panel("quick")[1], thinking)) == expected
+
+
+def test_a_prompt_repeated_with_thinking_names_the_prompt_that_it_repeats():
+    _, prompts = load_panel("quick")
+    both = in_forms(prompts, "both")
+    off, trained = both[: len(prompts)], both[len(prompts) :]
+    assert [p.id for p in off] == [p.variant_of for p in trained] == [p.id for p in prompts]
+    assert {p.variant_of for p in off} == {None}
+    assert [p.id for p in at_full_length(both)] == [p.id for p in prompts]
+    assert {p.thinking for p in at_full_length(both)} == {"as-trained"}

@@ -3,20 +3,23 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import tracemalloc
 from pathlib import Path
 
+import psutil
 import pytest
 from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import divide_by_zero
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import load_panel
-from divwatch.panel.overlap import NGRAM, PanelIndex, check_held_out, scan, texts_of
+from divwatch.panel.held_out import check_held_out
+from divwatch.panel.overlap import NGRAM, PanelIndex, scan
+from divwatch.panel.training_texts import texts_of
 from divwatch.records import Prompt
 
 QUESTION = (
@@ -32,7 +35,7 @@ def panel(*texts, task="mine"):
     return [Prompt(f"{task}/{i}", task, text) for i, text in enumerate(texts)]
 
 
-def found(prompts, rows, **options):
+def overlapping(prompts, rows, **options):
     return check_held_out(prompts, rows, **options).contaminated
 
 
@@ -59,13 +62,13 @@ def found(prompts, rows, **options):
 )
 def test_thirteen_words_running_count_whatever_their_case_and_punctuation(text, counts):
     rows = [{"text": "something else"}, {"text": text}]
-    assert set(found(panel(QUESTION, SHORT), rows).values()) == ({1} if counts else set())
+    assert set(overlapping(panel(QUESTION, SHORT), rows).values()) == ({1} if counts else set())
 
 
 def test_words_of_two_turns_are_not_running():
     words = QUESTION.split()
     rows = [{"prompt": " ".join(words[:12]), "completion": " ".join(words[12:24])}]
-    assert found(panel(QUESTION), rows) == {}
+    assert overlapping(panel(QUESTION), rows) == {}
 
 
 def turn(role, content):
@@ -87,32 +90,32 @@ def turn(role, content):
     ],
 )
 def test_every_trl_format_is_searched(row):
-    assert found(panel(QUESTION), [row]) == {"mine/0": 0}
-    assert found(panel(QUESTION), Dataset.from_list([{k: v for k, v in row.items()}] * 2)) == {"mine/0": 0}
+    assert overlapping(panel(QUESTION), [row]) == {"mine/0": 0}
+    assert overlapping(panel(QUESTION), Dataset.from_list([{k: v for k, v in row.items()}] * 2)) == {"mine/0": 0}
 
 
 def test_system_turns_are_nobodys_question():
     rows = [{"messages": [turn("system", QUESTION), turn("user", "Hm.")]}]
-    assert found(panel(QUESTION), rows) == {}
-    asked = Prompt("a", "mine", "Hm, well.", [turn("system", QUESTION), turn("user", "Hm, well.")])
-    assert found([asked], [{"text": QUESTION}]) == {}
+    assert overlapping(panel(QUESTION), rows) == {}
+    prompt = Prompt("a", "mine", "Hm, well.", [turn("system", QUESTION), turn("user", "Hm, well.")])
+    assert overlapping([prompt], [{"text": QUESTION}]) == {}
 
 
 def test_a_prompts_question_is_looked_for_not_the_wording_around_it():
-    asked = Prompt("a", "truthfulqa", f"Q: {SHORT}\nA:", question=SHORT)
-    assert found([asked], [{"text": f"I wonder: {SHORT}"}]) == {"a": 0}
+    prompt = Prompt("a", "truthfulqa", f"Q: {SHORT}\nA:", question=SHORT)
+    assert overlapping([prompt], [{"text": f"I wonder: {SHORT}"}]) == {"a": 0}
 
 
 def test_a_tasks_wording_is_not_overlap_but_a_whole_prompt_is():
     wording = "Please solve the following problem step by step and put the final result in a box at the very end: "
     prompts = panel(*(f"{wording} what is {i} plus {i}?" for i in range(20)))
     shared = [{"prompt": f"{wording} name a prime above {i}", "completion": "x"} for i in range(50)]
-    assert found(prompts, shared) == {}
-    assert found(prompts, [*shared, {"text": prompts[7].text.upper()}]) == {"mine/7": 50}
+    assert overlapping(prompts, shared) == {}
+    assert overlapping(prompts, [*shared, {"text": prompts[7].text.upper()}]) == {"mine/7": 50}
     long = panel(
         *(f"{wording} {QUESTION.replace('nineteen', str(i))}" for i in range(2)), task="two"
     )  # two are no rule
-    assert found(long, shared) == {"two/0": 0, "two/1": 0}
+    assert overlapping(long, shared) == {"two/0": 0, "two/1": 0}
 
 
 # against the obvious way
@@ -142,7 +145,7 @@ SENTENCES = st.lists(st.sampled_from("a b A, b. c".split()), min_size=1, max_siz
 def test_it_finds_what_the_obvious_way_finds(texts, rows):
     rows = [{"text": text} for text in rows]
     assert scan(PanelIndex(panel(*texts)), rows).rows == len(rows)
-    assert found(panel(*texts), rows) == obvious(panel(*texts), rows)
+    assert overlapping(panel(*texts), rows) == obvious(panel(*texts), rows)
 
 
 @settings(max_examples=100, deadline=None)
@@ -151,8 +154,8 @@ def test_a_planted_run_is_found_at_every_offset(before, start, length):
     words = [f"w{i}" for i in range(length)]
     planted = words[min(start, length - NGRAM) :][:NGRAM]
     text = " ".join([f"x{i}" for i in range(before)] + planted + ["end"])
-    assert found(panel(" ".join(words)), [{"text": text}]) == {"mine/0": 0}
-    assert found(panel(" ".join(words)), [{"text": text.replace(planted[6], "other")}]) == {}
+    assert overlapping(panel(" ".join(words)), [{"text": text}]) == {"mine/0": 0}
+    assert overlapping(panel(" ".join(words)), [{"text": text.replace(planted[6], "other")}]) == {}
 
 
 # the report
@@ -188,39 +191,31 @@ def test_workers_find_the_same(tmp_path):
 def test_a_worker_that_fails_is_one_line(tmp_path):
     data = Dataset.from_dict({"prompt_ids": [[1], [2]]})
     with pytest.raises(DivwatchError, match=r"failed in a worker .*ZeroDivisionError.*watch_held_out") as error:
-        check_held_out(panel(SHORT), data, workers=1, decode=divmod_by_zero, cache=tmp_path)
+        check_held_out(panel(SHORT), data, workers=1, decode=divide_by_zero, cache=tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_worker_ends_with_its_parent():
     script = """
-import os, signal, time
+import signal
 from datasets import Dataset
-from divwatch.panel.overlap_worker import start
+from divwatch.panel.held_out import check_held_out
 from divwatch.records import Prompt
 rows = Dataset.from_dict({"input_ids": [[int(signal.SIGUSR1)]]})
-child = start([Prompt("a", "a", "a")], rows, signal.sigwait, 0)  # waits for a signal that nobody sends
-time.sleep(4)
-assert child._process.poll() is None
-print(child._process.pid, flush=True)
-os._exit(0)
+check_held_out([Prompt("a", "a", "a")], rows, workers=1, decode=signal.sigwait)  # waits for a signal that nobody sends
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    deadline = time.monotonic() + 10
-    while runs(told.stdout.strip()) and time.monotonic() < deadline:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = psutil.Popen([sys.executable, "-c", script], env=environment)
+    deadline = time.monotonic() + 60
+    while not (workers := process.children()):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert not runs(told.stdout.strip())
-
-
-def runs(pid):
-    try:
-        return "Z (zombie)" not in (Path("/proc") / pid / "status").read_text()
-    except OSError:
-        return False
-
-
-def divmod_by_zero(ids):
-    return str(1 // 0)
+    time.sleep(4)
+    assert workers[0].is_running()
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
 
 
 def test_a_result_is_kept_by_the_fingerprints_of_panel_and_data(tmp_path):
@@ -235,24 +230,24 @@ def test_a_result_is_kept_by_the_fingerprints_of_panel_and_data(tmp_path):
         file.write_text("{")
     assert not check_held_out(panel(QUESTION), data, cache=tmp_path).cached
     (tmp_path / "file").write_text("")
-    assert found(panel(QUESTION), data, cache=tmp_path / "file" / "under") == {"mine/0": 0}
+    assert overlapping(panel(QUESTION), data, cache=tmp_path / "file" / "under") == {"mine/0": 0}
 
 
 def test_rows_that_a_trainer_has_tokenised_are_decoded(base):
     _, tokenizer = base
-    asked = panel("Name two numbers that add up to 14.")
+    prompts = panel("Name two numbers that add up to 14.")
     data = Dataset.from_list([{"input_ids": tokenizer("So: name two numbers that add up to 14.")["input_ids"]}])
     with pytest.raises(DivwatchError, match=r"columns input_ids, none of them text.*watch_held_out: off"):
-        check_held_out(asked, data)
+        check_held_out(prompts, data)
     lower = panel("name two numbers that add up to 14")
-    assert found(lower, data, decode=tokenizer.decode) == {"mine/0": 0}
+    assert overlapping(lower, data, decode=tokenizer.decode) == {"mine/0": 0}
 
 
 def test_streams_are_searched_once_and_not_kept():
     rows = ({"text": QUESTION} for _ in range(3))
     assert check_held_out(panel(QUESTION), rows).rows == 3
     stream = IterableDataset.from_generator(lambda: ({"text": QUESTION} for _ in range(3)))
-    assert found(panel(QUESTION), stream, workers=2) == {"mine/0": 0}
+    assert overlapping(panel(QUESTION), stream, workers=2) == {"mine/0": 0}
     assert check_held_out(panel(QUESTION), Dataset.from_dict({"text": []}), workers=2).rows == 0
     with pytest.raises(DivwatchError, match="columns label, none of them text"):
         check_held_out(panel(QUESTION), iter([{"label": 1}]))
@@ -277,8 +272,8 @@ def test_a_prompt_of_a_dolci_row_is_found_in_its_row(name):
         pytest.skip("DIVWATCH_TEST_DATA is not set: no recorded rows")
     file = Path(os.environ["DIVWATCH_TEST_DATA"]) / "dolci" / f"{name}.jsonl"
     rows = [json.loads(line) for line in file.read_text().split("\n") if line]
-    asked = [max(texts_of(row), key=len) for row in rows]
-    report = check_held_out(panel(*asked), rows)
+    prompts = [max(texts_of(row), key=len) for row in rows]
+    report = check_held_out(panel(*prompts), rows)
     assert set(report.contaminated) == {f"mine/{i}" for i in range(len(rows))}
     assert all(row <= int(id.split("/")[1]) for id, row in report.contaminated.items())
 
@@ -289,4 +284,4 @@ def test_the_shipped_panels_are_held_out_of_the_embedded_mixes():
     for name in ("tiny", "quick"):
         _, prompts = load_panel(name)
         for mix in ("instruct_sft", "think_dpo"):
-            assert found(prompts, mixes.rows(mix, 0)) == {}
+            assert overlapping(prompts, mixes.rows(mix, 0)) == {}

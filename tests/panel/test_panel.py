@@ -1,4 +1,4 @@
-"""Panels: from files, from a trainer's eval_dataset, chosen by seed and nested; wrong ones named with their mend."""
+"""Panels: from files, from a trainer's eval_dataset, chosen by seed and nested; a wrong one is an error with its fix."""
 
 import json
 
@@ -121,10 +121,13 @@ def test_reasoning_is_stripped_and_an_open_thought_has_no_answer(text, answer):
     [
         ('{"prompt": ""}', "line 1 has neither"),
         ('{"prompt": " \\n"}', "line 1 has neither"),
-        ('{"prompt": 7}', "turns are objects with 'role' and 'content'"),
-        ('{"messages": ["hi"]}', "turns are objects with 'role' and 'content'"),
-        ('{"messages": [{"role": "user"}]}', "turns are objects with 'role' and 'content'"),
-        ('{"messages": [{"role": "user", "content": null}]}', "turns are objects with 'role' and 'content'"),
+        ('{"prompt": 7}', "each turn needs the texts 'role' and 'content'"),
+        ('{"messages": ["hi"]}', "each turn needs the texts 'role' and 'content'"),
+        ('{"messages": [{"role": "user"}]}', "each turn needs the texts 'role' and 'content'"),
+        (
+            '{"messages": [{"role": "user", "content": null}]}',
+            "each turn needs the texts 'role' and 'content'",
+        ),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 1 has neither"),
         ('{"prompt": "x", "verifier": "gsm9k", "reference": "1"}', "mine.jsonl: unknown verifier 'gsm9k'"),
         ('{"prompt": "x", "verifier": 3}', "'verifier' is not a name"),

@@ -16,38 +16,38 @@ def run(monkeypatch, capsys, *arguments):
         cli.main()
     except SystemExit as done:
         status = done.code or 0
-    told = capsys.readouterr()
-    return status, told.out, told.err
+    output = capsys.readouterr()
+    return status, output.out, output.err
 
 
 def test_list_names_panels_tasks_and_their_sets(monkeypatch, capsys):
     status, out, _ = run(monkeypatch, capsys, "list", "--json")
-    told = json.loads(out)
+    output = json.loads(out)
     assert status == 0
-    assert len(told["panels"]["paper"]) == 15
-    assert {"quick", "tiny", "verifiable", "open"} <= set(told["panels"])
-    (gsm8k,) = [t for t in told["tasks"] if t["task"] == "gsm8k"]
+    assert len(output["panels"]["paper"]) == 15
+    assert {"quick", "tiny", "verifiable", "open"} <= set(output["panels"])
+    (gsm8k,) = [t for t in output["tasks"] if t["task"] == "gsm8k"]
     assert gsm8k["set"] == "openai/gsm8k/main[test]@740312a"
     assert "[test]" in run(monkeypatch, capsys, "list")[1].replace("\n", "")
 
 
 def test_show_gives_the_wording_and_where_rows_come_from(monkeypatch, capsys):
     _, out, _ = run(monkeypatch, capsys, "show", "truthfulqa", "--json")
-    told = json.loads(out)
-    assert told["example prompt"] == "Q: Can a watched pot boil?\nA:"
-    assert (told["split"], told["max_new_tokens"], len(told["revision"])) == ("validation", 512, 40)
+    output = json.loads(out)
+    assert output["example prompt"] == "Q: Can a watched pot boil?\nA:"
+    assert (output["split"], output["max_new_tokens"], len(output["revision"])) == ("validation", 512, 40)
     assert "    Q: Can a watched pot boil?" in run(monkeypatch, capsys, "show", "truthfulqa")[1]
 
 
 def test_check_searches_a_file_of_training_rows(monkeypatch, capsys, tmp_path):
-    asked = "so SUGGEST a name for a black cat that belongs to a librarian!"
-    rows = [{"prompt": "x", "completion": "y"}, {"messages": [{"role": "user", "content": asked}]}]
+    text = "so SUGGEST a name for a black cat that belongs to a librarian!"
+    rows = [{"prompt": "x", "completion": "y"}, {"messages": [{"role": "user", "content": text}]}]
     data = tmp_path / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     status, out, _ = run(monkeypatch, capsys, "check", "quick", "--against", str(data), "--json")
-    told = json.loads(out)
-    assert (status, told["prompts"], told["against"]["contaminated"]) == (0, 96, {"ideas/1": 1})
-    assert told["against"]["by_task"]["ideas"]["contaminated"] == 1
+    output = json.loads(out)
+    assert (status, output["prompts"], output["against"]["contaminated"]) == (0, 96, {"ideas/1": 1})
+    assert output["against"]["by_task"]["ideas"]["contaminated"] == 1
     _, out, _ = run(monkeypatch, capsys, "check", "--against", str(data))
     assert "held out: 1 of 96 prompts overlap the 2 training rows: ideas 1/24" in out
     assert "ideas/1 in row 1" in out

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divwatch.outputs.report.layout import lay_out, slot_lengths
-from divwatch.outputs.report.read import LOOK_COLUMNS, MEAN_COLUMNS, Run
+from divwatch.store.tables import LOOK_COLUMNS, MEAN_COLUMNS, RunTables
 
 STAGES = ["sft", "dpo", "rlvr"]
 
@@ -20,7 +20,7 @@ def run(stage, line="think", lineage="demo", steps=100, folder=None):
     means = pd.DataFrame({c: [] for c in MEAN_COLUMNS})
     meta = {"stage": stage, "line": line, "lineage": lineage}
     directory = Path("/runs") / (folder or f"{line}-{stage}") / "divwatch"
-    return Run(directory, meta, steps, looks, means, pd.DataFrame(), [])
+    return RunTables(directory, meta, steps, looks, means, pd.DataFrame(), [])
 
 
 orders = st.lists(st.sampled_from(STAGES), unique=True, min_size=1).map(lambda s: sorted(s, key=STAGES.index))

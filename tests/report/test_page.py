@@ -16,11 +16,11 @@ from parsing import parse
 from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
+from divwatch.outputs.numbers import number, percent
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
-from divwatch.outputs.report.findings import add
+from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.page import render
-from divwatch.outputs.report.text import number, percent
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -37,7 +37,7 @@ HOSTILE = [
 def page_of(root: Path) -> str:
     """The page alone, without its figures."""
     report = build([root])
-    return render(report, add(report), "title", "subtitle", "foot")
+    return render(report, draw_charts(report), "title", "subtitle", "foot")
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +312,7 @@ def test_figures_and_tables_lie_beside_the_page(page):
 @pytest.mark.parametrize(
     ("out", "expected"), [(None, "report.html"), ("x/mine.html", "x/mine.html"), ("y", "y/report.html")]
 )
-def test_the_page_goes_where_it_was_asked_to(tmp_path, out, expected, monkeypatch):
-    monkeypatch.setattr("divwatch.outputs.report.write.write_figures", lambda report, folder: [])
+def test_the_page_goes_where_it_was_asked_to(tmp_path, out, expected):
     write_lineage(tmp_path / "runs", "think", [Course("sft", 60)], tasks=("pair",), prompts=2, looks=2)
     made = write_report([tmp_path / "runs"], None if out is None else tmp_path / out)
     assert made == (tmp_path / "runs" / expected if out is None else tmp_path / expected)
@@ -335,9 +334,9 @@ def test_the_same_runs_give_the_same_page(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def partial_run(tmp_path_factory):
     """A stage whose last look was not scored, with thoughts cut, answers not judged, prompts dropped and a mix."""
-    root = tmp_path_factory.mktemp("told")
+    root = tmp_path_factory.mktemp("partial_run")
     course = Course("sft", 100, status={100: ("unscored", "training ended before it was scored")})
     (run,) = write_lineage(root, "think", [course], looks=5, tasks=("gsm8k", "mbpp"))
     looks = [json.loads(line) for line in (run / "looks.jsonl").read_text().splitlines()]
@@ -364,30 +363,30 @@ def told(tmp_path_factory):
     return parse(page_of(root))
 
 
-def test_a_look_that_was_not_scored_is_said_and_counts_for_nothing(told):
-    caution = told.find("div", class_="caution")[0].text
+def test_a_look_that_was_not_scored_is_said_and_counts_for_nothing(partial_run):
+    caution = partial_run.find("div", class_="caution")[0].text
     assert "1 look stored but not scored (step 100): training ended before it was scored." in caution
-    (row,) = table_of(told, "cost", "How long training waited")
+    (row,) = table_of(partial_run, "cost", "How long training waited")
     assert (row["Looks"], row["Failed"], row["Not scored"]) == ("5", "0", "1")
 
 
-def test_cut_thoughts_and_unjudged_answers_are_said(told):
-    caution = told.find("div", class_="caution")[0].text
+def test_cut_thoughts_and_unjudged_answers_are_said(partial_run):
+    caution = partial_run.find("div", class_="caution")[0].text
     assert "up to 15 % of the thoughts were closed by force" in caution.replace("\N{NO-BREAK SPACE}", " ")
     assert "answers were not judged and count as neither right nor wrong: no sandbox (12)." in caution
-    base, end = table_of(told, "quality", "Which completions count")
+    base, end = table_of(partial_run, "quality", "Which completions count")
     assert (base["Not judged"], base["Step"]) == ("0", "0")
     assert end["Not judged"].startswith("12")
     assert end["Step"] == "75"
 
 
-def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(told):
-    (row,) = table_of(told, "settings", "Held out")
-    assert (row["Training rows"], row["Prompts searched for"], row["Overlap"]) == ("4,000", "16", "1 dropped")
+def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(partial_run):
+    (row,) = table_of(partial_run, "settings", "Held out")
+    assert (row["Training rows"], row["Prompts checked"], row["Overlap"]) == ("4,000", "16", "1 dropped")
     assert row["By task"] == "mbpp 1 of 8"
-    rows = table_of(told, "settings", "The training data")
+    rows = table_of(partial_run, "settings", "The training data")
     assert [(r["Source"], r["Trained on"], r["Share"].replace("\N{NO-BREAK SPACE}", " ")) for r in rows] == [
         ("wild", "300", "75 %"), ("tulu", "100", "25 %"),
     ]  # fmt: skip
     assert rows[0]["Dropped"] == "no messages 10"
-    assert "mix.sources" not in told.find("section", id="settings")[0].text
+    assert "mix.sources" not in partial_run.find("section", id="settings")[0].text

@@ -10,18 +10,10 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.outputs.report.svg import (
-    Axis,
-    Bar,
-    Onset,
-    Panel,
-    Point,
-    Series,
-    forest_chart,
-    pipeline_chart,
-    scatter_chart,
-    ticks,
-)
+from divwatch.outputs.charts.area import Point, Series, ticks
+from divwatch.outputs.charts.forest import Bar, forest_chart
+from divwatch.outputs.charts.pipeline import Axis, Onset, Panel, pipeline_chart
+from divwatch.outputs.charts.scatter import scatter_chart
 
 values = st.floats(0, 10, allow_nan=False)
 
@@ -78,7 +70,7 @@ def test_bars_start_at_zero_and_end_at_their_value(rows):
     svg = ElementTree.fromstring(str(forest_chart([("whole", bars)], "name", "title", (-21, 11))))
     zero = float(svg.find(".//line[@class='zero']").attrib["x1"])
     scale = (380 - 128 - 14) / 32
-    for bar, drawn in zip(bars, svg.findall(".//rect[@class='bar soft']"), strict=True):
+    for bar, drawn in zip(bars, svg.findall(".//rect[@class='bar faint']"), strict=True):
         x, width = float(drawn.attrib["x"]), float(drawn.attrib["width"])
         assert math.isclose(x + width, zero, abs_tol=0.6)
         assert math.isclose(width, max(-bar.value * scale, 0.5), abs_tol=0.2)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.outputs.report.text import between, inert, number, percent, shortened
+from divwatch.outputs.numbers import interval, number, percent
+from divwatch.outputs.text import inert, shortened
 
 STEERING = {"Cc", "Cs"}
 
@@ -54,5 +55,5 @@ def test_a_change_has_its_sign_and_nothing_has_none(value, expected):
 
 
 def test_an_interval_that_is_not_computable_is_empty():
-    assert between(float("nan"), 1.0) == ""
+    assert interval(float("nan"), 1.0) == ""
     assert number(float("nan")) == "–"

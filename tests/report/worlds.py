@@ -15,25 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from divwatch.tasks import PAPER
+
 K = 16
 TINY_TASKS = ("pair", "expr", "word", "list", "story")
-PAPER_TASKS = [
-    "tldr",
-    "cnn_dm",
-    "xsum",
-    "humaneval",
-    "mbpp",
-    "cruxeval",
-    "gsm8k",
-    "math_algebra",
-    "math_geometry",
-    "truthfulqa",
-    "alpaca",
-    "ifeval",
-    "writingprompts",
-    "prism",
-    "wildbench",
-]
+PAPER_TASKS = [task.name for task in PAPER]
 
 
 @dataclass

@@ -87,7 +87,7 @@ def test_a_stop_string_ends_a_plain_completion(base):
 @pytest.mark.parametrize("fits", [1, 3, 7])
 def test_what_does_not_fit_is_halved_until_it_does_and_nothing_changes(base, fits, monkeypatch):
     free = sample(Source(base[0]), base[1], PROMPTS, CONFIG, 0)
-    real, tried = in_process._decode, []
+    real, tried = in_process.decode_batch, []
 
     def small(model, request, batch, any_rank):
         tried.append(len(batch))
@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_halved_until_it_does_and_nothing_changes(base, fit
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(model, request, batch, any_rank)
 
-    monkeypatch.setattr(in_process, "_decode", small)
+    monkeypatch.setattr(in_process, "decode_batch", small)
     found = sample(Source(base[0]), base[1], PROMPTS, CONFIG, 0)
     assert sum(a == b for a, b in zip(texts(found), texts(free), strict=True)) >= 0.95 * len(free)
     assert max(tried) == 48
@@ -106,7 +106,7 @@ def test_a_single_row_that_does_not_fit_fails_the_look_with_its_reason(base, mon
     def never(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(in_process, "_decode", never)
+    monkeypatch.setattr(in_process, "decode_batch", never)
     with pytest.raises(LookFailed, match="OutOfMemoryError: CUDA out of memory"):
         sample(Source(base[0]), base[1], PROMPTS, CONFIG, 0)
 
@@ -115,7 +115,8 @@ def test_a_window_shorter_than_the_text_gives_what_generate_gives():
     """Sliding layers keep their window over many chunks of room, and rows leave the batch meanwhile."""
     from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM
 
-    from divwatch.sampling.decode import Decoding, decode
+    from divwatch.sampling.decode import decode
+    from divwatch.sampling.decoding import Decoding
     from divwatch.sampling.nucleus import uniforms
 
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ FAKES = {
     ),
     "patched runner": (
         "import sys, gc\nmain = sys.modules['__main__']\nmain.run_tests = lambda *a: None\n"
-        "main.judge = lambda *a: {'passed': True, 'reason': ''}\nmain.pack = lambda *a, **k: {'object': 0}\n"
+        "main.try_tests = lambda *a: {'passed': True, 'reason': ''}\nmain.pack = lambda *a, **k: {'object': 0}\n"
         "def f(x):\n    return 0"
     ),
     "success on every descriptor": (

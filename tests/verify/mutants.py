@@ -28,13 +28,13 @@ def mutants(prompt, body, most=4):
     tree = ast.parse(source)
     places = [i for i, node in enumerate(ast.walk(tree)) if _mutated(node) is not None and node.lineno >= first]
     step = max(1, len(places) // most)
-    made = []
+    mutated = []
     for place in places[::step][:most]:
         changed = copy.deepcopy(tree)
         node = list(ast.walk(changed))[place]
         _apply(node)
-        made.append(ast.unparse(changed))
-    return made
+        mutated.append(ast.unparse(changed))
+    return mutated
 
 
 def _mutated(node):

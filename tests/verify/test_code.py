@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: right programs pass however they are written down, wrong ones fail, nothing is judged by guess."""
+"""HumanEval and MBPP: right programs pass however they are written down, wrong ones fail, nothing is decided by guess."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
-from divwatch.verify.sandbox.bubblewrap import Limits
+from divwatch.verify.sandbox import Limits
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
@@ -72,14 +72,14 @@ def test_a_wrong_or_broken_program_fails(answer):
 def test_all_canonical_solutions_pass(shared):
     rows = shared("tasks/humaneval.jsonl")
     assert len(rows) == 164
-    judged = humaneval([row["canonical_solution"] for row in rows], rows)
-    assert [row["task_id"] for row, j in zip(rows, judged, strict=True) if not j.correct] == []
+    results = humaneval([row["canonical_solution"] for row in rows], rows)
+    assert [row["task_id"] for row, j in zip(rows, results, strict=True) if not j.correct] == []
 
 
 def test_solutions_to_another_problem_fail(shared):
     rows = shared("tasks/humaneval.jsonl")[::4]
-    judged = humaneval([row["canonical_solution"] for row in rows[1:] + rows[:1]], rows)
-    assert [j.correct for j in judged] == [False] * len(rows)
+    results = humaneval([row["canonical_solution"] for row in rows[1:] + rows[:1]], rows)
+    assert [j.correct for j in results] == [False] * len(rows)
 
 
 @pytest.mark.slow
@@ -89,14 +89,16 @@ def test_mutants_fail_exactly_where_running_them_plainly_fails(shared):
         for row in shared("tasks/humaneval.jsonl")
         for mutant in mutants(row["prompt"], row["canonical_solution"])
     ]
-    asked = [{"program": m, "test": row["test"], "entry_point": row["entry_point"]} for row, m in cases]
+    requests = [{"program": m, "test": row["test"], "entry_point": row["entry_point"]} for row, m in cases]
     script = Path(__file__).with_name("mutants.py")
-    done = subprocess.run([sys.executable, script], input=json.dumps(asked), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, script], input=json.dumps(requests), capture_output=True, text=True, check=True
+    )
     plain = json.loads(done.stdout)
-    judged = humaneval([m for _, m in cases], [row for row, _ in cases], Limits(cpu_seconds=3))
+    results = humaneval([m for _, m in cases], [row for row, _ in cases], Limits(cpu_seconds=3))
     print(f"\n{len(cases)} mutants, {plain.count(False)} fail plainly")
     different = [
-        (row["task_id"], p, j, m) for (row, m), p, j in zip(cases, plain, judged, strict=True) if j.correct is not p
+        (row["task_id"], p, j, m) for (row, m), p, j in zip(cases, plain, results, strict=True) if j.correct is not p
     ]
     assert different == []
     assert plain.count(False) > 0.8 * len(plain)  # the rest change nothing that the tests see
@@ -148,9 +150,9 @@ def test_mbpp_rows_of_every_kind(row, right, wrong):
 
 
 def test_a_reference_without_its_tests_says_nothing_of_the_answer():
-    judged = get_verifier("mbpp")(["x = 1"], [Prompt("a", "mbpp", "?", reference={"text": "?"})])
-    assert judged[0].correct is None
-    assert "test_list" in judged[0].reason
+    results = get_verifier("mbpp")(["x = 1"], [Prompt("a", "mbpp", "?", reference={"text": "?"})])
+    assert results[0].correct is None
+    assert "test_list" in results[0].reason
     with pytest.raises(DivwatchError, match="entry_point"):
         humaneval_job("", {"prompt": "x", "test": "y"})
     assert mbpp_job("x", {"test_list": ["assert x"]}).tests == ["assert x"]

@@ -1,19 +1,19 @@
 """From completions to verified samples: usable, correct, canonical answers; a verifier that fails never loses a look."""
 
 import json
+import os
 import random
-import subprocess
 import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Completion, Prompt, Verification
 from divwatch.score_file import score_file
 from divwatch.verify import NAMES, check_verifiers, get_verifier, verify_completions
-from divwatch.verify.sandbox import bubblewrap as sandbox
 from divwatch.verify.verifier import per_answer
 
 
@@ -88,9 +88,9 @@ def test_an_error_costs_one_answer():
     assert results[1].reason == "KeyError: 'no such thing\\nand more'"
 
 
+@pytest.mark.usefixtures("no_sandbox")
 def test_every_name_has_a_verifier_or_says_what_it_lacks(monkeypatch):
     monkeypatch.delenv("DIVWATCH_JUDGE_URL", raising=False)
-    monkeypatch.setattr(sandbox, "unavailable", lambda: "bubblewrap is not installed")
     for name in NAMES:
         if name in ("humaneval", "mbpp"):
             with pytest.raises(DivwatchError, match="watch_unsafe_code"):
@@ -122,31 +122,24 @@ def test_verification_works_in_a_background_thread_and_leaves_signals_and_random
     assert random.getstate() == state
 
 
-def test_the_judging_processes_end_with_the_process_that_started_them(tmp_path):
+def test_the_verifying_process_ends_with_the_process_that_started_it():
+    """Also while it is in a computation that never ends."""
     code = (
-        "import os, sys, time\n"
-        "from divwatch.verify import apart\n"
-        "worker = apart._Worker('divwatch.verify.maths', 'math')\n"
-        "assert worker._begin() is None\n"
-        "print(worker.process.pid, flush=True)\n"
-        "worker.judge(r'\\boxed{9^{9^{9^{9}}}}', '3', 100)\n"
+        "from divwatch.records import Prompt\n"
+        "from divwatch.verify.child_process import in_child_process\n"
+        "math = in_child_process('divwatch.verify.maths', 'math', seconds=100)\n"
+        "math([r'\\boxed{9^{9^{9^{9}}}}'], [Prompt('a', 't', '?', reference='3')])\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    pid = int(process.stdout.readline())
-    process.kill()
-    process.communicate()
-    until = time.monotonic() + 10
-    while _lives(pid):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = psutil.Popen([sys.executable, "-c", code], env=environment)
+    until = time.monotonic() + 60
+    while not (children := process.children()) or children[0].cpu_times().user < 2:  # it computes
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def _lives(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
 
 
 @pytest.mark.usefixtures("sandbox")

@@ -57,12 +57,12 @@ def test_grades_become_right_and_wrong_by_the_threshold(served):
 
 def test_what_the_judge_cannot_say_is_none_with_a_reason_that_holds_no_key(served):
     answers = ["none", "fail 401", "fail 500", "70"]
-    judged = get_verifier("judge")(answers, [Prompt("a", "open", "?")] * 4)
-    assert [j.correct for j in judged] == [None] * 4
-    assert [j.reason for j in judged[:3]] == [
+    results = get_verifier("judge")(answers, [Prompt("a", "open", "?")] * 4)
+    assert [j.correct for j in results] == [None] * 4
+    assert [j.reason for j in results[:3]] == [
         "the judge gave no grade", "RuntimeError: the judge answered 401", "RuntimeError: the judge answered 500",
     ]  # fmt: skip
-    assert KEY not in str(judged)
+    assert KEY not in str(results)
     assert sum(body["messages"][0]["content"].count("fail 500") for _, _, body in served) == 3  # tried again
     assert sum(body["messages"][0]["content"].count("fail 401") for _, _, body in served) == 1
 

@@ -1,6 +1,6 @@
 """IFEval: each of the 25 instructions kept and broken by an answer that was checked by hand; whole rows; determinism.
 
-The answers are judged in this process (the functions behind the verifier) and, for a few, through the verifier itself.
+The answers are verified in this process (the functions behind the verifier) and, for a few, through the verifier itself.
 """
 
 import random
@@ -121,7 +121,7 @@ def test_the_verifier_judges_apart_and_leaves_the_global_random_state():
     prompts = [Prompt("a", "ifeval", "", reference=row(name, arguments))] * 2 + [
         Prompt("b", "ifeval", "", reference=row("none:such", {}))
     ]
-    judged = get_verifier("ifeval")([good, bad, good], prompts)
-    assert [j.correct for j in judged] == [True, False, None]
-    assert "unknown instruction" in judged[2].reason
+    results = get_verifier("ifeval")([good, bad, good], prompts)
+    assert [j.correct for j in results] == [True, False, None]
+    assert "unknown instruction" in results[2].reason
     assert random.getstate() == state

@@ -6,7 +6,7 @@ import pytest
 
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
-from divwatch.verify.apart import apart
+from divwatch.verify.child_process import in_child_process
 from divwatch.verify.maths import math
 
 # references as MATH writes them, with equal answers and different ones
@@ -58,20 +58,20 @@ def test_a_hanging_answer_is_ended_and_the_others_are_judged():
     """From a thread, where math-verify's own time limit cannot work."""
     answers = [r"\boxed{3}", r"\boxed{9^{9^{9^{9}}}}", "The answer is 9**9**9**9**9.", r"\boxed{4}"]
     prompts = [Prompt("a", "math", "?", reference="3")] * len(answers)
-    found = []
+    results = []
     thread = threading.Thread(
-        target=lambda: found.extend(apart("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
+        target=lambda: results.extend(in_child_process("divwatch.verify.maths", "math", seconds=2)(answers, prompts))
     )
     thread.start()
     thread.join()
-    assert found[0].correct is True
-    assert found[3].correct is False
-    for judged in found[1:3]:
-        assert judged.correct is not True
-        assert judged.correct is False or "timed out" in judged.reason or "ended" in judged.reason
+    assert results[0].correct is True
+    assert results[3].correct is False
+    for result in results[1:3]:
+        assert result.correct is not True
+        assert result.correct is False or "timed out" in result.reason or "ended" in result.reason
 
 
 def test_one_that_cannot_be_compared_is_none_with_its_reason():
-    judged = get_verifier("math")([r"\boxed{3}"], [Prompt("a", "math", "?", reference="\\text{}")])
-    assert judged[0].correct is None
-    assert judged[0].reason
+    results = get_verifier("math")([r"\boxed{3}"], [Prompt("a", "math", "?", reference="\\text{}")])
+    assert results[0].correct is None
+    assert results[0].reason

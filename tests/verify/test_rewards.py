@@ -76,8 +76,8 @@ class TestRewardsAsVerifiers:
     def test_trls_own_reward_by_name(self):
         verifier = get_verifier("trl.rewards:accuracy_reward>=1.0")
         answers = [r"So \boxed{\frac{1}{2}}.", r"So \boxed{2}."]
-        judged = verifier(answers, [chat("?", r"\frac{1}{2}")] * 2)
-        assert [j.correct for j in judged] == [True, False]
+        results = verifier(answers, [chat("?", r"\frac{1}{2}")] * 2)
+        assert [j.correct for j in results] == [True, False]
 
     def test_a_function_and_its_threshold(self):
         assert [j.correct for j in get_verifier(length)(["a" * 4, "a" * 5], [plain("?")] * 2)] == [False, True]
@@ -91,8 +91,8 @@ class TestRewardsAsVerifiers:
             seen.append((prompts, completions))
             return [1.0] * len(completions)
 
-        judged = reward_verifier(reward)(["a", "b"], [plain("p"), chat("c")])
-        assert [j.correct for j in judged] == [True, True]
+        results = reward_verifier(reward)(["a", "b"], [plain("p"), chat("c")])
+        assert [j.correct for j in results] == [True, True]
         assert seen == [(["p"], ["a"]), ([[{"role": "user", "content": "c"}]], [said("b")])]
 
     def test_references_come_as_the_columns_the_function_wants(self):
@@ -103,25 +103,25 @@ class TestRewardsAsVerifiers:
             assert columns["reference"] == ground_truth
             return [float(c == g) for c, g in zip(completions, ground_truth, strict=True)]
 
-        judged = reward_verifier(by_key)(["a", "b"], [plain("?", {"target": "a"}), plain("?", {"target": "c"})])
-        assert [j.correct for j in judged] == [True, False]
-        judged = reward_verifier(by_only_need)(["a", "b"], [plain("?", "a"), plain("?", "c")])
-        assert [j.correct for j in judged] == [True, False]
+        results = reward_verifier(by_key)(["a", "b"], [plain("?", {"target": "a"}), plain("?", {"target": "c"})])
+        assert [j.correct for j in results] == [True, False]
+        results = reward_verifier(by_only_need)(["a", "b"], [plain("?", "a"), plain("?", "c")])
+        assert [j.correct for j in results] == [True, False]
 
     def test_one_answer_that_breaks_it_costs_that_answer_alone(self):
         def reward(completions, **columns):
             return [1 / len(c) for c in completions]
 
-        judged = reward_verifier(reward)(["a", "", "ab"], [plain("?")] * 3)
-        assert [j.correct for j in judged] == [True, None, True]
-        assert "ZeroDivisionError" in judged[1].reason
+        results = reward_verifier(reward)(["a", "", "ab"], [plain("?")] * 3)
+        assert [j.correct for j in results] == [True, None, True]
+        assert "ZeroDivisionError" in results[1].reason
 
     def test_a_reward_of_none_and_a_wrong_number_of_rewards_say_nothing(self):
-        judged = reward_verifier(lambda completions, **columns: [None] * len(completions))(["a"], [plain("?")])
-        assert (judged[0].correct, judged[0].reason) == (None, "the reward is None")
-        judged = reward_verifier(lambda completions, **columns: [])(["a"], [plain("?")])
-        assert judged[0].correct is None
-        assert "0 rewards" in judged[0].reason
+        results = reward_verifier(lambda completions, **columns: [None] * len(completions))(["a"], [plain("?")])
+        assert (results[0].correct, results[0].reason) == (None, "the reward is None")
+        results = reward_verifier(lambda completions, **columns: [])(["a"], [plain("?")])
+        assert results[0].correct is None
+        assert "0 rewards" in results[0].reason
 
     def test_one_that_hangs_is_left_behind(self):
         release = threading.Event()
@@ -133,11 +133,11 @@ class TestRewardsAsVerifiers:
 
         started = time.monotonic()
         answers = ["a", "hang", "b", "hang", "c", "hang", "d"]
-        judged = reward_verifier(reward, seconds=0.3)(answers, [plain("?")] * 7)
+        results = reward_verifier(reward, seconds=0.3)(answers, [plain("?")] * 7)
         release.set()
-        assert [j.correct for j in judged] == [True, None, True, None, None, None, None]
-        assert "timed out" in judged[1].reason
-        assert "not tried after 3 calls that hung" in judged[4].reason
+        assert [j.correct for j in results] == [True, None, True, None, None, None, None]
+        assert "timed out" in results[1].reason
+        assert "not tried after 3 calls that hung" in results[4].reason
         assert time.monotonic() - started < 20
 
     @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from verify import hostile
 
 from divwatch.errors import DivwatchError
-from divwatch.verify.sandbox import bubblewrap as module
-from divwatch.verify.sandbox.bubblewrap import Job, Limits, Verdict, run_programs
+from divwatch.verify.sandbox import Job, Limits, Outcome, run_programs
+from divwatch.verify.sandbox.container import interpreter_files
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=5)
 SQUARE = ["assert f(2) == 4", "assert f(3) == 9"]
@@ -27,7 +27,7 @@ def job(source, tests=SQUARE, names=("f",)):
 
 def living():
     """Command lines of this machine's processes that are sandboxes or run inside one: [(pid, command line)]."""
-    found = []
+    processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -35,8 +35,8 @@ def living():
             except OSError:
                 continue
             if "/runner.py" in line:
-                found.append((int(entry.name), line))
-    return found
+                processes.append((int(entry.name), line))
+    return processes
 
 
 def assert_nothing_left(before):
@@ -53,7 +53,7 @@ class TestHonestPrograms:
         right, wrong, broken = run_programs(
             [job("def f(x):\n    return x * x"), job("def f(x):\n    return 2 * x"), job("def f(x:")]
         )
-        assert right == Verdict(True, "")
+        assert right == Outcome(True, "")
         assert wrong.passed is False
         assert "AssertionError" in wrong.reason
         assert broken.passed is False
@@ -70,7 +70,7 @@ class TestHonestPrograms:
     def test_results_of_every_plain_kind_arrive_as_they_are(self, value):
         tests = [f"expected = {value}", "assert f() == expected", "assert g(expected)"]
         source = f"def f():\n    return {value}\ndef g(given):\n    return given == {value}"
-        assert run_programs([job(source, tests, ["f", "g"])]) == [Verdict(True, "")]
+        assert run_programs([job(source, tests, ["f", "g"])]) == [Outcome(True, "")]
 
     def test_iterators_arrive_as_iterators(self):
         source = "def f(x):\n    yield from range(x)\ndef g(xs):\n    return map(str, xs)"
@@ -87,7 +87,7 @@ class TestHonestPrograms:
                 return 0 if node is None else 1 + depth(node.left)
         """
         tests = ["root = Node(1)\nroot.left = Node(2)", "assert depth(root) == 2", "assert root.left.value == 2"]
-        assert run_programs([job(textwrap.dedent(source), tests, ["Node", "depth"])])[0] == Verdict(True, "")
+        assert run_programs([job(textwrap.dedent(source), tests, ["Node", "depth"])])[0] == Outcome(True, "")
 
     def test_exceptions_of_the_program_reach_the_tests(self):
         source = "def f(x):\n    raise ValueError('odd')"
@@ -103,7 +103,7 @@ class TestHonestPrograms:
                     return int(open("/tmp/a").read())
                 return asyncio.run(read()) ** 2
         """
-        assert run_programs([job(textwrap.dedent(source))])[0] == Verdict(True, "")
+        assert run_programs([job(textwrap.dedent(source))])[0] == Outcome(True, "")
 
     def test_the_tests_keep_their_own_meaning_of_names(self):
         source = "import math\nmath.isclose = lambda *a: True\ndef set(x):\n    return 1\ndef f(x):\n    return 7"
@@ -133,19 +133,25 @@ class TestHostilePrograms:
     def test_none_escapes(self, name):
         before = living()
         with socket.create_server(("127.0.0.1", 0)) as server:
-            known = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nTESTER = {os.getpid()}\n"
-            worked = job(known + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"])
+            constants = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nTESTER = {os.getpid()}\n"
+            worked = job(
+                constants + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"]
+            )
             verdict = run_programs([worked], SHORT)[0]
         assert "KeyError" not in verdict.reason, verdict
         assert verdict.passed is False, verdict
         assert_nothing_left(before)
 
     @pytest.mark.parametrize("name", hostile.HARMLESS)
-    def test_the_attempts_do_work_where_there_is_no_sandbox(self, name, monkeypatch):
-        monkeypatch.setattr(module, "unavailable", lambda: "not wanted here")
+    @pytest.mark.usefixtures("no_sandbox")
+    def test_the_attempts_do_work_where_there_is_no_sandbox(self, name):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            known = f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nimport os\nos.environ['A_SECRET'] = '1'\n"
-            worked = job(known + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"])
+            constants = (
+                f"HERE = {__file__!r}\nPORT = {server.getsockname()[1]}\nimport os\nos.environ['A_SECRET'] = '1'\n"
+            )
+            worked = job(
+                constants + hostile.ESCAPES[name], ["got = f()\nassert got, 'held'\nraise KeyError(repr(got))"]
+            )
             verdict = run_programs([worked], SHORT, unsafe_code=True)[0]
         assert "KeyError" in verdict.reason, verdict
 
@@ -164,8 +170,8 @@ class TestHostilePrograms:
             hostile.GREEDY["memory bomb"],
             hostile.ESCAPES["fork bomb"],
         ]
-        known = f"TESTER = {os.getpid()}\n"
-        jobs = [job(known + source) for bad in harmful for source in (good, bad, good)]
+        constants = f"TESTER = {os.getpid()}\n"
+        jobs = [job(constants + source) for bad in harmful for source in (good, bad, good)]
         assert [v.passed for v in run_programs(jobs, SHORT, workers=6)] == [True, False, True] * 3
 
 
@@ -173,7 +179,7 @@ class TestHostilePrograms:
 def test_sandboxes_end_with_the_process_that_started_them():
     before = living()
     code = (
-        "from divwatch.verify.sandbox.bubblewrap import Job, Limits, run_programs\n"
+        "from divwatch.verify.sandbox import Job, Limits, run_programs\n"
         "jobs = [Job(['import time\\nprint(1)\\ntime.sleep(100)'], ['f()'], ['f'])] * 2\n"
         "run_programs(jobs, Limits(wall_seconds=100))"
     )
@@ -192,19 +198,19 @@ def test_only_the_interpreters_files_are_in_sight():
     source = "import os\ndef f():\n    return sorted(os.listdir('/')), sorted(os.listdir('/dev')), os.listdir('/tmp')"
     verdict = run_programs([job(source, ["raise KeyError(str(f()))"])])[0]
     seen = re.findall(r"'([\w.]+)'", verdict.reason)
-    top = {Path(place).parts[1] for place in (*module._needed(), "/dev", "/tmp", "/runner.pyc")}
+    top = {Path(place).parts[1] for place in (*interpreter_files(), "/dev", "/tmp", "/runner.pyc")}
     assert set(seen) == top | {"null", "urandom"}
 
 
-def test_without_a_sandbox_code_is_refused_with_the_mend(monkeypatch):
-    monkeypatch.setattr(module, "unavailable", lambda: "bubblewrap is not installed")
+@pytest.mark.usefixtures("no_sandbox")
+def test_without_a_sandbox_code_is_refused_with_the_fix():
     with pytest.raises(DivwatchError, match=r"apt-get install bubblewrap.*watch_unsafe_code: true") as error:
         run_programs([job("def f(x):\n    return x * x")])
     assert "\n" not in str(error.value)
 
 
-def test_unsafe_code_runs_without_one_within_the_limits_of_a_process(monkeypatch):
-    monkeypatch.setattr(module, "unavailable", lambda: "bubblewrap is not installed")
+@pytest.mark.usefixtures("no_sandbox")
+def test_unsafe_code_runs_without_one_within_the_limits_of_a_process():
     jobs = [job("def f(x):\n    return x * x"), job("def f(x):\n    return 1"), job(hostile.GREEDY["endless loop"])]
     assert [v.passed for v in run_programs(jobs, SHORT, unsafe_code=True)] == [True, False, False]
 

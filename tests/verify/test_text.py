@@ -40,24 +40,24 @@ def test_every_gsm8k_reference_is_right_against_itself_and_wrong_when_perturbed(
 
 @given(st.integers(-(10**12), 10**12), st.sampled_from(PHRASINGS))
 def test_a_number_survives_its_phrasing(number, phrasing):
-    said = f"{number:,}"
-    assert final_number(phrasing.format(said)) == str(number)
-    assert gsm8k(phrasing.format(said), str(number)).correct
+    text = f"{number:,}"
+    assert final_number(phrasing.format(text)) == str(number)
+    assert gsm8k(phrasing.format(text), str(number)).correct
 
 
 @given(st.text())
 def test_no_text_breaks_the_text_verifiers(text):
-    for judged in (gsm8k(text, "5"), exact(text, "5"), cruxeval(text, "5")):
-        assert judged.correct in (True, False)
+    for result in (gsm8k(text, "5"), exact(text, "5"), cruxeval(text, "5")):
+        assert result.correct in (True, False)
 
 
 def test_cruxeval_agrees_with_every_published_label(shared):
     """codellama-7b's samples and the pass labels of the paper behind CRUXEval, which ran them."""
     rows = shared("generations/cruxeval_codellama.jsonl")
     labels = [label for row in rows for label in row["is_correct"]]
-    judged = [cruxeval(output, row["reference"]).correct for row in rows for output in row["outputs"]]
+    results = [cruxeval(output, row["reference"]).correct for row in rows for output in row["outputs"]]
     assert len(labels) == 8000
-    assert judged == labels
+    assert results == labels
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Runs a plan, one launch after another. What is finished is kept, what is half done goes on, what fails is reported.
+"""Runs a plan, one launch after another: finished runs are kept, interrupted ones resume, failures are reported.
 
-`ablation.json` in the plan's output folder says which arms and seeds there are, for `divwatch compare`. A run that ended
-well leaves `finished.json` with the settings it had, and everything it printed is in its `log.txt`.
+`ablation.json` in the plan's output folder lists arms and seeds for `divwatch compare`. A run that succeeded leaves
+`finished.json` with its settings, and `log.txt` holds everything it printed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divwatch.ablation.plan import Plan, Run
+from divwatch.ablation.plan import Plan, PlannedRun
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object, write_atomically
 
 RECORD = "ablation.json"
 FINISHED = "finished.json"
 LOG = "log.txt"
-GRACE = 30.0  # seconds in which an interrupted run may close what it holds
+GRACE = 30.0  # seconds that an interrupted run has to end by itself
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: done, kept (it had been done before) or failed, with the reason."""
+    """How a run ended. status: done, kept (an earlier call finished it) or failed."""
 
-    run: Run
+    run: PlannedRun
     status: str
     seconds: float = 0.0
     reason: str | None = None
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def write_record(plan: Plan) -> None:
-    """The arms and seeds of the plan, beside the runs. Raises DivwatchError where the folder cannot be written."""
+    """Writes the arms and seeds of the plan beside its runs. Raises DivwatchError where the folder cannot be written."""
     arms = [{"name": a.name, "changes": dict(a.changes), "left_out": a.left_out} for a in plan.arms]
     record = {"recipe": str(plan.recipe), "config": str(plan.config), "arms": arms, "seeds": list(plan.seeds)}
     try:
@@ -61,30 +61,30 @@ def write_record(plan: Plan) -> None:
         raise DivwatchError(f"cannot write {plan.output_dir} ({error.strerror}): choose another output_dir") from None
 
 
-def check_kept(plan: Plan, runs: list[Run]) -> None:
-    """Raises DivwatchError where a finished run had other settings: one plan, one folder."""
+def check_kept(plan: Plan, runs: list[PlannedRun]) -> None:
+    """Raises DivwatchError where a run was finished with other settings than the plan has now."""
     for run in runs:
-        had = finished(run)
-        if had is not None and had != _told(plan, run):
+        before = finished_settings(run)
+        if before is not None and before != _settings_of(plan, run):
             raise DivwatchError(
                 f"{run.output_dir} was run with other settings than the plan has now: choose another output_dir, or remove it"
             )
 
 
-def launch_all(plan: Plan, runs: list[Run], say: Callable[[str], None]) -> Iterator[Outcome]:
-    """The outcome of each run, as it comes. A run that fails does not stop the others; Ctrl-C does."""
+def launch_all(plan: Plan, runs: list[PlannedRun], say: Callable[[str], None]) -> Iterator[Outcome]:
+    """Launches the runs and yields the outcome of each. A run that fails does not stop the others; Ctrl-C does."""
     for number, run in enumerate(runs, 1):
-        if finished(run) is not None:
+        if finished_settings(run) is not None:
             yield Outcome(run, "kept")
             continue
         checkpoint = last_checkpoint(run.output_dir)
-        going_on = f", going on from {checkpoint.name}" if checkpoint else ""
-        say(f"[{number}/{len(runs)}] {run.name}{going_on} (log: {run.output_dir / LOG})")
+        resumes = f", resuming from {checkpoint.name}" if checkpoint else ""
+        say(f"[{number}/{len(runs)}] {run.name}{resumes} (log: {run.output_dir / LOG})")
         yield _launch(plan, run, checkpoint)
 
 
-def finished(run: Run) -> dict[str, Any] | None:
-    """The settings with which the run came to its end, or None."""
+def finished_settings(run: PlannedRun) -> dict[str, Any] | None:
+    """The settings with which the run was finished; None where it was not."""
     try:
         return read_json_object(run.output_dir / FINISHED)
     except (OSError, DivwatchError):
@@ -92,12 +92,12 @@ def finished(run: Run) -> dict[str, Any] | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint: the trainer writes `trainer_state.json` last."""
-    found = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if p.parent.name[11:].isdigit()]
-    return max(found, key=lambda p: int(p.name[11:]), default=None)
+    """The newest complete checkpoint: the trainer writes `trainer_state.json` last."""
+    complete = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if p.parent.name[11:].isdigit()]
+    return max(complete, key=lambda p: int(p.name[11:]), default=None)
 
 
-def _launch(plan: Plan, run: Run, checkpoint: Path | None) -> Outcome:
+def _launch(plan: Plan, run: PlannedRun, checkpoint: Path | None) -> Outcome:
     run.output_dir.mkdir(parents=True, exist_ok=True)
     more = {"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}
     started = time.monotonic()
@@ -105,42 +105,40 @@ def _launch(plan: Plan, run: Run, checkpoint: Path | None) -> Outcome:
     seconds = time.monotonic() - started
     if status:
         return Outcome(run, "failed", seconds, _reason(run.output_dir / LOG, status))
-    _write(run.output_dir / FINISHED, _told(plan, run))
+    _write(run.output_dir / FINISHED, _settings_of(plan, run))
     return Outcome(run, "done", seconds)
 
 
 def _run(command: list[str], log: Path) -> int:
-    """Exit status of the launch. Where this process is interrupted, all that it launched ends with it."""
+    """The exit status of the launch. An interrupt of this process also ends everything that it launched."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         return process.wait()
     except BaseException:
-        for how, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
+        for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, how)
+                os.killpg(process.pid, number)
                 process.wait(seconds)
         raise
 
 
-def _told(plan: Plan, run: Run) -> dict[str, Any]:
-    """What decides a run's result, as JSON gives it back."""
-    told = {"recipe": str(plan.recipe), "config": str(plan.config), "launch": plan.launch, "settings": run.settings}
-    return json.loads(json.dumps(told, default=str))
+def _settings_of(plan: Plan, run: PlannedRun) -> dict[str, Any]:
+    """Everything that decides a run's result, as it reads back from JSON."""
+    settings = {"recipe": str(plan.recipe), "config": str(plan.config), "launch": plan.launch, "settings": run.settings}
+    return json.loads(json.dumps(settings, default=str))
 
 
 def _reason(log: Path, status: int) -> str:
-    """The line that says what went wrong: a recipe's own `error:`, else the exception of a traceback, else the status.
+    """The line of the log that names the problem: a recipe's `error:`, else an exception, else the exit status.
 
-    The launcher's own traceback comes after the program's: its last lines say only that a program has failed.
+    The launcher's traceback comes after the program's and says only that the program failed.
     """
     lines = log.read_text(errors="replace").splitlines()
-    own = [line for line in lines if line.startswith("error: ")]
-    if own:
-        return own[-1].removeprefix("error: ")
-    raised = [line for line in lines if line[:1].isalpha() and "Error: " in line.split(" ", 1)[0] + " "]
-    raised = [line for line in raised if not line.startswith("subprocess.CalledProcessError")]
-    return raised[-1] if raised else f"exit status {status}"
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    exceptions = [line for line in lines if line[:1].isalpha() and "Error: " in line.split(" ", 1)[0] + " "]
+    exceptions = [line for line in exceptions if not line.startswith("subprocess.CalledProcessError")]
+    return (errors or exceptions or [f"exit status {status}"])[-1]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

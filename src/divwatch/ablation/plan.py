@@ -1,20 +1,20 @@
-"""A plan of training runs that differ in their data mix alone: read from YAML, made into arms and launch commands.
+"""A plan of training runs that differ only in their data mix: from YAML to arms and launch commands.
 
-    recipe: sft                                   # recipes/sft.py; or a script of one's own
-    config: configs/tiny/instruct/sft.yaml        # what every run starts from
+    recipe: sft                                   # recipes/sft.py; or the path of a script
+    config: configs/tiny/instruct/sft.yaml        # the config of every run
     output_dir: runs/ablations/tiny
-    settings: {mix: tiny/ablation_sft}            # for every run, over the config's
+    settings: {mix: tiny/ablation_sft}            # override the config in every run
     leave_one_out: all                            # every source of the mix; or a list of sources
     seeds: [0, 1, 2]
     launch: {config_file: configs/accelerate/cpu.yaml}    # options of `accelerate launch`
 
-In place of `leave_one_out` a `grid` over mix settings, every combination being an arm:
+Instead of `leave_one_out`, a `grid` over mix settings makes every combination an arm:
 
     grid:
       mix_weight: [[FLAN=0.5], [FLAN=2]]
       mix_rows: [10000, 20000]
 
-Beside these arms stands `full`: the mix as the config and `settings` have it.
+The arm `full` is added: the mix as the config and `settings` define it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError
+from divwatch.files import read_yaml
 
 FULL = "full"
 GRID = ("mix_drop", "mix_only", "mix_rows", "mix_weight")
-OURS = ("output_dir", "seed", "data_seed", "resume_from_checkpoint")  # set for each run by the plan
+PER_RUN = ("output_dir", "seed", "data_seed", "resume_from_checkpoint")  # the plan sets them for each run
 KEYS = ("recipe", "config", "output_dir", "settings", "leave_one_out", "grid", "seeds", "launch")
 
 Settings = dict[str, Any]
@@ -40,7 +41,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Arm:
-    """One mix: its name, what it changes, and the source that it leaves out (None: it is no such arm)."""
+    """One mix. changes: mix settings that differ from `full`. left_out: the source it leaves out, None in a grid."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training run of the plan: an arm with a seed."""
 
     arm: Arm
@@ -63,7 +64,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan's YAML says, checked. `arms`: `full` first."""
+    """A plan that was read and checked. `arms`: `full` first."""
 
     recipe: Path
     config: Path
@@ -73,79 +74,64 @@ class Plan:
     seeds: tuple[int, ...]
     launch: Settings
 
-    def runs(self) -> Iterator[Run]:
-        """All runs, a seed after another, so that a plan cut short has whole replicates."""
+    def runs(self) -> Iterator[PlannedRun]:
+        """All runs, one seed after another, so that a plan that is stopped early has complete replicates."""
         for seed in self.seeds:
             for arm in self.arms:
                 folder = self.output_dir / arm.name / f"seed-{seed}"
-                own = {"seed": seed, "data_seed": seed, "output_dir": str(folder)}
-                told = {**self.settings, **arm.changes, **own}
-                yield Run(arm, seed, folder, told)
+                per_run = {"seed": seed, "data_seed": seed, "output_dir": str(folder)}
+                yield PlannedRun(arm, seed, folder, {**self.settings, **arm.changes, **per_run})
 
-    def command(self, run: Run, **more: Any) -> list[str]:
-        """The launch of a run, `accelerate` being that of this Python."""
+    def command(self, run: PlannedRun, **more: Any) -> list[str]:
+        """The command that launches a run, with the `accelerate` of this Python."""
         launcher = [sys.executable, "-m", "accelerate.commands.launch", *_flags(self.launch)]
         return [*launcher, str(self.recipe), "--config", str(self.config), *_options({**run.settings, **more})]
 
-    def shown(self, run: Run) -> str:
-        """The same as one types it."""
+    def command_line(self, run: PlannedRun) -> str:
+        """The same as text to type into a shell."""
         words = self.command(run)
         return shlex.join(["accelerate", "launch", *words[3:]])
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a YAML file. Raises DivwatchError naming the file, the key and the mend."""
-    told = read_yaml(path)
-    unknown = sorted(set(told) - set(KEYS))
+    """The plan in a YAML file. Raises DivwatchError with the file, the key and the fix."""
+    fields = read_yaml(path)
+    unknown = sorted(set(fields) - set(KEYS))
     if unknown:
         raise DivwatchError(f"{path} has the unknown key {unknown[0]!r}: the keys are {', '.join(KEYS)}")
     for key in ("recipe", "config", "output_dir"):
-        if not isinstance(told.get(key), str):
+        if not isinstance(fields.get(key), str):
             raise DivwatchError(f"{path} has no {key!r}: give it as text")
-    settings, launch = (_mapping(path, told, key) for key in ("settings", "launch"))
+    settings, launch = (_mapping(path, fields, key) for key in ("settings", "launch"))
     _check_settings(path, settings)
-    config = Path(told["config"])
+    config = Path(fields["config"])
     base = read_yaml(config)
     return Plan(
-        recipe=_recipe(told["recipe"]),
+        recipe=_recipe(fields["recipe"]),
         config=config,
-        output_dir=Path(told["output_dir"]),
-        settings={"watch_max_overhead": 0, **settings},  # a fixed cadence: arms must be seen at the same steps
-        arms=_arms(path, told, {**base, **settings}),
-        seeds=_seeds(path, told.get("seeds", [0])),
+        output_dir=Path(fields["output_dir"]),
+        settings={"watch_max_overhead": 0, **settings},  # all arms need looks at the same steps
+        arms=_arms(path, fields, {**base, **settings}),
+        seeds=_seeds(path, fields.get("seeds", [0])),
         launch=launch,
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DivwatchError(f"{path} is not there: give a YAML file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): mend it") from None
-    if not isinstance(told, dict):
-        raise DivwatchError(f"{path} holds no settings: write 'name: value' lines")
-    return told
-
-
-def _mapping(path: Path, told: dict[str, Any], key: str) -> Settings:
-    value = told.get(key) or {}
+def _mapping(path: Path, fields: dict[str, Any], key: str) -> Settings:
+    value = fields.get(key) or {}
     if not isinstance(value, dict):
         raise DivwatchError(f"{path} has {key!r} as {value!r}: write 'name: value' pairs")
     return dict(value)
 
 
 def _check_settings(path: Path, settings: Settings) -> None:
-    taken = sorted(set(settings) & set(OURS))
-    if taken:
-        raise DivwatchError(f"{path} sets {taken[0]!r} for every run: leave it out, the plan gives each run its own")
+    reserved = sorted(set(settings) & set(PER_RUN))
+    if reserved:
+        raise DivwatchError(f"{path} sets {reserved[0]!r} for every run: leave it out, the plan sets it for each run")
 
 
 def _recipe(name: str) -> Path:
-    """The script itself, or recipes/NAME.py here or in divwatch's own checkout."""
+    """The path of the script; a name means recipes/NAME.py here or in divwatch's checkout."""
     places = (
         [Path(name)]
         if name.endswith(".py")
@@ -157,38 +143,39 @@ def _recipe(name: str) -> Path:
     raise DivwatchError(f"recipe {name!r} is not there: give sft, dpo or grpo, or the path of a script")
 
 
-def _seeds(path: Path, told: Any) -> tuple[int, ...]:
-    seeds = told if isinstance(told, list) else [told]
+def _seeds(path: Path, value: Any) -> tuple[int, ...]:
+    seeds = value if isinstance(value, list) else [value]
     whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise DivwatchError(f"{path} has seeds {told!r}: give whole numbers from 0, each once")
+        raise DivwatchError(f"{path} has seeds {value!r}: give whole numbers from 0, each once")
     return tuple(seeds)
 
 
 # arms
 
 
-def _arms(path: Path, told: dict[str, Any], base: Settings) -> tuple[Arm, ...]:
-    if ("leave_one_out" in told) == ("grid" in told):
+def _arms(path: Path, fields: dict[str, Any], base: Settings) -> tuple[Arm, ...]:
+    if ("leave_one_out" in fields) == ("grid" in fields):
         raise DivwatchError(f"{path} needs either 'leave_one_out' (all, or a list of sources) or 'grid'")
-    found = _left_out(path, told["leave_one_out"], base) if "leave_one_out" in told else _grid(path, told["grid"])
-    names = [FULL, *(arm.name for arm in found)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise DivwatchError(f"{path} has two arms of the name {twice!r}: leave one out")
-    return (Arm(FULL), *found)
+    leaving_out = "leave_one_out" in fields
+    arms = _leave_one_out(path, fields["leave_one_out"], base) if leaving_out else _grid(path, fields["grid"])
+    names = [FULL, *(arm.name for arm in arms)]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise DivwatchError(f"{path} has two arms of the name {repeated!r}: leave one out")
+    return (Arm(FULL), *arms)
 
 
-def _left_out(path: Path, told: Any, base: Settings) -> list[Arm]:
-    """An arm a source, with what the plan leaves out anyway left out too."""
-    already = _list(base.get("mix_drop"))
-    sources = _sources(path, base, already) if told == "all" else told
+def _leave_one_out(path: Path, value: Any, base: Settings) -> list[Arm]:
+    """One arm for each source. Sources that the plan drops from every run stay dropped."""
+    dropped = _list(base.get("mix_drop"))
+    sources = _sources(path, base, dropped) if value == "all" else value
     if not isinstance(sources, list) or not sources or not all(isinstance(s, str) for s in sources):
-        raise DivwatchError(f"{path} has leave_one_out {told!r}: give all, or a list of sources")
-    return [Arm(f"without-{_slug(s)}", {"mix_drop": [*already, s]}, left_out=s) for s in sources]
+        raise DivwatchError(f"{path} has leave_one_out {value!r}: give all, or a list of sources")
+    return [Arm(f"without-{_slug(s)}", {"mix_drop": [*dropped, s]}, left_out=s) for s in sources]
 
 
-def _sources(path: Path, base: Settings, already: list[Any]) -> list[str]:
+def _sources(path: Path, base: Settings, dropped: list[Any]) -> list[str]:
     from divwatch.mixes.show import described
 
     mix = base.get("mix")
@@ -196,27 +183,32 @@ def _sources(path: Path, base: Settings, already: list[Any]) -> list[str]:
         raise DivwatchError(f"{path} names no mix: give one under 'settings' or in the config")
     known = [] if str(mix).endswith((".json", ".jsonl")) else [s["name"] for s in described(mix)["sources"]]
     only = _list(base.get("mix_only"))
-    kept = [s for s in known if s not in already and (not only or s in only)]
-    if len(kept) < 2:
+    used = [s for s in known if s not in dropped and (not only or s in only)]
+    if len(used) < 2:
         raise DivwatchError(
-            f"mix {mix!r} lists {len(kept) or 'no'} sources that could be left out: list them under 'leave_one_out'"
+            f"mix {mix!r} lists {len(used) or 'no'} sources that could be left out: list them under 'leave_one_out'"
         )
-    return kept
+    return used
 
 
-def _grid(path: Path, told: Any) -> list[Arm]:
-    if not isinstance(told, dict) or not told:
-        raise DivwatchError(f"{path} has grid {told!r}: give lists of values for some of {', '.join(GRID)}")
-    for key, values in told.items():
+def _grid(path: Path, grid: Any) -> list[Arm]:
+    if not isinstance(grid, dict) or not grid:
+        raise DivwatchError(f"{path} has grid {grid!r}: give lists of values for some of {', '.join(GRID)}")
+    for key, values in grid.items():
         if key not in GRID:
             raise DivwatchError(f"{path} has {key!r} in its grid: the mix settings are {', '.join(GRID)}")
         if not isinstance(values, list) or not values:
             raise DivwatchError(f"{path} has {values!r} for {key!r} in its grid: give a list of values")
-    found = []
-    for values in product(*told.values()):
-        changes = dict(zip(told, values, strict=True))
-        found.append(Arm("_".join(_slug(f"{k.removeprefix('mix_')}-{_text(v)}") for k, v in changes.items()), changes))
-    return found
+    combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return [Arm(_grid_name(changes), changes) for changes in combinations]
+
+
+def _grid_name(changes: Settings) -> str:
+    """
+    >>> _grid_name({"mix_weight": ["FLAN=0.5"], "mix_rows": 100})
+    'weight-flan=0.5_rows-100'
+    """
+    return "_".join(_slug(f"{key.removeprefix('mix_')}-{_text(value)}") for key, value in changes.items())
 
 
 def _list(value: Any) -> list[Any]:
@@ -228,7 +220,7 @@ def _text(value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    """A name that is a folder's name too.
+    """The text as the name of a folder.
 
     >>> _slug("weight-Evol CodeAlpaca=0.5")
     'weight-evol-codealpaca=0.5'
@@ -237,7 +229,7 @@ def _slug(text: str) -> str:
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
-    """As words of a command line; YAML's true is --name true, a list its words one after another.
+    """Settings as words of a command line: YAML's true becomes --name true, a list several words.
 
     >>> _options({"mix_drop": ["A", "B C"], "bf16": False})
     ['--mix_drop', 'A', 'B C', '--bf16', 'false']
@@ -252,6 +244,5 @@ def _options(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
-    """As `_options`, but `accelerate launch` has flags: true is the name alone, false is nothing."""
-    told = [(n, [] if v is True else v) for n, v in settings.items() if v is not False]
-    return _options(dict(told))
+    """As `_options` for `accelerate launch`, which has flags: true is the name alone, false is nothing."""
+    return _options({name: [] if value is True else value for name, value in settings.items() if value is not False})

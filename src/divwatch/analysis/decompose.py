@@ -23,8 +23,8 @@ from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means, bootst
 from divwatch.errors import DivwatchError
 from divwatch.metrics import embedding
 from divwatch.metrics.scoring import PAIR_KEYS
+from divwatch.records import PARTS
 
-PARTS = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
 _CORRECT_PAIRS = 0
 
 

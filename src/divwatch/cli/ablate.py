@@ -18,40 +18,34 @@ def ablate(
     arm: Annotated[Optional[str], typer.Option(help="This arm alone.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="This seed alone.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the launches and run nothing.")] = False,
-    sweep: Annotated[Optional[Path], typer.Option(help="Write a W&B sweep of the plan here and run nothing.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train every arm of a plan with every seed; call it again to go on where it was stopped.
+    """Train every arm of a plan with every seed; call it again to continue where it stopped.
 
     Example: divwatch ablate configs/ablations/tiny_sources.yaml
     """
     from divwatch.ablation.launch import check_kept, launch_all, write_record
     from divwatch.ablation.plan import read_plan
-    from divwatch.ablation.sweep import sweep_of, write_sweep
 
     ablation = read_plan(plan)
     _known("arm", arm, [a.name for a in ablation.arms])
     _known("seed", seed, list(ablation.seeds))
     runs = [r for r in ablation.runs() if arm in (None, r.arm.name) and seed in (None, r.seed)]
-    if sweep is not None:
-        write_sweep(ablation, plan, sweep)
-        print(json.dumps(sweep_of(ablation, plan), indent=1) if as_json else f"wrote {sweep}: {len(runs)} runs")
-        return
     if dry_run:
-        commands = [ablation.shown(run) for run in runs]
+        commands = [ablation.command_line(run) for run in runs]
         print(json.dumps(commands, indent=1) if as_json else "\n".join(commands))
         return
     check_kept(ablation, runs)
     write_record(ablation)
     outcomes = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run under way is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the current run ends too
     try:
         for outcome in launch_all(ablation, runs, _progress):
             outcomes.append(outcome)
             if outcome.status != "kept":
                 _progress(f"  {outcome}")
     except KeyboardInterrupt:
-        _progress(f"stopped after {len(outcomes)} of {len(runs)} runs: the same command goes on")
+        _progress(f"stopped after {len(outcomes)} of {len(runs)} runs: the same command continues")
         sys.exit(130)
     failed = [o for o in outcomes if o.status == "failed"]
     if as_json:

@@ -19,10 +19,11 @@ def list_panels(as_json: AsJson = False) -> None:
 
     Example: divwatch panel list
     """
+    from divwatch.panel import SHIPPED
     from divwatch.tasks import PANELS, TASKS
 
-    panels = {name: [task.name for task in tasks] for name, tasks in PANELS.items()}
-    panels = {"quick": ["stories", "ideas", "opinions", "sums"], "tiny": ["the embedded world's six tasks"], **panels}
+    panels = {name: list(dict.fromkeys(p.task for p in prompts())) for name, prompts in SHIPPED.items()}
+    panels |= {name: [task.name for task in tasks] for name, tasks in PANELS.items()}
     tasks = [
         {"task": t.name, "about": t.about, "set": t.hub, "verifier": t.verifier or "", "limit": t.limit or "all"}
         for t in TASKS.values()
@@ -78,7 +79,7 @@ def check(
     Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
     """
     from divwatch.panel import fingerprint
-    from divwatch.panel.overlap import check_held_out
+    from divwatch.panel.held_out import check_held_out
 
     prompts, sets = _loaded(panel)
     result: dict[str, Any] = {

@@ -21,13 +21,11 @@ def report(
 
     Example: divwatch report runs/demo
     """
-    from divwatch.outputs.report import write_report
-    from divwatch.outputs.terminal import print_records, print_reference, print_report_json, print_stages
+    from divwatch.outputs.report import summary
+    from divwatch.outputs.report.write import write
 
-    page = write_report(runs, out)
+    written, page = write(runs, out)
     if as_json:
-        print_report_json(page)
-        return
-    print_stages(page)
-    print_reference(page)
-    print_records(page, runs)
+        print(summary.as_json(written, page))
+    else:
+        summary.print_summary(written, page)

@@ -1,7 +1,7 @@
 """Structural diversity of Python code: subtrees of the syntax tree.
 
-An output is the code in its longest fenced block, or all of it where nothing is fenced. Outputs that do not parse, or
-hold no subtree of the height, are left out, as in the paper's code. Direction: higher is more diverse.
+An output is the code in its longest fenced block, or all of it if nothing is fenced. Outputs that do not parse or have no
+subtree of the height are left out, as in the paper's code. Direction: higher is more diverse.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEEPEST = 500  # higher trees are left out, as in the paper's code
 
 
 def extract_code(text: str) -> str:
-    """The longest fenced block, stripped; the text itself where there is none.
+    """The longest fenced block, stripped; the text itself if there is none.
 
     >>> extract_code("Here:\\n```python\\nx = 1\\n```\\nDone.")
     'x = 1'
@@ -30,9 +30,9 @@ def extract_code(text: str) -> str:
 
 
 def subtrees(source: str, height: int = HEIGHT) -> Counter[str]:
-    """Subtrees of exactly this height (a leaf has 1) in the syntax tree of `source`, as dumped text, with their number.
+    """Subtrees of exactly this height (a leaf has 1) in the syntax tree of `source`, as dumped text, with their counts.
 
-    Empty where `source` does not parse, or its tree is higher than 500.
+    Empty if `source` does not parse or its tree is higher than 500.
 
     >>> sum(subtrees("x = 1 + 2", height=3).values())
     1
@@ -42,7 +42,7 @@ def subtrees(source: str, height: int = HEIGHT) -> Counter[str]:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return Counter()
     heights: dict[ast.AST, int] = {}
-    nodes = list(ast.walk(tree))  # breadth first; leaves such as Load() are one object, met at every use
+    nodes = list(ast.walk(tree))  # breadth first; leaves such as Load() are one shared object
     for node in reversed(nodes):  # children before their parents
         heights[node] = 1 + max((heights[child] for child in ast.iter_child_nodes(node)), default=0)
     if heights[tree] > _DEEPEST:
@@ -53,9 +53,8 @@ def subtrees(source: str, height: int = HEIGHT) -> Counter[str]:
 def ast_distance(outputs: Sequence[str], height: int = HEIGHT) -> float:
     """Mean Jaccard distance of the outputs' multisets of subtrees, 1 - sum min / sum max, over pairs; in [0, 1].
 
-    NaN where fewer than two outputs have subtrees. Unbiased in K. Blind to what a name or constant change does not
-    alter in
-    behaviour: renaming a variable counts as different.
+    NaN if fewer than two outputs have subtrees. Unbiased in K. It compares form, not behaviour: renaming a variable makes
+    a difference.
     Source: Shypula et al. (2025, arXiv 2504.12522); Karouzos, Tan and Aletras (2026), appendices B and F.
 
     >>> ast_distance(["a = f(1 + 2)", "a = f(1 + 2)"])
@@ -76,7 +75,7 @@ def ast_distance(outputs: Sequence[str], height: int = HEIGHT) -> float:
 
 
 def ast_distinct(outputs: Sequence[str], height: int = HEIGHT) -> float:
-    """Different subtrees / all subtrees, pooled over the outputs; in (0, 1]. NaN where no output has any.
+    """Different subtrees / all subtrees, pooled over the outputs; in (0, 1]. NaN if no output has any.
 
     Bias: falls with K and with length, as distinct-n does: compare at equal K, or use `rarefied_ast_distinct`.
 
@@ -101,8 +100,8 @@ def rarefied_ast_distinct(
 
 def _count_matrix(outputs: Sequence[str], height: int) -> np.ndarray:
     """How often each subtree occurs in each output that has any, [outputs with subtrees, different subtrees]."""
-    found = {text: subtrees(extract_code(text), height) for text in dict.fromkeys(outputs)}
-    rows = [found[text] for text in outputs if found[text]]
+    by_text = {text: subtrees(extract_code(text), height) for text in dict.fromkeys(outputs)}
+    rows = [by_text[text] for text in outputs if by_text[text]]
     column: dict[str, int] = {}
     for row in rows:
         for subtree in row:

@@ -83,14 +83,15 @@ def preference(row: Row, report: Report) -> Row:
     return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
 
 
-# What judges the rows of each value of `dataset`: names of divwatch.verify. Programs that read and write have no verifier.
-VERIFIERS = {
-    "math": "math",
-    "code": "mbpp",
-    "code_stdio": None,
-    "ifeval": "ifeval",
-    "general-quality": "judge",
-    "general-quality_ref": "judge",
+# Value of `dataset` -> (name of its verifier in divwatch.verify, reader of the reference from ground truth and prompt).
+# Programs that read and write have no verifier. The ground truth of general-quality is not an answer to compare with.
+RL_DATASETS: dict[str, tuple[str | None, Callable[[Any, str], Any]]] = {
+    "math": ("math", lambda truth, prompt: _plain_answer(truth)),
+    "code": ("mbpp", lambda truth, prompt: {"test_list": _tests(truth)}),
+    "code_stdio": (None, lambda truth, prompt: _tests(truth)),
+    "ifeval": ("ifeval", lambda truth, prompt: {"prompt": prompt, **_constraints(truth)}),
+    "general-quality": ("judge", lambda truth, prompt: None),
+    "general-quality_ref": ("judge", lambda truth, prompt: _plain_answer(truth)),
 }
 
 
@@ -111,7 +112,7 @@ def reinforcement(row: Row, report: Report) -> Row:
     return {
         "prompt": messages,
         "dataset": names[0],
-        "verifier": VERIFIERS.get(names[0]),
+        "verifier": RL_DATASETS[names[0]][0] if names[0] in RL_DATASETS else None,
         "reference": json.dumps(reference),
     }
 
@@ -124,14 +125,12 @@ def reference_of(dataset: str, ground_truth: Any, prompt: str = "") -> Any:
     >>> reference_of("ifeval", "[{'instruction_id': ['detectable_format:title'], 'kwargs': [None]}]", "Write.")
     {'prompt': 'Write.', 'instruction_id_list': ['detectable_format:title'], 'kwargs': [{}]}
     """
-    if dataset == "ifeval":
-        return {"prompt": prompt, **_constraints(ground_truth)}
-    if dataset == "code":
-        return {"test_list": _tests(ground_truth)}
-    if dataset == "code_stdio":
-        return _tests(ground_truth)
-    if dataset == "general-quality":
-        return None  # what stands there is no answer to compare with
+    if dataset not in RL_DATASETS:
+        return _plain_answer(ground_truth)
+    return RL_DATASETS[dataset][1](ground_truth, prompt)
+
+
+def _plain_answer(ground_truth: Any) -> str:
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, (str, int, float)):
         raise Dropped(NO_REFERENCE)
     return str(ground_truth)

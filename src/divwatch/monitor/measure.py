@@ -1,7 +1,7 @@
-"""Checkpoints that were never watched in training: a look at each, stored as the stages of a lineage.
+"""`divwatch measure`: a look at each of several checkpoints, stored as the stages of a lineage.
 
-Models M0, M1, M2 become the runs M1 (step 0: M0, step 1: M1) and M2 (step 0: M1, step 1: M2), so that report and stage
-attribution read them like watched runs; a look is taken once. A single model is one run with one look.
+Models M0, M1, M2 become the runs M1 (step 0: M0, step 1: M1) and M2 (step 0: M1, step 1: M2), which report and stage
+attribution read like watched runs. Each model is sampled once. A single model becomes one run with one look.
 """
 
 from __future__ import annotations
@@ -13,40 +13,43 @@ from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError, one_line
-from divwatch.monitor.look import describe_run, take_look
-from divwatch.monitor.scorer import Models, load_models
+from divwatch.monitor.description import describe_run
+from divwatch.monitor.look import take_look
+from divwatch.monitor.record import look_row
+from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
 
 
-def settings_like(run: RunDirectory, given: dict[str, Any]) -> WatchConfig:
-    """The settings of a watched run. Raises DivwatchError where `given` asks for another panel or setting."""
+def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
+    """The settings of a watched run. Raises DivwatchError where `changes` would make looks incomparable."""
     theirs = run.info()["settings"]
-    differ = [f"{k} {given[k]!r} instead of {theirs[k]!r}" for k in COMPARABLE if k in given and given[k] != theirs[k]]
+    differ = [f"{k} {v!r} instead of {theirs[k]!r}" for k, v in changes.items() if k in COMPARABLE and v != theirs[k]]
     if differ:
         raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
-    return WatchConfig.from_settings(**(theirs | given))
+    return WatchConfig.from_settings(**(theirs | changes))
 
 
 def measure(
     models: Sequence[str], out: Path, config: WatchConfig, like: RunDirectory | None = None, device: str | None = None
 ) -> list[RunDirectory]:
-    """A look at each of `models` (directories or hub names, in the order of their training); returns the runs written.
+    """Takes a look at each of `models`; returns the runs that were written.
 
-    `like`: a watched run whose panel must be the same prompt by prompt.
+    models: directories or hub names, in the order of training. like: a watched run, whose prompts must be the same.
+    Raises DivwatchError where a model cannot be loaded or the prompts differ.
     """
     import torch
 
     panel_name, panel = load_panel(config.panel)
-    if like is not None:  # a run may have left prompts out, as being in its training data
+    if like is not None:  # a run leaves out prompts that are in its training data
         theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
         panel = [p for p in panel if p.id in theirs]
     prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
     if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
         raise DivwatchError(
-            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both anew"
+            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both again"
         )
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,17 +97,18 @@ def _look_at(
         ) from None
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
-        return take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+        look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+    return look_row(look, look.sample_seconds + look.score_seconds)
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
-    """The look at the stage before (its step 1) is this stage's look at step 0."""
+    """The last look of a stage (step 1) becomes the first look of the next one (step 0)."""
     for part in ("completions", "scores"):
         shutil.copyfile(source.path / part / "step-00000001.parquet", target.path / part / "step-00000000.parquet")
     target.append_look(source.looks()[-1] | {"step": 0})
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """A stage's name is its directory's; two of one name are told apart by their place."""
+    """The names of the directories, with their position in front where two are the same."""
     names = [Path(model).name or model for model in models]
     return [f"{i}-{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]

@@ -1,4 +1,7 @@
-"""Rank 0's side of a look: stored, handed over for scoring, and, once scored, logged, alerted and acted upon."""
+"""Rank 0's side of a watched run: a look is stored and handed over for scoring; once scored it is recorded and published.
+
+start -> ready -> open -> (submit | record_failure, poll) for each look -> close
+"""
 
 from __future__ import annotations
 
@@ -7,395 +10,257 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from divwatch.config import COMPARABLE, WatchConfig
+from divwatch.config import WatchConfig, count_looks
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
-from divwatch.monitor.look import describe_run
-from divwatch.monitor.scorer import assess_looks, stored_looks
+from divwatch.monitor.description import RunDescription
+from divwatch.monitor.pace import Pace
+from divwatch.monitor.panel_choice import PanelChoice
+from divwatch.monitor.record import Record
+from divwatch.monitor.score_look import to_numbers
+from divwatch.outputs.names import ALARM
+from divwatch.outputs.publisher import Publisher
 from divwatch.outputs.terminal import say
-from divwatch.outputs.tracking import (
-    LOGGED_GROUPS,
-    WandbLog,
-    assessment_scalars,
-    log_to_trainer,
-    look_scalars,
-    remember,
-    reports,
-    start_wandb_run,
-    wandb_run,
-)
-from divwatch.panel import choose, fingerprint
-from divwatch.panel.form import at_full_length, fixed_form, in_forms, within_context
-from divwatch.panel.held_out import HeldOutCheck
-from divwatch.records import Completion, Prompt
-from divwatch.store.run_directory import NAME, RunDirectory, find_parent, lineage_of
+from divwatch.panel.form import at_full_length
+from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
+from divwatch.sampling.ranks import LookFailed
+from divwatch.store.lineage import steps_before
+from divwatch.store.reader import NAME, SCORED
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.scored import assess_looks, read_scored_looks, replay
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
-FEW_PROMPTS = 32  # below it changes of a tenth are lost in the noise of the choice of prompts (a rule of thumb)
-
 
 class Recorder:
-    """What becomes of the looks of one run. Lives on rank 0."""
+    """Decides whether a look is taken, and carries it from its completions to the outputs. Nothing runs before `start`."""
 
-    def __init__(
-        self, trainer: Any, config: WatchConfig, panel_name: str, candidates: Sequence[Prompt], mix: Any
-    ) -> None:
-        self.trainer, self.config, self.panel_name, self.mix = trainer, config, panel_name, mix
-        self.form = fixed_form(config.form, trainer.processing_class)
-        self.candidates = candidates
+    def __init__(self, trainer: Any, config: WatchConfig, panel: PanelChoice, mix: Any = None) -> None:
+        self.trainer, self.config, self.panel = trainer, config, panel
+        self.run = RunDescription(trainer, config, mix)
+        store = RunDirectory(Path(trainer.args.output_dir) / NAME)
+        self.record = Record(store)
+        self.full = Record(RunDirectory(store.path / "full"))  # the rare looks at full length
+        self.publisher = Publisher(trainer)
+        self.pace = Pace(config.max_overhead)
         self.prompts: list[Prompt] = []
-        dataset = trainer.train_dataset if config.held_out != "off" else None
-        self._check = HeldOutCheck(candidates, dataset, trainer.processing_class)
-        self.store = RunDirectory(Path(trainer.args.output_dir) / NAME)
-        self.full = RunDirectory(self.store.path / "full")  # the rare looks at full length
-        self.max_looks = 1
-        self._scorer = (Background if config.background else Inline)(config)
-        self._wandb = WandbLog()
-        self._alarms: set[tuple[str, str]] = set()
-        self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds blocked, overhead)
-        self._scalars: tuple[int, dict[str, float]] = (-1, {})
-        self._wish: str | None = None
-        self._offset = 0
-        self._put_off: set[str] = set()
+        self._max_looks = 1
+        self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
+        self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
+        self._latest: tuple[int, RunAssessment] | None = None
+        self._action: str | None = None
+        self._skip_reasons: set[str] = set()
 
-    # the record
+    # the run
 
-    def panel_checked(self, seconds: float) -> bool:
-        """Waits at most so long for the held-out check; whether it has ended."""
-        return self._check.done(seconds)
+    def start(self) -> None:
+        """Starts the search of the training data and the scoring process.
 
-    def open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]] | str:
-        """Starts the record, or goes on with it: (prompts to watch, steps that were looked at), or why it cannot."""
-        try:
-            return self._open(state, max_looks)
-        except DivwatchError as error:
-            return str(error)
-        except Exception as error:  # the other ranks wait for an answer
-            return f"{self.store.path} cannot be written or gone on with ({one_line(error)}): choose another output_dir"
-
-    def _open(self, state: Any, max_looks: int) -> tuple[list[Prompt], set[int]]:
-        parent = self._find_parent()
-        self.max_looks = max_looks
-        resumed = self.store.exists and state.global_step > 0
-        self.prompts = self._choose(parent)
-        check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
-        settings = self.config.as_dict()
-        if resumed:
-            self.store.claim()
-            self._refuse_what_differs()
-            self._note_what_changed(state.global_step)
-            self._resume(state)
-        else:
-            tracked = self._wandb.open(wandb_run(self.trainer), settings)
-            self.store.create(self._describe_run(state, parent, self.prompts, self.config, tracked))
-        self._info = self.store.info()
-        if not reports(self.trainer):
-            say(f"divwatch: no tracker in report_to: looks go to {self.store.path} and the trainer's log history alone")
-        self._offset = sum(run.info()["max_steps"] for run in lineage_of(self.store)[:-1])
-        self._scorer.open(self.store, self.prompts, self.config, max_looks)
-        unscored = self.store.unscored()
-        for step in unscored:
-            self._scorer.submit(self.store, step, 0.0)
-        if self.config.full_tokens is not None:
-            self._open_full(state, parent, resumed)
-        return self.prompts, {look["step"] for look in self.store.looks()} | set(unscored)
-
-    def _resume(self, state: Any) -> None:
-        """Goes on with a record at the checkpoint's step; what the log history had not received yet is put into it."""
-        info = self.store.info()
-        sent = {look["step"] for look in self.store.looks() if look["status"] in ("ok", "not_comparable")}
-        before = info.get("wandb")
-        tracked = self._wandb.open(wandb_run(self.trainer), self.config.as_dict(), before, sent)
-        if tracked and before != tracked:
-            info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
-        self.store.write_info(info | {"ended": None})
-        self.store.resume_at(state.global_step)
-        self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
-        logged = {entry["step"] for entry in state.log_history if "collapse/alarm" in entry}
-        looks = stored_looks(self.store)
-        for line in self.store.looks():
-            if line["step"] in looks and line["step"] not in logged:
-                known = {step: look for step, look in looks.items() if step <= line["step"]}
-                assessment = assess_looks(known, self.config, self.max_looks)
-                remember(state, line["step"], look_scalars(line["tasks"]) | assessment_scalars(assessment))
-
-    def _choose(self, parent: RunDirectory | None) -> list[Prompt]:
-        """What is watched: held-out prompts that fit the model's context, of the parent run's where there is one."""
-        config, kept = self.config, list(self.candidates)
-        if parent is not None:
-            theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-            shared = [p for p in kept if p.id in theirs or f"{p.id}/thinking" in theirs]
-            kept = shared or kept
-        if self._check.error is not None:
-            raise DivwatchError(str(self._check.error))
-        if self._check.report is not None and self._check.report.contaminated:
-            say(f"divwatch: {self._check.report.line}" + ("; dropped" if config.held_out == "drop" else ""))
-            if config.held_out == "drop":
-                kept = self._check.report.held_out(kept)
-        elif self._check.streamed and config.held_out != "off":
-            say(
-                "divwatch: a stream of training rows is not searched for the prompts: see divwatch panel check --against"
-            )
-        tokenizer, context = self.trainer.processing_class, _context(self.trainer.model)
-        if context is not None:
-            new = config.max_new_tokens + (config.think_tokens or 0)
-            kept, left_out = within_context(tokenizer, kept, context, new, config.thinking, self.form)
-            if left_out is not None:
-                say(f"divwatch: {left_out}")
-        chosen = choose(kept, config.prompts, config.seed)
-        if len(chosen) < FEW_PROMPTS:
-            say(
-                f"divwatch: {len(chosen)} prompts tell little, their intervals are wide: {FEW_PROMPTS} or more are better"
-            )
-        return in_forms(chosen, config.thinking)
-
-    def _refuse_what_differs(self) -> None:
-        """A record may only go on with looks that compare with those it holds."""
-        info = self.store.info()
-        changed = _changed(info["settings"], self.config.as_dict())
-        changed.pop("panel", None)  # it may have been moved: its prompts are what counts
-        told = [f"watch_{name} {old!r}, now {new!r}" for name, (old, new) in changed.items() if name in COMPARABLE]
-        other = fingerprint(self.prompts) != info["panel"]["fingerprint"]
-        if told or other:
-            raise DivwatchError(
-                f"{self.store.path} was watched with {', '.join(told) or 'other prompts or in another form'}: resume with "
-                "the settings and the data that it began with, or train into another output_dir"
-            )
-
-    def _note_what_changed(self, step: int) -> None:
-        """Other settings may change from one start to the next; run.json says which did."""
-        info = self.store.info()
-        changed = _changed(
-            info["settings"] | {"processes": info.get("processes")},
-            self.config.as_dict() | {"processes": self.trainer.accelerator.num_processes},
-        )
-        if changed:
-            self.store.write_info(info | {"resumed": [*info.get("resumed", []), {"step": step, "changed": changed}]})
-
-    def _find_parent(self) -> RunDirectory | None:
-        if self.config.baseline is None:
-            return find_parent(_model_path(self.trainer))
-        parent = RunDirectory.of(self.config.baseline)
-        if not parent.exists:
-            raise DivwatchError(
-                f"watch_baseline {self.config.baseline!r} holds no divwatch run: give its output directory"
-            )
-        return parent
-
-    def _open_full(self, state: Any, parent: RunDirectory | None, resumed: bool) -> None:
-        prompts, config = at_full_length(self.prompts), self.config.at_full_length()
-        if not (resumed and self.full.exists):
-            self.full.create(self._describe_run(state, parent, prompts, config, None))
-        self._scorer.open(self.full, prompts, config, 2)
+        Raises DivwatchError where a model that the metrics need cannot be loaded.
+        """
+        self.panel.search_training_data()
+        self._scorer = (Background if self.config.background else Inline)(self.config)
 
     def start_tracking(self) -> None:
-        """Opens the W&B run in the lineage's group, just before the trainer's own callback would open one without."""
+        """Opens the W&B run; called before the trackers' own callbacks open theirs."""
         try:
-            start_wandb_run(self.trainer, self._lineage(self._find_parent()), self._stage)
-        except Exception as error:  # what is wrong with it the trainer's callback will say
-            say(f"divwatch: no W&B run could be opened in the lineage's group: {one_line(error)}")
+            lineage = self.run.lineage
+        except DivwatchError:  # `open` will raise it
+            return
+        self.publisher.start_tracking(lineage, self.run.stage)
 
-    def _lineage(self, parent: RunDirectory | None) -> str:
-        return self.config.lineage or (parent.info()["lineage"] if parent else Path(self.trainer.args.output_dir).name)
+    def ready(self, seconds: float) -> bool:
+        """Waits at most `seconds` until the run can be opened; returns whether it can."""
+        return self.panel.searched(seconds)
 
-    @property
-    def _stage(self) -> str:
-        return self.config.stage or _stage(self.trainer)
+    def open(self, state: Any) -> tuple[list[Prompt], set[int]]:
+        """Starts the record, or resumes it; returns the prompts to watch and the steps that have a look.
 
-    def _describe_run(
-        self, state: Any, parent: RunDirectory | None, prompts: Sequence[Prompt], config: WatchConfig, tracked: Any
-    ) -> dict[str, Any]:
-        arguments = self.trainer.args
-        return describe_run(
-            stage=self._stage,
-            lineage=self._lineage(parent),
-            model=str(_model_path(self.trainer)),
-            output_dir=arguments.output_dir,
-            parent=parent,
-            config=config,
-            panel_name=self.panel_name,
-            prompts=prompts,
-            max_steps=state.max_steps,
-            mix=self.mix,
-            form=self.form,
-            held_out=None if self._check.report is None else self._check.report.as_dict(),
-            seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": self.config.seed},
-            trainer=type(self.trainer).__name__,
-            processes=self.trainer.accelerator.num_processes,
-            wandb=tracked,
+        Raises DivwatchError where it can do neither.
+        """
+        try:
+            return self._open(state)
+        except DivwatchError:
+            raise
+        except Exception as error:
+            raise DivwatchError(
+                f"cannot create or resume {self.record.store.path} ({one_line(error)}): choose another output_dir"
+            ) from error
+
+    def _open(self, state: Any) -> tuple[list[Prompt], set[int]]:
+        store = self.record.store
+        self._max_looks = count_looks(self.config.every, state.max_steps)
+        resumed = store.exists and state.global_step > 0
+        self.prompts = self.panel.choose(self.run.parent)
+        check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
+        if resumed:
+            self._resume(state)
+        else:
+            tracked = self.publisher.open(store.path, self.config.as_dict())
+            self.record.start(self._describe(state, self.prompts, self.config, wandb=tracked))
+        self.publisher.texts = {prompt.id: prompt.text for prompt in self.prompts}
+        self.publisher.offset = steps_before(store)
+        self._scorer.open(store, self.prompts, self.config, self._max_looks)
+        unscored = store.unscored()
+        for step in unscored:
+            self._scorer.submit(store, step, 0.0)
+        if self.config.full_tokens is not None:
+            self._open_full(state, resumed)
+        self.pace.begin()
+        return self.prompts, {look["step"] for look in store.looks()} | set(unscored)
+
+    def _resume(self, state: Any) -> None:
+        """Resumes the record at the checkpoint's step. Looks that were scored after the checkpoint was written are added
+        to the log history."""
+        store, config = self.record.store, self.config
+        self.record.claim(config, self.prompts)
+        tracked = self.publisher.open(store.path, config.as_dict(), store.info().get("wandb"), self._scored_looks())
+        self.record.resume(state.global_step, config, self.trainer.accelerator.num_processes, tracked)
+        logged = {entry["step"] for entry in state.log_history if ALARM in entry}
+        unlogged = {step: look["tasks"] for step, look in self._scored_looks().items() if step not in logged}
+        for step, assessment in replay(read_scored_looks(store), config, self._max_looks) if unlogged else ():
+            if step in unlogged:
+                self.publisher.restore(state, step, unlogged[step], to_numbers(assessment))
+
+    def _open_full(self, state: Any, resumed: bool) -> None:
+        prompts, config = at_full_length(self.prompts), self.config.at_full_length()
+        if not (resumed and self.full.store.exists):
+            self.full.start(self._describe(state, prompts, config, wandb=None))
+        self._scorer.open(self.full.store, prompts, config, 2)
+
+    def _describe(self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, **more: Any) -> dict[str, Any]:
+        panel = self.panel
+        return self.run.info(
+            state.max_steps, panel.name, prompts, config, form=panel.form, held_out=panel.overlap, **more
         )
 
     # a look
 
-    def keep(
-        self, step: int, completions: Sequence[Completion], seconds: float, embeddings: Any, full: bool = False
-    ) -> str | None:
-        """Stores a look before it is scored, so that a crash loses none. Returns why it could not be."""
-        store = self.full if full else self.store
-        try:
-            if not self.store.exists:  # somebody has removed it
-                self.store.create(self._info)
-            if embeddings is not None:
-                store.write_embeddings(step, *embeddings)
-            store.write_completions(step, completions)
-            self._scorer.submit(store, step, seconds)
-        except Exception as error:
-            return one_line(error)
-        return None
-
-    def failed(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
-        say(f"divwatch: the look at step {step} failed and training goes on: {reason}")
-        self._write_failure(self.full if full else self.store, step, reason, {"total": round(seconds, 3)})
-
-    def blocked(self, step: int, seconds: float, overhead: float) -> None:
-        """What a look cost the training."""
-        self._costs[step] = (seconds, overhead)
-
-    def reason_to_wait(self, pace: Any) -> str | None:
-        """Why the look that is due should not be taken now; None: it may be."""
+    def allows_look(self, step: int) -> bool:
+        """Whether a look that is due should be taken now. Logs once for each reason why not."""
         if self._scorer.behind:
-            return "the scoring of earlier looks is behind"
-        if pace.limit > 0 and not pace.allows_another():
-            return f"looks hold training up for more than {pace.limit:.0%} of its time (watch_max_overhead: 0 takes them all)"
-        return None
+            reason = "the scoring of earlier looks is behind"
+        elif not self.pace.allows_another():
+            reason = (
+                f"looks would take more than {self.pace.limit:.0%} of the run's time (watch_max_overhead; 0: no limit)"
+            )
+        else:
+            return True
+        if reason not in self._skip_reasons:
+            self._skip_reasons.add(reason)
+            say(f"divwatch: the look at step {step} is skipped, and later ones may be: {reason}")
+        return False
 
-    def say_put_off(self, step: int, reason: str) -> None:
-        """Once a reason."""
-        if reason not in self._put_off:
-            self._put_off.add(reason)
-            say(f"divwatch: the look at step {step} is put off, and later ones may be: {reason}")
-
-    # what a look says
-
-    def report(self) -> None:
-        """Logs what has been scored since the last call; returns at once."""
-        self._take(self._scorer.poll())
-
-    def _take(self, scored: Sequence[Scored]) -> None:
-        for one in scored:
-            step, store = one["step"], self.full if one["path"] == str(self.full.path) else self.store
-            if "error" in one:
-                if self.config.on_error == "raise":
-                    raise one.get("raised") or RuntimeError(one["error"])
-                say(f"divwatch: the look at step {step} is stored but could not be scored: {one['error']}")
-                self._write_failure(store, step, one["error"], {})
-                continue
-            try:
-                log = self._log_full if store is self.full else self._log
-                log(step, one["result"])
-            except Exception as error:  # the scores themselves are safely stored
-                if self.config.on_error == "raise":
-                    raise
-                say(f"divwatch: the look at step {step} is scored but could not be reported: {one_line(error)}")
-
-    def _log(self, step: int, result: dict[str, Any]) -> None:
-        blocked, overhead = self._costs.pop(step, (result["line"]["seconds"]["sample"], 0.0))
-        line, scalars = result["line"], result["scalars"]
-        line["seconds"]["total"] = round(blocked, 3)
-        scalars |= {"watch/seconds": blocked, "watch/overhead": overhead}
-        self.store.append_look(line)
-        self._scalars = (step, scalars)
-        say(f"{result['text']} | {blocked:.1f} s")
-        for event in result["alarms"]:
-            if (event["task"], event["key"]) not in self._alarms:
-                self._alarms.add((event["task"], event["key"]))
-                self.store.append_event(event)
-                self._alert(event)
-        log_to_trainer(self.trainer, step, scalars)
-        self._wandb.log(step, self._offset + step, scalars, result["rows"])
-
-    def _log_full(self, step: int, result: dict[str, Any]) -> None:
-        """A look at full length: its own record, its levels under `full/`, no alarm."""
-        self.full.append_look(result["line"])
-        say(f"at full length: {result['text']}")
-        levels = {f"full/{name}": v for name, v in result["scalars"].items() if name.split("/")[0] in LOGGED_GROUPS}
-        log_to_trainer(self.trainer, step, levels)
-        self._wandb.log(step, self._offset + step, levels, [])
-
-    def _alert(self, event: dict[str, Any]) -> None:
-        """An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown."""
-        say("divwatch: " + event["message"])
-        if event["task"] != "all" or self.config.on_collapse == "log":
-            return
-        self._wandb.alert(f"Diversity collapse since step {event['onset_step']}", event["message"])
-        if self.config.on_collapse in ("save", "stop"):
-            self._wish = self.config.on_collapse
-
-    def _write_failure(
-        self, store: RunDirectory, step: int, reason: str, seconds: dict[str, float], status: str = "failed"
+    def submit(
+        self, step: int, completions: Sequence[Completion], embeddings: Any, seconds: float, full: bool = False
     ) -> None:
-        look = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": seconds}
-        try:
-            store.append_look(look)
-        except OSError as unwritable:
-            say(f"divwatch: nor could the failure be stored ({unwritable.strerror}): mend {store.path}")
+        """Stores a look, which took `seconds` to sample, and hands it over for scoring.
 
-    def caught_up(self, seconds: float) -> bool:
-        """Waits at most so long for the scores under way; whether all are there."""
-        self._take(self._scorer.wait(seconds))
+        embeddings: those that the training devices computed, or None. full: a look at full length. Raises LookFailed
+        where the look cannot be stored, after recording that.
+        """
+        started, record = time.monotonic(), self.full if full else self.record
+        try:
+            record.store_look(step, completions, embeddings)
+            self._scorer.submit(record.store, step, seconds)
+        except Exception as error:
+            self.record_failure(step, one_line(error), seconds, full)
+            raise LookFailed(one_line(error)) from error
+        self._count(step, seconds + time.monotonic() - started, full)
+
+    def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
+        """Records a look that failed after `seconds`."""
+        say(f"divwatch: the look at step {step} failed and training continues: {reason}")
+        (self.full if full else self.record).add_failure(step, reason, seconds=seconds)
+        self._count(step, seconds, full)
+
+    def _count(self, step: int, seconds: float, full: bool) -> None:
+        self.pace.spent(seconds, recurring=not full)
+        if not full:
+            self._costs[step] = (seconds, self.pace.overhead)
+
+    def poll(self, seconds: float = 0.0) -> bool:
+        """Records and publishes the looks that were scored since the last call.
+
+        Waits at most `seconds` for those that are being scored; returns whether none is left.
+        """
+        started = time.monotonic()
+        for scored in self._scorer.wait(seconds) if seconds else self._scorer.poll():
+            self._take(scored)
+        if seconds:
+            self.pace.waited(time.monotonic() - started)
         return not self._scorer.busy
 
-    def take_wish(self) -> str | None:
-        """What an alarm asks for: save, stop, or nothing."""
-        wish, self._wish = self._wish, None
-        return wish
+    def _take(self, scored: Scored) -> None:
+        step, record = scored.step, self._record_at(scored.path)
+        if scored.look is None:
+            if self.config.on_error == "raise":
+                raise scored.raised or RuntimeError(scored.error)
+            say(f"divwatch: the look at step {step} is stored but could not be scored: {scored.error}")
+            record.add_failure(step, scored.error)
+            return
+        try:
+            (self._publish_full if record is self.full else self._publish)(scored.look)
+        except Exception as error:  # the scores are safely stored
+            if self.config.on_error == "raise":
+                raise
+            say(f"divwatch: the look at step {step} is scored but could not be published: {one_line(error)}")
+
+    def _record_at(self, path: str) -> Record:
+        return self.full if path == str(self.full.store.path) else self.record
+
+    def _publish(self, look: ScoredLook) -> None:
+        seconds, overhead = self._costs.pop(look.step, (look.sample_seconds, 0.0))
+        self.record.add_look(look, seconds)
+        self._latest = (look.step, look.assessment)
+        for alarm in self.record.add_alarms(look):
+            # An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown.
+            whole = alarm.task == "all"
+            self.publisher.alarm(alarm, alert=whole and self.config.on_collapse != "log")
+            if whole and self.config.on_collapse in ("save", "stop"):
+                self._action = self.config.on_collapse
+        self._published = (look.step, self.publisher.look(look, self.record.store, seconds, overhead))
+
+    def _publish_full(self, look: ScoredLook) -> None:
+        self.full.add_look(look)
+        self.publisher.full_look(look)
+
+    # what the looks show
+
+    def pop_action(self) -> str | None:
+        """What an alarm asks for since the last call: "save", "stop" or None."""
+        action, self._action = self._action, None
+        return action
 
     def scalars_at(self, step: int) -> dict[str, float] | None:
-        """The logged values of the look at `step`; None where it failed or was not comparable."""
-        at, scalars = self._scalars
+        """The scalars of the look at `step`; None where it has no scores."""
+        at, scalars = self._published
         return dict(scalars) if at == step else None
 
     def assessment(self) -> Assessment | None:
-        looks = stored_looks(self.store) if self.store.exists else {}
-        return assess_looks(looks, self.config, self.max_looks) if looks else None
+        """What the looks scored so far show, computed from the record; None where there are none."""
+        looks = read_scored_looks(self.record.store) if self.record.store.exists else {}
+        return assess_looks(looks, self.config, self._max_looks) if looks else None
 
-    def finish(self) -> None:
-        """Gives up the scores still under way, and says what the run showed."""
+    def _final_assessment(self) -> RunAssessment | None:
+        """That of the last look; computed again only where an earlier look was the last one to be scored."""
+        last = max(self._scored_looks(), default=None)
+        if self._latest is None or self._latest[0] != last:
+            assessment = self.assessment()
+            return None if assessment is None else to_numbers(assessment)
+        return self._latest[1]
+
+    def _scored_looks(self) -> dict[int, dict[str, Any]]:
+        """step -> line of looks.jsonl."""
+        return {look["step"]: look for look in self.record.store.looks() if look["status"] in SCORED}
+
+    def close(self) -> None:
+        """Gives up the looks that are still being scored, ends the record, and publishes what the run showed."""
         for late in self._scorer.abandon():
-            say(f"divwatch: the look at step {late['step']} is stored but not scored: {late['error']}")
-            store = self.full if late["path"] == str(self.full.path) else self.store
-            self._write_failure(store, late["step"], late["error"], {}, status="unscored")
+            say(f"divwatch: the look at step {late.step} is stored but not scored: {late.error}")
+            self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
-        self._note_end()
-        self.store.let_go()
-        assessment = self.assessment()
-        if assessment is None:
-            self._wandb.close()
-            return
-        verdict = assessment.verdict
-        summary = {"divwatch/verdict": verdict.sentence, "divwatch/kind": verdict.kind}
-        self._wandb.summarise(summary | {f"divwatch/{k}": v for k, v in assessment_scalars(assessment).items()})
-        self._wandb.keep(self.store.path)
-        self._wandb.close()
-        say(f"divwatch: {verdict.sentence} Record: {self.store.path}")
-
-    def _note_end(self) -> None:
-        """So that who follows the run knows that it will look no more, wherever it ended."""
-        try:
-            self.store.write_info(self.store.info() | {"ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-        except (OSError, DivwatchError) as error:
-            say(f"divwatch: the end of the run could not be noted: {one_line(error)}")
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
-    """name -> [old, new] of what differs; a setting that the old run did not know counts as its default."""
-    known = WatchConfig().as_dict() | old
-    return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}
-
-
-def _model_path(trainer: Any) -> str | None:
-    return getattr(trainer.model, "name_or_path", None) or None
-
-
-def _context(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _stage(trainer: Any) -> str:
-    """sft, dpo or rl, from the trainer's class and those it derives from; else the class's own name."""
-    names = " ".join(c.__name__ for c in type(trainer).__mro__)
-    known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
-    return next((stage for name, stage in known.items() if name in names), type(trainer).__name__)
+        self.record.end()
+        self.publisher.close(self._final_assessment(), self.record.store.path)

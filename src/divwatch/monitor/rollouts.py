@@ -1,8 +1,8 @@
-"""Free looks in GRPO and RLOO: the rollouts are groups of completions of one prompt already.
+"""Diversity of the rollouts of GRPO and RLOO, which are groups of completions of one prompt: no extra sampling.
 
-Their diversity, and that of the right ones, is measured where the trainer computes rewards, and logged through the
-trainer's own `log_metric` as `rollouts/diversity/<metric>` and `rollouts/correct_diversity/<metric>`. Nothing more is
-generated. These are training prompts at the trainer's temperature: a curve to watch, never part of the verdict.
+It is measured where the trainer computes rewards, over all rollouts and over the correct ones, and logged through the
+trainer's `log_metric` as `rollouts/diversity/<metric>` and `rollouts/correct_diversity/<metric>`. The prompts are those of
+training, at the trainer's temperature, so it is never part of the verdict.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from divwatch.outputs.terminal import say
 from divwatch.records import PromptSamples
 from divwatch.verify.thinking import final_answer
 
-# An answer is right where the first reward function gives more.
-RIGHT = 0.5
-# Of a step's groups on one rank, so many are measured: a mean over more would cost more than it tells.
-GROUPS = 16
-# Those that need nothing but the texts; a canonical answer is not known here, and NLI is too dear for every step.
+# A completion is correct if the first reward function gives more than this.
+CORRECT_REWARD = 0.5
+# Groups that are measured on each rank at each step; the mean over more would cost time and hardly change.
+MAX_GROUPS = 16
+# Metrics that need only the texts; canonical answers are not known here, and NLI is too expensive for every step.
 METRICS = ("ead", "sbert", "vendi")
 
 
 def watch_rollouts(trainer: Any, config: WatchConfig, load_encoder: Callable[[], Any]) -> bool:
-    """Wraps the first plain reward function of a trainer that has any; whether there was one.
+    """Wraps the trainer's first reward function that is a plain function; returns whether it has one.
 
-    `load_encoder` is called with the first rollouts, where a metric needs one.
+    load_encoder: called at the first rollouts; returns the encoder, or None where no metric needs one.
     """
     functions = getattr(trainer, "reward_funcs", None) or []
     metrics = [name for name in config.metrics if name in METRICS]
     for i, function in enumerate(functions):
-        if _plain(function) and metrics:
-            functions[i] = _measured(function, metrics, load_encoder)
+        if _is_plain(function) and metrics:
+            functions[i] = _measure_rollouts(function, metrics, load_encoder)
             return True
     return False
 
 
-def _plain(function: Any) -> bool:
+def _is_plain(function: Any) -> bool:
     import inspect
 
     from torch.nn import Module
@@ -51,7 +51,7 @@ def _plain(function: Any) -> bool:
     return not isinstance(function, Module) and not inspect.iscoroutinefunction(function)
 
 
-def _measured(
+def _measure_rollouts(
     function: Callable[..., Any], metrics: Sequence[str], load_encoder: Callable[[], Any]
 ) -> Callable[..., Any]:
     models: list[Any] = []
@@ -60,18 +60,18 @@ def _measured(
     @functools.wraps(function)
     def rewards(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Any:
         nonlocal failed
-        given = function(prompts=prompts, completions=completions, **columns)
+        result = function(prompts=prompts, completions=completions, **columns)
         if failed or "log_metric" not in columns:
-            return given
+            return result
         try:
             if not models:
                 models.append(load_encoder())
-            for name, value in rollout_diversity(prompts, completions, given, metrics, models[0]).items():
+            for name, value in rollout_diversity(prompts, completions, result, metrics, models[0]).items():
                 columns["log_metric"](name, value)
         except Exception as error:  # watching never fails training
             failed = True
-            say(f"divwatch: rollouts are not watched any more: {one_line(error)}")
-        return given
+            say(f"divwatch: rollouts are no longer measured: {one_line(error)}")
+        return result
 
     return rewards
 
@@ -83,36 +83,40 @@ def rollout_diversity(
     metrics: Sequence[str],
     encoder: Any,
 ) -> dict[str, float]:
-    """Means over the groups of this rank by logged name; a group of which less than two are here is left out.
+    """Name -> mean over the groups of this rank with at least two completions.
 
-    prompts, completions: [n] texts or conversations, a group's one after the other; rewards: [n].
+    prompts, completions: [n] texts or conversations, those of a group next to each other. rewards: [n].
     """
     from divwatch.metrics.scoring import score_prompts
 
-    samples = _groups(prompts, completions, rewards)[:GROUPS]
+    samples = _groups(prompts, completions, rewards)[:MAX_GROUPS]
     if not samples:
         return {}
     scores = score_prompts(samples, metrics, encoder)
-    found = {}
+    means = {}
     for key, values in scores.values.items():
         group = key.split("/")[0]
         if group in ("diversity", "correct_diversity") and np.isfinite(values).any():
-            found[f"rollouts/{key}"] = float(np.nanmean(values))
-    return found
+            means[f"rollouts/{key}"] = float(np.nanmean(values))
+    return means
 
 
 def _groups(prompts: Sequence[Any], completions: Sequence[Any], rewards: Sequence[float | None]) -> list[PromptSamples]:
     rows = [
-        (json.dumps(prompt, default=str), final_answer(_text(completion)) or "", reward is not None and reward > RIGHT)
+        (
+            json.dumps(prompt, default=str),
+            final_answer(_text(completion)) or "",
+            reward is not None and reward > CORRECT_REWARD,
+        )
         for prompt, completion, reward in zip(prompts, completions, rewards, strict=True)
     ]
-    made = []
+    groups = []
     for number, (_, group) in enumerate(groupby(rows, key=lambda row: row[0])):
         members = list(group)
         if len(members) >= 2:
-            outputs, right = [text for _, text, _ in members], [ok for _, _, ok in members]
-            made.append(PromptSamples(str(number), "rollouts", outputs, [bool(o) for o in outputs], right))
-    return made
+            outputs, correct = [text for _, text, _ in members], [ok for _, _, ok in members]
+            groups.append(PromptSamples(str(number), "rollouts", outputs, [bool(o) for o in outputs], correct))
+    return groups
 
 
 def _text(completion: Any) -> str:

@@ -1,7 +1,7 @@
-"""Where a look's numbers go: the trainer's log history, every tracker in `report_to`, and W&B under the contract's names.
+"""How a look's numbers reach the trainer's log history, every tracker in `report_to`, and W&B.
 
-`trainer.log` is never called: TRL's override flushes the trainer's own metric windows. W&B is never given `step=`: a step
-below its counter is dropped. Every name is defined exactly there, for overlapping globs are matched in random order.
+`trainer.log` is never called: TRL's override flushes the trainer's own metric windows. W&B is never given `step=`: it drops
+steps below its counter. Every name is defined exactly there, because overlapping globs are matched in random order.
 What W&B does with a look, however long it takes and however it fails, happens on a thread of its own.
 """
 
@@ -10,59 +10,21 @@ from __future__ import annotations
 import copy
 import os
 import queue
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
+from divwatch.outputs.names import AXIS, PIPELINE_AXIS, TABLE
 from divwatch.outputs.terminal import say
+from divwatch.threads import BackgroundThread
 
-AXIS = "train/global_step"
-PIPELINE_AXIS = "divwatch/pipeline_step"
-LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
-TABLE = "watch/completions"
-# Jobs that wait for W&B, two a look; what is more is not sent there.
+# Calls that may wait for W&B, two a look; further ones are dropped.
 PENDING = 512
-# Seconds that the end of training waits for W&B to take what it was told.
-CLOSE_LIMIT = 60.0
 
 
-def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """`{task: {group/metric: {mean, ...}}}` as `{group/task/metric: mean}`, missing values left out.
-
-    >>> look_scalars({"all": {"diversity/sbert": {"mean": 0.4}, "pairs/cc_count": {"mean": 9.0}}})
-    {'diversity/all/sbert': 0.4}
-    """
-    scalars = {}
-    for task, values in tasks.items():
-        for key, summary in values.items():
-            group, metric = key.split("/", 1)
-            mean = summary["mean"]
-            if group in LOGGED_GROUPS and mean is not None and mean == mean:
-                scalars[f"{group}/{task}/{metric}"] = float(mean)
-    return scalars
-
-
-def assessment_scalars(assessment: Any) -> dict[str, float]:
-    """What is known after a look, under the contract's names: change and onset by task, the split, the alarm."""
-    scalars: dict[str, float] = {"collapse/alarm": float(assessment.collapsed)}
-    for (task, key), status in assessment.statuses.items():
-        prefix = f"collapse/{task}" if key.startswith("diversity/") else f"collapse_correct/{task}"
-        if status.change == status.change:
-            scalars[f"{prefix}/change"] = float(status.change)
-        if status.onset_step is not None:
-            scalars[f"{prefix}/onset_step"] = float(status.onset_step)
-    for task, split in assessment.splits.items():
-        for part in ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing"):
-            value = getattr(split, part)
-            if value == value:
-                scalars[f"decomposition/{task}/{part}"] = float(value)
-    return scalars
-
-
-def remember(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
-    """Puts the scalars into the log history at the look's own step; returns the trainer's state as it was at that step."""
+def add_to_log_history(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
+    """Adds the scalars to the log history at the look's own step; returns the trainer's state as it was at that step."""
     then = copy.copy(state)
     then.global_step = step
     entry = {**scalars, "step": step}
@@ -74,13 +36,13 @@ def remember(state: Any, step: int, scalars: Mapping[str, float]) -> Any:
 
 
 def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> None:
-    """Into the log history and to every reporting callback but W&B's, at the look's own step.
+    """Logs to the log history and to every reporting callback but W&B's, at the look's own step.
 
-    One that fails keeps the others from nothing.
+    A callback that fails does not affect the others.
     """
     from transformers.integrations import WandbCallback
 
-    then = remember(trainer.state, step, scalars)
+    then = add_to_log_history(trainer.state, step, scalars)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _reporters()) and not isinstance(callback, WandbCallback):
             try:
@@ -91,19 +53,19 @@ def log_to_trainer(trainer: Any, step: int, scalars: Mapping[str, float]) -> Non
 
 
 def reports(trainer: Any) -> bool:
-    """Whether anything but the log history and the run directory receives the looks."""
+    """Whether the trainer has a tracker."""
     return any(isinstance(callback, _reporters()) for callback in trainer.callback_handler.callbacks)
 
 
 def _reporters() -> tuple[Any, ...]:
-    """The classes of all reporting callbacks that transformers knows, whether named in report_to or added by hand."""
+    """The reporting callbacks that transformers knows, named in report_to or added by hand."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
     return tuple(INTEGRATION_TO_CALLBACK.values())
 
 
 def wandb_run(trainer: Any) -> Any:
-    """The run that the trainer's WandbCallback opened; None where it has no such callback, or W&B is off."""
+    """The W&B run of the trainer's WandbCallback; None where it has no such callback or W&B is off."""
     from transformers.integrations import WandbCallback
 
     if not any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks):
@@ -114,9 +76,9 @@ def wandb_run(trainer: Any) -> Any:
 
 
 def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
-    """Opens the W&B run that the trainer's callback would open, but in the lineage's group, as the stage's job.
+    """Opens the W&B run that the trainer's callback would open, but in a group and with a job type.
 
-    What the environment says (WANDB_RUN_GROUP, WANDB_JOB_TYPE) goes first; a run that is already open is left as it is.
+    WANDB_RUN_GROUP and WANDB_JOB_TYPE take precedence. A run that is already open is left as it is.
     """
     from transformers.integrations import WandbCallback
 
@@ -135,14 +97,16 @@ def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
 
 
 class WandbLog:
-    """One W&B run's share of the looks. Every method returns at once; `close` waits, within bounds.
+    """Sends looks to one W&B run. No method blocks, except `close`, which has a time limit.
 
-    Without a run every method does nothing. The first failure of a kind is said, and training goes on.
+    Without a run every method does nothing. A failure is logged once, and training continues.
+    pending: calls that may wait for W&B; further ones are dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pending: int = PENDING) -> None:
         self._run: Any = None
-        self._outbox = Outbox("W&B")
+        self._pending = pending
+        self._start_thread()
         self._defined: set[str] = set()
         self._table: Any = None
         self._sent: set[int] = set()
@@ -150,43 +114,52 @@ class WandbLog:
     def open(
         self, run: Any, settings: Mapping[str, Any], before: Mapping[str, Any] | None = None, sent: Collection[int] = ()
     ) -> dict[str, Any] | None:
-        """Puts the monitor's settings into the run's config; returns what run.json should remember of the run.
+        """Adds the monitor's settings to the run's config; returns what run.json should keep of the run.
 
-        `before`: the run that run.json remembers; `sent`: steps that went there. They are not sent again to the same one.
+        before: the W&B run in run.json. sent: steps that it received; they are not sent again to the same run.
         """
         self._run, self._defined, self._table = run, set(), None
-        self._outbox = Outbox("W&B")
+        self._start_thread()
         if run is None:
             return None
         try:
             record = {name: str(getattr(run, name)) for name in ("id", "name", "group", "project", "dir")}
         except Exception as error:
-            say(f"divwatch: W&B's run tells nothing of itself: {one_line(error)}")
+            say(f"divwatch: cannot read the id of the W&B run: {one_line(error)}")
             record = {}
         again = before is not None and before.get("id") == record.get("id")
         self._sent = set(sent) if again else set()
         self._do("settings", lambda: run.config.update({"divwatch": dict(settings)}, allow_val_change=True))
         return record
 
-    def log(self, step: int, pipeline_step: int, scalars: Mapping[str, float], rows: Sequence[Sequence[Any]]) -> None:
-        """A look's scalars, then its new table rows; a dense look, which has rows, is sent once.
+    def log(self, step: int, pipeline_step: int, scalars: Mapping[str, float]) -> None:
+        """Scalars on the step of their look."""
+        self._do(f"look at step {step}", lambda: self._log(step, pipeline_step, scalars))
 
-        Two calls of `run.log`: online a table first asks the server, and one that hangs or refuses must keep no curve.
+    def log_look(
+        self,
+        step: int,
+        pipeline_step: int,
+        scalars: Mapping[str, float],
+        read_rows: Callable[[], Sequence[Sequence[Any]]],
+    ) -> None:
+        """A look's scalars, then its rows of the table, which are read when they are sent; each look is sent once.
+
+        Two calls of `run.log`: a table first asks the server, and one that hangs or refuses must not take the curves along.
         """
-        if step in self._sent and rows:
+        if step in self._sent:
             return
         self._sent.add(step)
-        at = {AXIS: step, PIPELINE_AXIS: pipeline_step}
-        self._do(f"look at step {step}", lambda: self._log(at | dict(scalars)))
-        if rows:
-            self._do(f"table of the look at step {step}", lambda: self._log(at | {TABLE: self._add_to_table(rows)}))
+        self.log(step, pipeline_step, scalars)
+        table = f"table of the look at step {step}"
+        self._do(table, lambda: self._log(step, pipeline_step, {TABLE: self._add_to_table(read_rows())}))
 
-    def _log(self, values: Mapping[str, Any]) -> None:
+    def _log(self, step: int, pipeline_step: int, values: Mapping[str, Any]) -> None:
         for name in (AXIS, PIPELINE_AXIS):
             self._define(name)
-        for name in values.keys() - {AXIS, PIPELINE_AXIS}:
+        for name in values:
             self._define(name, step_metric=AXIS)
-        self._run.log(dict(values))
+        self._run.log({AXIS: step, PIPELINE_AXIS: pipeline_step, **values})
 
     def _define(self, name: str, **axis: str) -> None:
         if name not in self._defined:
@@ -203,97 +176,65 @@ class WandbLog:
         return self._table
 
     def alert(self, title: str, text: str) -> None:
-        """A message that W&B sends on, by mail or Slack, as its user has set there."""
+        """A message that W&B forwards by mail or Slack, as set in the user's W&B account."""
         self._do("alert", lambda: self._run.alert(title=title[:64], text=text, level="WARN"))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Summary fields: what a table of runs is sorted by."""
+        """Sets summary fields, by which a table of runs can be sorted."""
         self._do("summary", lambda: self._run.summary.update(dict(values)))
 
-    def keep(self, folder: Path) -> None:
-        """The run directory as an artifact: every completion of every look, the scores, the settings."""
-        self._do("artifact", lambda: self._keep(folder))
+    def upload(self, folder: Path) -> None:
+        """Logs the run directory as an artifact: all completions, scores and settings."""
+        self._do("artifact", lambda: self._upload(folder))
 
-    def _keep(self, folder: Path) -> None:
+    def _upload(self, folder: Path) -> None:
         import wandb
 
         artifact = wandb.Artifact(f"divwatch-{self._run.id}", type="divwatch")
         artifact.add_dir(str(folder))
         self._run.log_artifact(artifact)
 
-    def close(self, limit: float = CLOSE_LIMIT) -> None:
-        """Waits at most `limit` seconds until W&B has taken what it was told."""
-        self._outbox.close(limit)
-
-    def _do(self, what: str, job: Callable[[], Any]) -> None:
-        if self._run is not None:
-            self._outbox.put(what, job)
-
-
-class Outbox:
-    """Jobs done in their order on one daemon thread. Handing one over never waits, and one that fails stops no other."""
-
-    def __init__(self, where: str, pending: int = PENDING) -> None:
-        self._where, self._pending = where, pending
-        self._jobs: queue.SimpleQueue[tuple[int, Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._left: dict[int, str] = {}  # number of a job handed over and not done -> what it is
-        self._count = 0
-        self._said: set[str] = set()
-
-    def put(self, what: str, job: Callable[[], Any]) -> None:
-        """Hands a job over; `what` names it where it fails."""
-        if len(self._left) >= self._pending:
-            self._say_once(f"{self._where} has fallen behind: what follows is in the run directory alone")
-            return
-        number = self._count = self._count + 1
-        self._left[number] = what
-        self._jobs.put((number, job))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"divwatch-{self._where}", daemon=True)
-            self._thread.start()
+    def _start_thread(self) -> None:
+        self._thread = BackgroundThread("divwatch W&B", self._pending, self._report_failure)
+        self._behind = False
 
     def close(self, limit: float) -> None:
-        """Does what is left, for at most `limit` seconds, and says what was not done."""
-        if self._thread is None:
+        """Waits at most `limit` seconds until W&B has received everything."""
+        unsent = self._thread.close(limit)
+        if unsent:
+            names = ", ".join(unsent[:3]) + (", ..." if len(unsent) > 3 else "")
+            say(f"divwatch: W&B has not answered for {limit:.0f} s and is not waited for ({names})")
+
+    def _do(self, what: str, job: Callable[[], Any]) -> None:
+        if self._run is None:
             return
-        self._jobs.put(None)
-        self._thread.join(limit)
-        if self._thread.is_alive():
-            left = ", ".join(list(self._left.values())[:3]) + (", ..." if len(self._left) > 3 else "")
-            self._say_once(f"{self._where} has not answered for {limit:.0f} s and is not waited for ({left})")
-        self._thread = None
+        try:
+            self._thread.submit(job, what)
+        except queue.Full:
+            if not self._behind:
+                self._behind = True
+                say("divwatch: W&B has fallen behind: further looks are in the run directory only")
 
-    def _work(self) -> None:
-        while (told := self._jobs.get()) is not None:
-            number, job = told
-            try:
-                job()
-            except Exception as error:
-                reason, what = one_line(error), self._left[number]
-                self._say_once(f"{self._where} did not take the {what}, nor what else fails so: {reason}", reason)
-            self._left.pop(number)
-
-    def _say_once(self, text: str, kind: str | None = None) -> None:
-        if (kind or text) not in self._said:
-            self._said.add(kind or text)
-            say(f"divwatch: {text}")
+    def _report_failure(self, what: str, reason: str) -> None:
+        say(f"divwatch: W&B rejected the {what}: {reason}. Further identical errors are hidden")
 
 
 TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completion", "correct", "usable"]
 
 
 def table_rows(
-    step: int, texts: Mapping[str, str], samples: Sequence[Any], prompts_per_task: int = 1
+    step: int, texts: Mapping[str, str], completions: Sequence[Mapping[str, Any]], prompts_per_task: int = 1
 ) -> list[list[Any]]:
-    """The completions of the first prompts of each task: the same prompts at every look, so that one can be followed."""
-    rows: list[list[Any]] = []
-    seen: dict[str, int] = {}
-    for sample in samples:
-        seen[sample.task] = seen.get(sample.task, 0) + 1
-        if seen[sample.task] > prompts_per_task:
-            continue
-        for k, output in enumerate(sample.outputs):
-            correct = None if sample.correct is None else bool(sample.correct[k])
-            rows.append([step, sample.task, texts[sample.id], k, output, correct, bool(sample.usable[k])])
-    return rows
+    """The completions of the first prompts of each task, which are the same at every look.
+
+    texts: prompt id -> prompt. completions: rows of the run directory, verified.
+    """
+    prompts: dict[str, dict[str, None]] = {}  # task -> its prompts, in the order of the panel
+    for row in completions:
+        prompts.setdefault(row["task"], {})[row["prompt_id"]] = None
+    shown = {prompt for ids in prompts.values() for prompt in list(ids)[:prompts_per_task]}
+    return [
+        [step, row["task"], texts[row["prompt_id"]], row["sample"], row["answer_text"], row["correct"], row["usable"]]
+        for row in completions
+        if row["prompt_id"] in shown
+    ]

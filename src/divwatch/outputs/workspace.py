@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.outputs.names import ALARM, AXIS, KIND, OVERHEAD, PIPELINE_AXIS, SECONDS, SUMMARY, TABLE
+from divwatch.records import PARTS
 
 NAME = "divwatch"
-AXIS, PIPELINE_AXIS = "train/global_step", "divwatch/pipeline_step"
-# What a table of runs is sorted by, from left to right.
+# Pinned columns of the table of runs.
 COLUMNS = [
-    "divwatch/kind",
-    "divwatch/collapse/all/change",
-    "divwatch/collapse/all/onset_step",
-    "divwatch/collapse/alarm",
+    KIND,
+    f"{SUMMARY}collapse/all/change",
+    f"{SUMMARY}collapse/all/onset_step",
+    f"{SUMMARY}{ALARM}",
 ]
 
 
@@ -32,12 +33,8 @@ class Plot(NamedTuple):
 
 
 def sections(tasks: Iterable[str], metric: str = "sbert") -> dict[str, list[Plot]]:
-    """The plots by section, in the order in which they should be read.
-
-    Did it fall, and when; over the lineage; what kind of fall; on which tasks; what it costs in answers; what it cost.
-    """
+    """The plots by section, in reading order."""
     everything, correct = f"diversity/all/{metric}", f"correct_diversity/all/{metric}"
-    parts = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narrowing")
     tasks = [task for task in tasks if task != "all"]
     quality = [f"quality/all/{name}" for name in ("accuracy", "majority_at_k", "pass_at_k")]
     return {
@@ -45,14 +42,14 @@ def sections(tasks: Iterable[str], metric: str = "sbert") -> dict[str, list[Plot
             Plot("Diversity", (everything,), bounds=(0, None)),
             Plot("Correct-answer diversity", (correct,), bounds=(0, None)),
             Plot("Change since the first look", ("collapse/all/change", "collapse_correct/all/change")),
-            Plot("Alarm", ("collapse/alarm",), bounds=(0, 1)),
+            Plot("Alarm", (ALARM,), bounds=(0, 1)),
         ],
         "2 Over the lineage": [
             Plot("Diversity over the stages", (everything,), PIPELINE_AXIS, (0, None)),
             Plot("Correct-answer diversity over the stages", (correct,), PIPELINE_AXIS, (0, None)),
             Plot("Accuracy over the stages", ("quality/all/accuracy",), PIPELINE_AXIS, (0, 1)),
         ],
-        "3 What kind of change": [Plot("The change, split", tuple(f"decomposition/all/{part}" for part in parts))],
+        "3 What kind of change": [Plot("The change, split", tuple(f"decomposition/all/{part}" for part in PARTS))],
         "4 Task by task": [
             Plot(task, (f"diversity/{task}/{metric}", f"correct_diversity/{task}/{metric}"), bounds=(0, None))
             for task in tasks
@@ -61,7 +58,7 @@ def sections(tasks: Iterable[str], metric: str = "sbert") -> dict[str, list[Plot
             Plot("Accuracy, majority, pass@k", tuple(quality), bounds=(0, 1)),
             Plot("Finished and usable outputs", ("quality/all/finished", "quality/all/usable"), bounds=(0, 1)),
         ],
-        "6 Cost": [Plot("Seconds a look", ("watch/seconds",)), Plot("Share of the run's time", ("watch/overhead",))],
+        "6 Cost": [Plot("Seconds a look", (SECONDS,)), Plot("Share of the run's time", (OVERHEAD,))],
     }
 
 
@@ -72,7 +69,7 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
         import wandb_workspaces.workspaces as ws
     except ImportError:
         raise DivwatchError("wandb-workspaces is not installed: pip install wandb-workspaces") from None
-    made = [
+    layout = [
         ws.Section(
             name=name,
             panels=[
@@ -83,13 +80,13 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
         for name, plots in sections(tasks, metric).items()
         if plots
     ]
-    table = wr.WeavePanelSummaryTable(table_name="watch/completions")
-    made.insert(-1, ws.Section(name="What the model said", panels=[table], is_open=True))
+    table = wr.WeavePanelSummaryTable(table_name=TABLE)
+    layout.insert(-1, ws.Section(name="What the model said", panels=[table], is_open=True))
     return ws.Workspace(
         entity=entity,
         project=project,
         name=NAME,
-        sections=made,
+        sections=layout,
         settings=ws.WorkspaceSettings(x_axis=AXIS, ignore_outliers=False),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Metric("Group")], pinned_columns=[f"summary:{name}" for name in COLUMNS]
@@ -119,6 +116,6 @@ def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str
         raise
     except Exception as error:
         raise DivwatchError(
-            f"the W&B server took no workspace ({one_line(error, kind=False)}): check `wandb login`, the project and the "
+            f"the W&B server rejected the workspace ({one_line(error, kind=False)}): check `wandb login`, the project and the "
             "network; --json prints the workspace without a server"
         ) from None

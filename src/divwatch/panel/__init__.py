@@ -1,4 +1,4 @@
-"""Held-out prompts: where they come from, and which of them a run looks at."""
+"""Held-out prompts: where they come from, and which of them a run samples."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.panel import quick
+from divwatch.panel.sources import from_dataset, from_file
 from divwatch.records import Prompt
+from divwatch.tasks import PANELS, TASKS
+from divwatch.tasks.task import load_task
+from divwatch.tiny import panel as tiny
+
+# Panels whose prompts come with divwatch: no hub, no data set.
+SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
 
 def load_panel(spec: str | None, eval_dataset: Any = None) -> tuple[str, list[Prompt]]:
-    """(name, prompts) of what `spec` names: a panel, a task, several of them with commas between, or a JSONL file.
+    """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
-    Where it is None: the prompts of the trainer's eval_dataset, and without one the panel `quick`.
+    None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Raises DivwatchError if `spec`
+    is unknown or has no prompts.
     """
-    from divwatch.panel.sources import from_dataset, from_file
-
     if spec is None and eval_dataset is not None:
         name, prompts = "eval_dataset", from_dataset(eval_dataset)
     elif spec is None or not Path(spec).is_file():
@@ -34,43 +41,32 @@ def load_panel(spec: str | None, eval_dataset: Any = None) -> tuple[str, list[Pr
 
 def names() -> list[str]:
     """Every panel and every task that can be named."""
-    from divwatch.tasks import PANELS, TASKS
-
-    return ["quick", "tiny", *PANELS, *TASKS]
+    return [*SHIPPED, *PANELS, *TASKS]
 
 
 def _named(spec: str) -> list[Prompt]:
-    """The prompts of the panels and tasks in `spec`, a task that is named twice taken once."""
-    from divwatch.tasks import PANELS, TASKS
-    from divwatch.tasks.task import load_task
-
+    """The prompts of the panels and tasks in `spec`; a task that is named twice is taken once."""
     parts = [part.strip() for part in spec.split(",")]
     unknown = [part for part in parts if part not in names()]
     if unknown:
         raise DivwatchError(
             f"watch_panel {spec!r} is neither a panel nor a file: give a JSONL file or one of {', '.join(names())}"
         )
-    found: dict[str, Prompt] = {}
+    by_id: dict[str, Prompt] = {}
     for part in parts:
-        tasks = PANELS.get(part) or ((TASKS[part],) if part in TASKS else ())
-        for prompt in [p for task in tasks for p in load_task(task)] or _own(part):
-            found.setdefault(prompt.id, prompt)
-    return list(found.values())
+        for prompt in SHIPPED[part]() if part in SHIPPED else _of_tasks(part):
+            by_id.setdefault(prompt.id, prompt)
+    return list(by_id.values())
 
 
-def _own(name: str) -> list[Prompt]:
-    """The panels that ship with divwatch."""
-    if name == "tiny":
-        from divwatch.tiny.panel import panel
-    else:
-        from divwatch.panel.quick import panel
-    return panel()
+def _of_tasks(name: str) -> list[Prompt]:
+    return [prompt for task in PANELS.get(name) or (TASKS[name],) for prompt in load_task(task)]
 
 
 def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
-    """`count` prompts, the tasks evenly, chosen by seed and nested: a smaller choice is a part of a larger one.
+    """`count` prompts, spread evenly over the tasks and chosen by `seed`, in the panel's order.
 
-    A task with too few prompts gives all it has. The order is that of the panel.
+    Choices are nested: a smaller one is part of a larger one. A task with too few prompts gives all that it has.
     """
     by_task: dict[str, list[Prompt]] = {}
     for prompt in sorted(prompts, key=lambda p: hashlib.sha256(f"{seed}/{p.id}".encode()).digest()):
@@ -85,6 +81,9 @@ def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 
 def fingerprint(prompts: Sequence[Prompt]) -> str:
-    """Sixteen hex digits fixed by all that a prompt is: its texts, reference, verifier and limits."""
-    text = json.dumps([asdict(p) for p in prompts], sort_keys=True, default=str)
+    """Sixteen hex digits that depend on every prompt's texts, reference, verifier, limits and thinking."""
+    rows = [asdict(p) for p in prompts]
+    for row in rows:
+        del row["variant_of"]  # the id says it already, and fingerprints in run directories stay comparable
+    text = json.dumps(rows, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

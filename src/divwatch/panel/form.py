@@ -1,7 +1,7 @@
-"""The exact text that a model is given for a prompt: chat or plain, with or without its reasoning switched off.
+"""The exact text that a model gets for a prompt: in chat or plain form, with thinking as trained or off.
 
-The form is fixed when a run starts and recorded, because a change of form alone changes diversity. In chat form a prompt
-that is a conversation goes through the tokenizer's template; a prompt that is only text is given as it is in both forms.
+The form is fixed and recorded when a run starts, because a change of form alone changes diversity. In chat form, a prompt
+that is a conversation goes through the tokenizer's template. A prompt that is only text is the same in both forms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ FORMS = ("auto", "chat", "plain")
 
 
 def fixed_form(form: str, tokenizer: Any) -> str:
-    """'chat' or 'plain' for the whole run: 'auto' is chat where the tokenizer has a chat template, else plain."""
+    """'chat' or 'plain', for the whole run. 'auto' is chat if the tokenizer has a chat template, otherwise plain.
+
+    Raises DivwatchError for an unknown form, and for chat without a template.
+    """
     if form not in FORMS:
         raise DivwatchError(f"watch_form is {form!r}: choose from {', '.join(FORMS)}")
     has_template = bool(getattr(tokenizer, "chat_template", None))
@@ -28,55 +31,53 @@ def fixed_form(form: str, tokenizer: Any) -> str:
 
 
 def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
-    """The prompts as they are asked: `as-trained`, `off`, or `both`, the second time as trained, as tasks `...-thinking`.
+    """The prompts with thinking `as-trained` or `off`; `both`: off, and again as trained under a task of their own.
 
-    >>> [(p.id, p.task, p.thinking) for p in in_forms([Prompt("1", "gsm8k", "Why?")], "both")]
-    [('1', 'gsm8k', 'off'), ('1/thinking', 'gsm8k-thinking', 'as-trained')]
+    >>> [(p.id, p.task, p.thinking, p.variant_of) for p in in_forms([Prompt("1", "gsm8k", "Why?")], "both")]
+    [('1', 'gsm8k', 'off', None), ('1/thinking', 'gsm8k-thinking', 'as-trained', '1')]
     """
     if thinking == "as-trained":
         return list(prompts)
     off = [replace(p, thinking="off") for p in prompts]
     if thinking == "off":
         return off
-    return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking") for p in prompts]
+    return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking", variant_of=p.id) for p in prompts]
 
 
 def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The same prompts once each, as trained and without a limit of their own."""
-    once = [p for p in prompts if not p.id.endswith("/thinking")]
-    return [replace(p, thinking="as-trained", max_new_tokens=None) for p in once]
+    """Each prompt once, with thinking as trained and without a token limit of its own."""
+    return [replace(p, thinking="as-trained", max_new_tokens=None) for p in prompts if p.variant_of is None]
 
 
 def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", form: str = "chat") -> str:
-    """The text to tokenise for `prompt` in `form` ('chat' or 'plain').
+    """The text to tokenize for `prompt` in `form` ('chat' or 'plain').
 
-    A chat prompt holds its special tokens already: tokenise it with add_special_tokens=False (see `is_chat`).
-    thinking 'off' closes the thought before it starts, as the paper's condition without chain of thought does: the empty
-    block `<think>\\n</think>\\n` follows the prompt, or only its end where the template has opened one.
+    A chat prompt already has its special tokens: tokenize it with add_special_tokens=False (see `is_chat`).
+    thinking 'off' closes the thought before it starts, as in the paper's condition without chain of thought: the empty
+    block `<think>\\n</think>\\n` follows the prompt, or only its end if the template has opened one.
     """
     text = _rendered(tokenizer, prompt) if is_chat(prompt, form) else _plain(prompt, form)
     return text + (_no_thought(text) if thinking == "off" else "")
 
 
 def is_chat(prompt: Prompt, form: str) -> bool:
-    """Does this prompt go through the chat template in this form?"""
+    """Whether this prompt goes through the chat template in this form."""
     return form == "chat" and prompt.messages is not None
 
 
 def stop_strings(prompt: Prompt, form: str) -> tuple[str, ...]:
-    """Texts that end a completion: the task's in plain form, none in chat, where the model ends its own turn.
+    """Texts that end a completion: the task's in plain form; none in chat form, where the model ends its own turn.
 
-    As lighteval, with which the paper sampled, does it (models/vllm/vllm_model.py): a stop such as a blank line would cut a
-    chat model inside its reasoning.
+    As in lighteval, with which the paper sampled (models/vllm/vllm_model.py): a stop such as a blank line would cut a chat
+    model inside its reasoning.
     """
     return () if is_chat(prompt, form) else prompt.stop
 
 
 def opens_thought(text: str) -> bool:
-    """Has this prompt text opened a thought that the completion must close?
+    """Whether this prompt text opens a thought that the completion must close.
 
-    A completion of such a prompt that never says `</think>` is an unfinished thought, not an answer, although `<think>`
-    is not in it.
+    A completion of such a prompt without `</think>` is an unfinished thought, not an answer, although it has no `<think>`.
 
     >>> opens_thought("<|assistant|>\\n<think>"), opens_thought("<think>\\n</think>\\n"), opens_thought("Why?")
     (True, False, False)
@@ -92,25 +93,25 @@ def within_context(
     thinking: str = "as-trained",
     form: str = "chat",
 ) -> tuple[list[Prompt], str | None]:
-    """The prompts that leave room for `new_tokens` in `context` tokens, and one line about the others (None: none).
+    """(prompts that leave room for `new_tokens` in `context` tokens, one line about the others or None).
 
-    Raises DivwatchError where none is left.
+    Raises DivwatchError if no prompt is left.
     """
     lengths = [
         len(tokenizer(prompt_text(tokenizer, p, thinking, form), add_special_tokens=not is_chat(p, form))["input_ids"])
         for p in prompts
     ]
-    kept = [p for p, length in zip(prompts, lengths, strict=True) if length + new_tokens <= context]
-    if len(kept) == len(prompts):
-        return kept, None
+    fitting = [p for p, length in zip(prompts, lengths, strict=True) if length + new_tokens <= context]
+    if len(fitting) == len(prompts):
+        return fitting, None
     longest = max(range(len(prompts)), key=lengths.__getitem__)
     line = (
-        f"{len(prompts) - len(kept)} of {len(prompts)} prompts leave no room for {new_tokens} new tokens in a context of "
+        f"{len(prompts) - len(fitting)} of {len(prompts)} prompts leave no room for {new_tokens} new tokens in a context of "
         f"{context} (the longest, {prompts[longest].id}, has {lengths[longest]} tokens)"
     )
-    if not kept:
+    if not fitting:
         raise DivwatchError(f"{line}: lower watch_max_new_tokens or choose a panel of shorter prompts")
-    return kept, f"{line}; they are not watched"
+    return fitting, f"{line}; they are not watched"
 
 
 def _rendered(tokenizer: Any, prompt: Prompt) -> str:
@@ -131,7 +132,7 @@ def _plain(prompt: Prompt, form: str) -> str:
 
 
 def _no_thought(text: str) -> str:
-    """What must follow `text` for its thought to be empty; nothing where the template has closed one already."""
+    """What must follow `text` to make its thought empty; nothing if the template has closed one already."""
     ending = text.rstrip()
     if ending.endswith(CLOSE):
         return ""

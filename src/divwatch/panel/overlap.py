@@ -1,130 +1,39 @@
-"""Is the panel held out? 13-gram overlap of its prompts with the training rows, in one pass over them.
+"""Is the panel held out? 13-gram overlap of its prompts with the training rows, in one pass over the rows.
 
-A prompt is contaminated when 13 words running of it stand in one text of a training row, whatever their case and
-punctuation (13 as in the paper's Table 19 and GPT-3's appendix C). A prompt of fewer words is its own n-gram: it counts
-when all of it stands there. Words are runs of letters and digits, so a script without spaces is compared sentence by
-sentence. System turns are left out, and so is a task's wording, which training rows may share without harm: 8 words
-running that are in more than a tenth of its prompts, and in three at least. A prompt in which no 13 words running are
-left is looked for as a whole, wording included.
+A prompt is contaminated if 13 consecutive words of it occur in one text of a training row, whatever their case and
+punctuation (13 as in the paper's Table 19 and GPT-3's appendix C). A shorter prompt must occur as a whole. Words are runs
+of letters and digits, so a script without spaces is compared sentence by sentence. System turns are ignored. So is a task's
+wording, which training rows may share without harm: 8 consecutive words that occur in more than a tenth of its prompts, and
+in at least three. A prompt without 13 consecutive words outside its wording must occur as a whole, wording included.
 
-Only the panel is held in memory (its n-grams, by hash); rows stream through, in worker processes where asked for.
+Only the panel is held in memory (its n-grams, by hash); rows stream through. `held_out.py` runs the search,
+`overlap_report.py` is its result.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from divwatch.errors import DivwatchError
-from divwatch.files import read_json_object, write_atomically
-from divwatch.panel import fingerprint
+import numpy as np
+
+from divwatch.panel.training_texts import Decode, stream_rows, texts_of
 from divwatch.records import Prompt
 
 NGRAM = 13
 STRIDE = 7  # 2 * 7 - 1 = 13: every 13 words hold 7 that start at a multiple of 7
 WORDING = 8
-# What the columns of TRL's data formats hold: texts or turns, and token ids once a trainer has tokenised them.
-TEXT_COLUMNS = ("text", "prompt", "completion", "messages", "chosen", "rejected", "conversations")
-TOKEN_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 _WORD = re.compile(r"[^\W_]+")
-_ROWS_AT_A_TIME = 1000
-_FORMAT = 1  # of the cache; a change of rule above is a new one
-
-Decode = Callable[[list[int]], str]
-
-
-@dataclass(frozen=True)
-class TaskOverlap:
-    """prompts: looked for. contaminated: found. coverage: mean share of a prompt's words in n-grams that were found."""
-
-    prompts: int
-    contaminated: int
-    coverage: float
-
-    @property
-    def share(self) -> float:
-        """Contaminated prompts as a share of all."""
-        return self.contaminated / self.prompts
-
-
-@dataclass(frozen=True)
-class OverlapReport:
-    """`contaminated`: id of each prompt that was found -> index of the first training row that holds it."""
-
-    contaminated: dict[str, int]
-    by_task: dict[str, TaskOverlap]
-    rows: int
-    seconds: float
-    panel: str
-    dataset: str | None = None
-    cached: bool = field(default=False, compare=False)
-
-    def held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts that were not found. Raises DivwatchError where none is left."""
-        kept = [p for p in prompts if p.id not in self.contaminated]
-        if prompts and not kept:
-            raise DivwatchError(
-                f"all {len(prompts)} prompts of the panel are in the training data: choose another watch_panel, or set "
-                "watch_held_out to report"
-            )
-        return kept
-
-    @property
-    def line(self) -> str:
-        """The finding in one line."""
-        found, total = len(self.contaminated), sum(t.prompts for t in self.by_task.values())
-        tasks = [f"{task} {t.contaminated}/{t.prompts}" for task, t in self.by_task.items() if t.contaminated]
-        where = f": {', '.join(tasks)}" if tasks else ""
-        return f"held out: {found} of {total} prompts overlap the {self.rows:,} training rows{where}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def check_held_out(
-    prompts: Sequence[Prompt],
-    dataset: Iterable[dict[str, Any]],
-    *,
-    workers: int = 0,
-    decode: Decode | None = None,
-    cache: Path | None = None,
-) -> OverlapReport:
-    """Which of `prompts` stand in the rows of `dataset`: a datasets.Dataset, or any iterable of rows in a TRL format.
-
-    workers: processes of their own, each with a share of a Dataset; 0 (and any other iterable): here. They are plain child
-        processes that import divwatch alone, so a script needs no `if __name__` guard and nothing of its state is copied.
-    decode: token ids to text, for a data set that its trainer has tokenised already (`tokenizer.decode`).
-    cache: folder for results, by fingerprints of panel and data set. Default: `divwatch/overlap` in the user's cache.
-    Raises DivwatchError where the rows have no column with text.
-    """
-    panel, data = fingerprint(prompts), getattr(dataset, "_fingerprint", None)
-    kept = _Cache(cache, panel, data)
-    known = kept.read()
-    if known is not None:
-        return known
-    started = time.perf_counter()
-    index = PanelIndex(prompts)
-    if workers > 0 and hasattr(dataset, "shard") and isinstance(dataset, Sized):  # a stream has no shares to give
-        found = _in_processes(prompts, dataset, min(workers, max(1, len(dataset))), decode)
-    else:
-        found = scan(index, dataset, decode)
-    report = _report(index, found, time.perf_counter() - started, panel, data)
-    kept.write(report)
-    return report
+RULES = 1  # results of other rules in the cache are not used: increase with every change of the rules above
 
 
 @dataclass
-class Found:
-    """What a pass has found: prompt -> first row, prompt -> positions of its words that were covered, rows read."""
+class Matches:
+    """Overlaps of a search: prompt -> first row, prompt -> positions of its words in an overlap, and the rows read."""
 
     first: dict[int, int] = field(default_factory=dict)
     covered: dict[int, set[int]] = field(default_factory=dict)
@@ -134,7 +43,7 @@ class Found:
         self.first[prompt] = min(row, self.first.get(prompt, row))
         self.covered.setdefault(prompt, set()).update(words)
 
-    def merge(self, other: Found) -> None:
+    def merge(self, other: Matches) -> None:
         for prompt, row in other.first.items():
             self.first[prompt] = min(row, self.first.get(prompt, row))
             self.covered.setdefault(prompt, set()).update(other.covered[prompt])
@@ -142,19 +51,17 @@ class Found:
 
 
 class PanelIndex:
-    """The panel's n-grams by hash, and the prompts that are looked for as a whole by their longest word.
+    """The panel's n-grams by hash, and the prompts that must occur as a whole by their longest word.
 
-    Seven words in a row that start at a multiple of 7 lie in every 13 words of a text, so a text none of whose such sevens is
-    in the panel holds no 13-gram of it: nearly every text is done with after a seventh of the look-ups. The longest word
-    of a whole prompt stands for the rarest: a text without it is done with at once. Hashes are Python's, 64 bits: the
-    chance of a false hit in a billion texts' n-grams against a million of the panel's is about 1e-2.
+    Any 13 consecutive words of a text contain a run of 7 that starts at a multiple of 7. If none of these sevens of a text
+    is in the panel, the text has no 13-gram of it, so that nearly every text takes a seventh of the look-ups. The longest
+    word of a whole prompt is likely its rarest: a text without it needs no further comparison. Hashes are Python's, 64
+    bits: the chance of a false match of a billion n-grams with a million of the panel's is about 1e-2.
     """
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
-        import numpy as np
-
         self.prompts = list(prompts)
-        self.words = [words_of(_asked_text(p)) for p in prompts]
+        self.words = [words_of(_question(p)) for p in prompts]
         self.sevens: set[int] = set()
         self.whole: dict[str, list[tuple[int, int]]] = {}
         wording = _wording(self.prompts, self.words)
@@ -169,39 +76,37 @@ class PanelIndex:
             if words and not starts:
                 anchor = max(words, key=len)
                 self.whole.setdefault(anchor, []).append((i, words.index(anchor)))
-        found = np.frombuffer(grams, dtype=np.int64) if grams else np.empty(0, np.int64)
-        order = np.argsort(found, kind="stable")
-        self.grams = found[order]
+        hashes = np.frombuffer(grams, dtype=np.int64) if grams else np.empty(0, np.int64)
+        order = np.argsort(hashes, kind="stable")
+        self.grams = hashes[order]
         self.places = (np.frombuffer(places, dtype=np.int64) if grams else np.empty(0, np.int64)).reshape(-1, 2)[order]
 
-    def search(self, text: str, row: int, found: Found) -> None:
-        """Adds to `found` what stands in one text of a training row."""
+    def search(self, text: str, row: int, matches: Matches) -> None:
+        """Adds the overlaps of one text of a training row to `matches`."""
         words = words_of(text)
         if not self.sevens.isdisjoint(map(hash, zip(*(words[j::STRIDE] for j in range(STRIDE)), strict=False))):
-            self._search_grams(words, row, found)
+            self._search_grams(words, row, matches)
         if not self.whole.keys().isdisjoint(words):
-            self._search_whole(words, row, found)
+            self._search_whole(words, row, matches)
 
-    def _search_grams(self, words: list[str], row: int, found: Found) -> None:
-        import numpy as np
-
+    def _search_grams(self, words: list[str], row: int, matches: Matches) -> None:
         hashes = np.fromiter(map(hash, _grams(words)), dtype=np.int64)
         low = np.searchsorted(self.grams, hashes, "left")
         high = np.searchsorted(self.grams, hashes, "right")
         for i in np.flatnonzero(high > low):
             for prompt, start in self.places[low[i] : high[i]].tolist():
-                found.add(prompt, range(start, start + NGRAM), row)
+                matches.add(prompt, range(start, start + NGRAM), row)
 
-    def _search_whole(self, words: list[str], row: int, found: Found) -> None:
+    def _search_whole(self, words: list[str], row: int, matches: Matches) -> None:
         for place, word in enumerate(words):
             for prompt, offset in self.whole.get(word, ()):
-                start, wanted = place - offset, self.words[prompt]
-                if start >= 0 and words[start : start + len(wanted)] == wanted:
-                    found.add(prompt, range(len(wanted)), row)
+                start, whole = place - offset, self.words[prompt]
+                if start >= 0 and words[start : start + len(whole)] == whole:
+                    matches.add(prompt, range(len(whole)), row)
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters and digits, lower-cased.
+    """Runs of letters and digits, in lower case.
 
     >>> words_of("Don't STOP (now)!") == words_of("don’t stop, now")
     True
@@ -209,70 +114,18 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def texts_of(row: dict[str, Any], decode: Decode | None = None) -> Iterator[str]:
-    """The texts of a training row in any of TRL's formats, each turn by itself, system turns left out.
-
-    >>> list(texts_of({"prompt": "Why?", "completion": [{"role": "assistant", "content": "So."}]}))
-    ['Why?', 'So.']
-    """
-    for name in TEXT_COLUMNS:
-        value = row.get(name)
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            yield from (t for turn in value if isinstance(turn, dict) for t in _turn_texts(turn))
-    if decode is not None and not any(row.get(name) for name in TEXT_COLUMNS):
-        yield from (decode(row[name]) for name in TOKEN_COLUMNS if row.get(name))
-
-
-def _turn_texts(turn: dict[str, Any]) -> Iterator[str]:
-    content = turn.get("content", turn.get("value"))
-    if turn.get("role", turn.get("from")) == "system" or content is None:
-        return
-    if isinstance(content, str):
-        yield content
-    else:  # parts, as of a multimodal turn
-        yield from (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def scan(index: PanelIndex, rows: Any, decode: Decode | None = None, first_row: int = 0) -> Found:
+def scan(index: PanelIndex, rows: Any, decode: Decode | None = None, first_row: int = 0) -> Matches:
     """One pass over `rows`; memory does not grow with them."""
-    found = Found()
-    for row in _streamed(rows, decode):
-        for text in dict.fromkeys(texts_of(row, decode)):  # a pair's two conversations share their first turns
-            index.search(text, first_row + found.rows, found)
-        found.rows += 1
-    return found
+    matches = Matches()
+    for row in stream_rows(rows, decode):
+        for text in dict.fromkeys(texts_of(row, decode)):  # the two conversations of a pair share their first turns
+            index.search(text, first_row + matches.rows, matches)
+        matches.rows += 1
+    return matches
 
 
-def _streamed(rows: Any, decode: Decode | None) -> Iterator[dict[str, Any]]:
-    """Rows one by one, a Dataset's read in batches and only in the columns that matter."""
-    columns = getattr(rows, "column_names", None)
-    if columns:
-        _refuse_textless(columns, decode)
-    if not hasattr(rows, "select_columns") or not columns:
-        for number, row in enumerate(rows):
-            if not number:
-                _refuse_textless(list(row), decode)
-            yield row
-        return
-    wanted = [c for c in TEXT_COLUMNS if c in columns] or [c for c in TOKEN_COLUMNS if c in columns]
-    for batch in rows.select_columns(wanted).with_format(None).iter(batch_size=_ROWS_AT_A_TIME):
-        for values in zip(*(batch[c] for c in wanted), strict=True):
-            yield dict(zip(wanted, values, strict=True))
-
-
-def _refuse_textless(columns: Sequence[str], decode: Decode | None) -> None:
-    if any(c in TEXT_COLUMNS for c in columns) or (decode and any(c in TOKEN_COLUMNS for c in columns)):
-        return
-    raise DivwatchError(
-        f"the training rows have the columns {', '.join(columns)}, none of them text: held-out prompts are checked against "
-        f"{', '.join(TEXT_COLUMNS)}; set watch_held_out: off to train without the check"
-    )
-
-
-def _asked_text(prompt: Prompt) -> str:
-    """What must be new to the model: the task's own question, else every user turn, else the text."""
+def _question(prompt: Prompt) -> str:
+    """What must be new to the model: the row's own question, otherwise all user turns, otherwise the text."""
     if prompt.question is not None:
         return prompt.question
     turns = [m["content"] for m in prompt.messages or () if m["role"] == "user"]
@@ -284,71 +137,21 @@ def _grams(words: Sequence[str], n: int = NGRAM) -> Iterator[tuple[str, ...]]:
 
 
 def _wording(prompts: Sequence[Prompt], words: Sequence[Sequence[str]]) -> dict[str, set[int]]:
-    """task -> hashes of the 8-grams that are the task's wording rather than a prompt's content."""
-    found = {}
+    """task -> hashes of the 8-grams that are the task's wording, not a prompt's content."""
+    wording = {}
     for task, size in Counter(p.task for p in prompts).items():
         counts: Counter[int] = Counter()
-        for prompt, own in zip(prompts, words, strict=True):
+        for prompt, words_of_prompt in zip(prompts, words, strict=True):
             if prompt.task == task:
-                counts.update(set(map(hash, _grams(own, WORDING))))
-        found[task] = {gram for gram, n in counts.items() if n >= 3 and n > size / 10}
-    return found
+                counts.update(set(map(hash, _grams(words_of_prompt, WORDING))))
+        wording[task] = {gram for gram, n in counts.items() if n >= 3 and n > size / 10}
+    return wording
 
 
 def _content(words: Sequence[str], wording: set[int]) -> list[int]:
-    """Where the n-grams of a prompt start that hold none of its task's wording."""
+    """Start positions of the 13-grams of a prompt that contain none of its task's wording."""
     shared = [False] * len(words)
     for start, gram in enumerate(_grams(words, WORDING)):
         if wording and hash(gram) in wording:
             shared[start : start + WORDING] = [True] * WORDING
     return [s for s in range(len(words) - NGRAM + 1) if not any(shared[s : s + NGRAM])]
-
-
-def _report(index: PanelIndex, found: Found, seconds: float, panel: str, data: str | None) -> OverlapReport:
-    by_task: dict[str, TaskOverlap] = {}
-    for task in dict.fromkeys(p.task for p in index.prompts):
-        mine = [i for i, p in enumerate(index.prompts) if p.task == task]
-        coverage = [len(found.covered.get(i, ())) / max(1, len(index.words[i])) for i in mine]
-        by_task[task] = TaskOverlap(len(mine), sum(i in found.first for i in mine), sum(coverage) / len(mine))
-    contaminated = {index.prompts[i].id: row for i, row in sorted(found.first.items())}
-    return OverlapReport(contaminated, by_task, found.rows, round(seconds, 3), panel, data)
-
-
-class _Cache:
-    """Results by fingerprint; a data set without one is not cached, and an unreadable file is no result."""
-
-    def __init__(self, folder: Path | None, panel: str, data: str | None) -> None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        key = hashlib.sha256(f"{_FORMAT}/{NGRAM}/{panel}/{data}".encode()).hexdigest()[:24]
-        self.file = None if data is None else (folder or root / "divwatch" / "overlap") / f"{key}.json"
-
-    def read(self) -> OverlapReport | None:
-        if self.file is None:
-            return None
-        try:
-            held = read_json_object(self.file)
-            by_task = {task: TaskOverlap(**t) for task, t in held.pop("by_task").items()}
-            return OverlapReport(**{**held, "by_task": by_task, "cached": True})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def write(self, report: OverlapReport) -> None:
-        if self.file is None:
-            return
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, json.dumps(report.as_dict()))
-        except OSError:
-            pass  # a cache that cannot be written costs the next run a pass, no more
-
-
-def _in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, decode: Decode | None) -> Found:
-    from divwatch.panel.overlap_worker import start
-
-    shards = [dataset.shard(workers, i, contiguous=True) for i in range(workers)]
-    firsts = [sum(map(len, shards[:i])) for i in range(workers)]
-    children = [start(prompts, shard, decode, first) for shard, first in zip(shards, firsts, strict=True)]
-    total = Found()
-    for child in children:
-        total.merge(child.result())
-    return total

@@ -1,8 +1,8 @@
-"""The panel `quick`: 96 short prompts of divwatch's own, for a look that is cheap and needs neither hub nor data set.
+"""The panel `quick`: 96 short prompts written for divwatch, for a cheap look without a hub or a data set.
 
-Stories, ideas and opinions have many good answers, and an answer fits in about a hundred tokens. The sums are judged by
-their final number (verifier gsm8k) and can each be worked out in several ways: what stays diverse there is how a right
-answer is reached. A panel for a first look and for tests of a set-up, not a benchmark: nothing published uses it.
+Stories, ideas and opinions have many good answers of about a hundred tokens. The sums are verified by their final number
+(verifier gsm8k); each can be solved in several ways, so that correct answers differ in how they get there. The panel is
+for a first look and for testing a set-up. It is not a benchmark: no published number uses it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ _SUMS = [
 
 
 def panel() -> list[Prompt]:
-    """Four tasks of 24 prompts; `sums` has references and a verifier."""
+    """Four tasks of 24 prompts each; `sums` has references and a verifier."""
     open_tasks = {"stories": STORIES, "ideas": IDEAS, "opinions": OPINIONS}
     prompts = [_prompt(task, i, text) for task, texts in open_tasks.items() for i, text in enumerate(texts)]
     return prompts + [

@@ -1,4 +1,4 @@
-"""Prompts out of a JSONL file or a trainer's eval_dataset, in the forms TRL knows: `prompt`, `messages`, or `chosen`."""
+"""Prompts from a JSONL file or a trainer's eval_dataset, in TRL's data formats: `prompt`, `messages`, or `chosen`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl
 from divwatch.records import Prompt
+from divwatch.verify import get_verifier
 
 Messages = list[dict[str, str]]
 
 
 def from_file(path: Path) -> list[Prompt]:
-    """A line: `prompt` (text or turns) or `messages`, and optionally `id`, `task`, `reference`, `verifier`."""
+    """The prompts of a JSONL file: `prompt` (text or turns) or `messages`, and optionally `id`, `task`, `reference`,
+    `verifier`. Raises DivwatchError for a line without a prompt, a repeated id or an unknown verifier."""
     rows = read_jsonl(path)
     prompts = [_from_row(row, f"{path} line {number}", number - 1, path.stem) for number, row in rows]
     _refuse_repeats(prompts, str(path))
@@ -28,7 +30,7 @@ def _from_row(row: dict[str, Any], where: str, index: int, task: str) -> Prompt:
     try:
         prompt = _prompt(row, index, task)
     except (KeyError, TypeError, AttributeError):
-        raise DivwatchError(f"{where}: turns are objects with 'role' and 'content' texts: mend 'messages'") from None
+        raise DivwatchError(f"{where}: each turn needs the texts 'role' and 'content': fix 'messages'") from None
     if prompt is None:
         raise DivwatchError(f"{where} has neither 'prompt' nor 'messages' with a text in it: add one of them")
     return prompt
@@ -42,7 +44,7 @@ def from_dataset(dataset: Iterable[dict[str, Any]] | dict[str, Any]) -> list[Pro
 
 
 def _distinct(rows: Iterable[dict[str, Any]], task: str) -> list[Prompt]:
-    found: dict[str, Prompt] = {}
+    distinct: dict[str, Prompt] = {}
     ids: set[str] = set()
     for index, row in enumerate(rows):
         prompt = _prompt(row, index, task)
@@ -51,26 +53,26 @@ def _distinct(rows: Iterable[dict[str, Any]], task: str) -> list[Prompt]:
                 f"eval_dataset has the columns {', '.join(row)}, none of them prompt, messages or chosen with a text in "
                 f"row {index}: add a 'prompt' column, or set watch_panel to quick or to a JSONL file"
             )
-        asked = json.dumps(prompt.messages or prompt.text)
-        if asked not in found:
-            # A data set's ids may repeat: they were given for another purpose.
+        content = json.dumps(prompt.messages or prompt.text)
+        if content not in distinct:
+            # A data set's ids may repeat: they have another purpose there.
             prompt = prompt if prompt.id not in ids else replace(prompt, id=f"{task}/{index}")
             ids.add(prompt.id)
-            found[asked] = prompt
-    return list(found.values())
+            distinct[content] = prompt
+    return list(distinct.values())
 
 
 def _prompt(row: dict[str, Any], index: int, task: str) -> Prompt | None:
-    asked = row.get("prompt") or _asked(row.get("messages")) or _shared(row.get("chosen"), row.get("rejected"))
-    if not asked:
+    content = row.get("prompt") or _until_user(row.get("messages")) or _shared(row.get("chosen"), row.get("rejected"))
+    if not content:
         return None
-    messages = None if isinstance(asked, str) else [{"role": m["role"], "content": m["content"]} for m in asked]
-    text = asked if isinstance(asked, str) else asked[-1]["content"]
+    messages = None if isinstance(content, str) else [{"role": m["role"], "content": m["content"]} for m in content]
+    text = content if isinstance(content, str) else content[-1]["content"]
     if not text.strip():
         return None
     return Prompt(
-        id=str(_given(row, "id", f"{task}/{index}")),
-        task=str(_given(row, "task", task)),
+        id=str(_value_or(row, "id", f"{task}/{index}")),
+        task=str(_value_or(row, "task", task)),
         text=text,
         messages=messages,
         reference=row.get("reference"),
@@ -78,12 +80,12 @@ def _prompt(row: dict[str, Any], index: int, task: str) -> Prompt | None:
     )
 
 
-def _given(row: dict[str, Any], name: str, default: str) -> Any:
+def _value_or(row: dict[str, Any], name: str, default: str) -> Any:
     value = row.get(name)
     return default if value is None else value
 
 
-def _asked(messages: Any) -> Messages | None:
+def _until_user(messages: Any) -> Messages | None:
     """A conversation up to its last user turn."""
     if not isinstance(messages, list):
         return None
@@ -92,7 +94,7 @@ def _asked(messages: Any) -> Messages | None:
 
 
 def _shared(chosen: Any, rejected: Any) -> Messages | None:
-    """The turns a preference pair has in common."""
+    """The turns that a preference pair has in common."""
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         return None
     shared: Messages = []
@@ -107,14 +109,12 @@ def _refuse_repeats(prompts: list[Prompt], where: str) -> None:
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
-            raise DivwatchError(f"{where} has the id {prompt.id!r} twice: give every line an id of its own")
+            raise DivwatchError(f"{where} has the id {prompt.id!r} twice: make the ids unique")
         seen.add(prompt.id)
 
 
 def _check_verifiers(prompts: list[Prompt], where: str) -> None:
-    """A verifier that does not exist is found now, not in the middle of the first look."""
-    from divwatch.verify import get_verifier
-
+    """A verifier that does not exist is an error now, not in the middle of the first look."""
     for prompt in prompts:
         if prompt.verifier is not None and not isinstance(prompt.verifier, str):
             raise DivwatchError(f"{where}, prompt {prompt.id!r}: 'verifier' is not a name: give one, such as gsm8k")

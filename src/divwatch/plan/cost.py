@@ -49,7 +49,8 @@ class Device:
     layer of a decode step takes, its kernels being launched. What a row of a batch costs a decode step besides:
     logit_seconds for each token of the vocabulary (the sampler), small_seconds for each byte of keys and values of a token
     (norms, rotations and other small kernels, which grow as those do). overlaps: launching, reading weights and multiplying
-    go on at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link.
+    go on at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link. training: operations/s in a
+    training step, None: as flops. shares_prompts: the keys of a prompt are held and read once for all its samples.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Device:
     small_seconds: float = 0.0
     overlaps: bool = True
     network: float | None = None
+    training: float | None = None
+    shares_prompts: bool = False
 
     def together(self, one: float, other: float) -> float:
         """Seconds of two things that a GPU does at once and a CPU one after the other."""
@@ -73,15 +76,32 @@ class Device:
         return self.network if self.network is not None and devices > NODE else self.link
 
 
-# Published peaks (dense bf16, HBM, NVLink one way or PCIe) times what is commonly reached: half the arithmetic, 0.7 of
-# the memory and of the link, half of the memory in attention with one query a row. layer_seconds: eager PyTorch
-# launches some 15 kernels a layer at about 30 us each. Assumptions, not measured for this project; `--device here`
-# takes measured figures of this machine. network: one adapter a GPU, of 200 Gb/s (A100) or 400 Gb/s.
+# What is reached of a device's published peaks. Replace each by what benchmarks/gpu.py measures, and say where and when.
+PREFILL = 0.5  # of dense bf16 operations, in a prefill: assumption
+TRAINING = 0.5  # of the same, in a training step: assumption
+WEIGHTS = 0.7  # of the memory's bandwidth, where weights are read: assumption
+ATTENTION = 0.5  # of the same, where attention reads keys and values with one query a row: assumption
+LINK = 0.7  # of NVLink one way, and of the network: assumption
+# Seconds: eager PyTorch launches some 15 kernels a layer at about 30 us each: assumption.
+LAYER_SECONDS = 0.45e-3
+LOGIT_SECONDS = 0.0  # a row and token of the vocabulary: assumption
+SMALL_SECONDS = 0.0  # a row and byte of keys and values of a token: assumption
+
+
+def _gpu(name: str, flops: float, bandwidth: float, memory: float, link: float, network: float) -> Device:
+    """A device of these published peaks: dense bf16 operations/s, bytes/s of memory, of NVLink one way and of the network."""
+    return Device(
+        name, PREFILL * flops, WEIGHTS * bandwidth, ATTENTION * bandwidth, LINK * link, memory, LAYER_SECONDS,
+        LOGIT_SECONDS, SMALL_SECONDS, network=LINK * network, training=TRAINING * flops, shares_prompts=True,
+    )  # fmt: skip
+
+
+# network: one adapter a GPU, of 200 Gb/s (A100) or 400 Gb/s. `--device here` takes measured figures of this machine.
 DEVICES = {
-    "a100": Device("a100", 0.5 * 312e12, 0.7 * 2.0e12, 0.5 * 2.0e12, 0.7 * 300e9, 80e9, 0.45e-3, network=0.7 * 25e9),
-    "h100": Device("h100", 0.5 * 989e12, 0.7 * 3.35e12, 0.5 * 3.35e12, 0.7 * 450e9, 80e9, 0.45e-3, network=0.7 * 50e9),
-    "h200": Device("h200", 0.5 * 989e12, 0.7 * 4.8e12, 0.5 * 4.8e12, 0.7 * 450e9, 141e9, 0.45e-3, network=0.7 * 50e9),
-    "b200": Device("b200", 0.5 * 2250e12, 0.7 * 8.0e12, 0.5 * 8.0e12, 0.7 * 900e9, 180e9, 0.45e-3, network=0.7 * 50e9),
+    "a100": _gpu("a100", 312e12, 2.0e12, 80e9, 300e9, 25e9),
+    "h100": _gpu("h100", 989e12, 3.35e12, 80e9, 450e9, 50e9),
+    "h200": _gpu("h200", 989e12, 4.8e12, 141e9, 450e9, 50e9),
+    "b200": _gpu("b200", 2250e12, 8.0e12, 180e9, 900e9, 50e9),
 }
 NODE = 8  # devices of a node
 
@@ -140,7 +160,8 @@ def cost_of(
     free = device.memory - train
     gathered = sharded and whole < 0.9 * free
     room = free - (whole if gathered else 0)
-    width = look.prompt_tokens + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
+    held = look.prompt_tokens / look.samples if device.shares_prompts else look.prompt_tokens  # of a prompt, by row
+    width = held + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
     if MEMORY_SHARE * room < width * shape.token_bytes:
         raise DivwatchError(
             f"training takes {train / 1e9:.0f} of {device.memory / 1e9:.0f} GB a device ({strategy}), which leaves no room "
@@ -152,16 +173,21 @@ def cost_of(
     gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
     prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
-    step = decode_step(shape, device, rows, look.prompt_tokens + look.new_tokens / 2)
+    step = decode_step(shape, device, rows, held + look.new_tokens / 2)
     if sharded and not gathered:  # weights come over the link at every token
         step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
     seconds = gather + prefill + decode
-    # Forward and backward with activation checkpointing: 8 operations a parameter and token.
-    step_seconds = 8 * shape.multiplied * step_tokens / devices / device.flops
+    step_seconds = train_operations(shape) * step_tokens / devices / (device.training or device.flops)
     look_bytes = rows * width * shape.token_bytes + (whole if gathered else 0)
     overhead = seconds / (seconds + look.every * step_seconds)
     return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds, overhead)
+
+
+def train_operations(shape: Shape) -> float:
+    """Operations a token of a training step with activation checkpointing: two passes forward, the gradients of
+    activations, and those of weights where these are trained, 2 a parameter each."""
+    return (8 if shape.trained is None else 6) * shape.multiplied
 
 
 def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
@@ -313,7 +339,8 @@ class _Probes:
 
         import torch
 
-        from divwatch.sampling.decode import Decoding, decode
+        from divwatch.sampling.decode import decode
+        from divwatch.sampling.decoding import Decoding
         from divwatch.sampling.nucleus import uniforms
 
         how = Decoding(0.6, 0.95, [-1], self.TOKENS)  # nothing stops early

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig
+from divwatch.config import WatchConfig, steps_between_looks
 from divwatch.errors import DivwatchError
 
 
@@ -35,7 +35,7 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, given: dict[str,
         if "model" not in given:
             raise DivwatchError("no model: give a recipe's config, or --model olmo3-7b, a directory or a hub name")
         return Planned(**given)
-    from divwatch.ablation.plan import read_yaml
+    from divwatch.files import read_yaml
 
     told = read_yaml(config)
     name = given.get("model") or told.get("model_name_or_path")
@@ -84,10 +84,7 @@ def _kind(told: dict[str, Any]) -> str | None:
 
 
 def _every(told: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    every = float(told.get("watch_every", 0.05))
-    if every >= 1:
-        return int(every)
-    return max(1, round(every * _steps(told, gpus, step_tokens)))
+    return steps_between_looks(float(told.get("watch_every", WatchConfig.every)), _steps(told, gpus, step_tokens))
 
 
 def _steps(told: dict[str, Any], gpus: int, step_tokens: int) -> int:

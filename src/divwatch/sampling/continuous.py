@@ -56,7 +56,9 @@ def _room(model: Any, request: Request, rows: Sequence[Row]) -> dict[str, Any]:
     """
     from transformers import ContinuousBatchingConfig
 
-    page = ContinuousBatchingConfig.page_size
+    # Older transformers call a page a block.
+    names: Any = ContinuousBatchingConfig
+    page: int = getattr(names, "page_size", None) or names.block_size
     pages = sum(-(-(request.lengths[row.prompt] + request.how.limit) // page) for row in rows)
     small = pages * page * token_bytes(model) < 0.5 * MEMORY_SHARE * free_bytes(request.device)
     # A dense mask of a batch's tokens by all that is held: on a CPU nothing better is chosen.

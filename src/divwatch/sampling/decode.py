@@ -1,33 +1,18 @@
 """One batch of completions from the model in process: the law of `generate`, at less work.
 
 A prompt is read once and its keys and values serve all its samples; rows that have stopped leave the batch once they
-are half of it.
+are half of it. On a CUDA device the prompts' keys are also stored once, and each step runs from a CUDA graph
+(`steps.py`), for models that allow it; for others, and on a CPU, the keys are repeated for every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.log import warn_once
 from divwatch.sampling.nucleus import draw
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a batch is decoded.
-
-    stops:      ids of which each ends a completion.
-    limit:      new tokens after which the longest completion is cut.
-    close_at, close_with: after so many new tokens a thought that is still open is closed with these ids. None: never.
-    """
-
-    temperature: float
-    top_p: float
-    stops: list[int]
-    limit: int
-    close_at: int | None = None
-    close_with: tuple[int, ...] = ()
 
 
 def decode(
@@ -52,8 +37,86 @@ def decode(
     import torch
 
     noise = torch.as_tensor(uniforms, device=device)
+    logits, mask, cache = _read(model, prompts, max(how.stops[0], 0), device)
+    if how.mode_on(device) != "eager":
+        rows = _decode_shared(model, logits, mask, cache, owners, noise, limits, how, still_open)
+        if rows is not None:
+            return rows
+    return _decode_eager(model, logits, mask, cache, owners, noise, limits, how, still_open, any_rank)
+
+
+def _decode_shared(
+    model: Any,
+    logits: Any,
+    mask: Any,
+    cache: Any,
+    owners: Sequence[int],
+    noise: Any,
+    limits: Sequence[int],
+    how: Decoding,
+    still_open: Callable[[int, list[int]], bool],
+) -> list[list[int]] | None:
+    """`decode` over keys that are stored once a prompt, or None where the model does not allow it."""
+    import torch
+
+    from divwatch.sampling.graph import is_recordable
+    from divwatch.sampling.prefix import PrefixCache, Unsupported, check_cache, check_model
+    from divwatch.sampling.steps import decode_in_steps
+
+    capture = how.mode_on(mask.device) == "captured" and mask.device.type == "cuda"
+    if capture and not is_recordable(model):
+        capture = False
+        warn_once("decoding runs without a CUDA graph: the model has forward hooks")
+    prefix = None
+    try:
+        check_model(model, mask.shape[1] + max(limits))
+        check_cache(cache, mask.device)
+        prefix = PrefixCache(cache, mask, owners, max(1, max(limits) - 1))
+        prefix.use_kernels(model.config.get_text_config().num_attention_heads // cache.layers[0].keys.shape[1])
+        of = torch.tensor(owners, device=mask.device)
+        return decode_in_steps(model, prefix, logits[of], mask.sum(-1)[of], noise, limits, how, still_open, capture)
+    except Unsupported as reason:
+        warn_once(f"decoding repeats a prompt's keys for each of its samples: {reason}")
+        return None
+    finally:
+        if prefix is not None:
+            prefix.free()
+
+
+def supports_prefix(model: Any, longest: int) -> bool:
+    """Whether `model` is expected to store a prompt's keys once, for `longest` tokens of prompt and completion."""
+    from divwatch.sampling.prefix import Unsupported, check_model
+
+    try:
+        check_model(model, longest)
+    except Unsupported:
+        return False
+    return True
+
+
+def _decode_eager(
+    model: Any,
+    logits: Any,
+    mask: Any,
+    cache: Any,
+    owners: Sequence[int],
+    noise: Any,
+    limits: Sequence[int],
+    how: Decoding,
+    still_open: Callable[[int, list[int]], bool],
+    any_rank: Callable[[bool], bool],
+) -> list[list[int]]:
+    """`decode` with the prompts' keys repeated for each row."""
+    import torch
+
+    from divwatch.sampling.cache import select_rows
+
+    device = mask.device
+    of = torch.tensor(owners, device=device)
+    select_rows(cache, of)
+    logits, mask = logits[of], mask[of]
+    position = mask.sum(-1, keepdim=True) - 1
     stops = torch.tensor(how.stops, device=device)
-    logits, mask, position, cache = _read(model, prompts, owners, how.stops[0], device)
     count = len(owners)
     written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
     length = torch.tensor(limits, device=device)
@@ -86,23 +149,16 @@ def decode(
     return [row[:n] for row, n in zip(written.tolist(), length.tolist(), strict=True)]
 
 
-def _read(
-    model: Any, prompts: Sequence[Sequence[int]], owners: Sequence[int], pad: int, device: Any
-) -> tuple[Any, Any, Any, Any]:
-    """The prompts' last logits, attention mask, last positions and cache, each repeated for the rows they own."""
-    import torch
+def _read(model: Any, prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any, Any]:
+    """The prompts' last logits [P, vocabulary], their attention mask [P, L] and their keys and values in a cache."""
     from transformers import DynamicCache
-
-    from divwatch.sampling.cache import select_rows
 
     ids, mask = _left_padded(prompts, pad, device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-    of = torch.tensor(owners, device=device)
-    select_rows(cache, of)
-    return logits[of], mask[of], positions[:, -1:][of], cache
+    return logits, mask, cache
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any]:

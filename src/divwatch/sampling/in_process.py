@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from divwatch.sampling.decode import decode
+from divwatch.sampling.decode import decode, supports_prefix
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
 from divwatch.sampling.nucleus import uniforms
-from divwatch.sampling.plan import Row, batches
+from divwatch.sampling.plan import Row, batch_tokens, batches
 from divwatch.sampling.ranks import Ranks
 from divwatch.sampling.request import Request
 
@@ -48,13 +49,15 @@ def generate_in_step(
     shares: the rows of every rank, so that each knows how many batches the others make. A rank without a row left
     repeats the first prompt, for nothing but the others' sake. The memory is agreed on before the first batch.
     """
+    # What is special about one rank's batch must not change which forwards it takes part in.
+    request = replace(request, how=replace(request.how, mode="eager"))
     tokens = min(ranks.share(tokens_that_fit(model, request)))
     planned = [_batches(model, request, rows, tokens) for rows in shares]
     mine = planned[ranks.rank]
     done: dict[Row, list[int]] = {}
     for turn in range(max(map(len, planned))):
         batch = mine[turn] if turn < len(mine) else [Row(0, 0)]
-        made = _decode(model, request, batch, lambda alive: ranks.any(alive, request.device))
+        made = decode_batch(model, request, batch, lambda alive: ranks.any(alive, request.device))
         if turn < len(mine):
             done.update(zip(batch, made, strict=True))
             progress(len(batch))
@@ -64,12 +67,12 @@ def generate_in_step(
 def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[list[int]], Exception | None]:
     """(made, None) or ([], error): the error is handed back, not handled here, so that its frames hold no memory."""
     try:
-        return _decode(model, request, batch, lambda alive: alive), None
+        return decode_batch(model, request, batch, lambda alive: alive), None
     except Exception as error:
         return [], error.with_traceback(None)
 
 
-def _decode(model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]) -> list[list[int]]:
+def decode_batch(model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]) -> list[list[int]]:
     prompts = list(dict.fromkeys(row.prompt for row in batch))
     place = {prompt: i for i, prompt in enumerate(prompts)}
     how = request.how
@@ -94,9 +97,20 @@ def tokens_that_fit(model: Any, request: Request) -> int:
 
 
 def _batches(model: Any, request: Request, rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    return batches(rows, request.lengths, request.how.limit + logit_tokens(model), tokens)
+    return batches(rows, request.lengths, _new_tokens(model, request), tokens, _shares_prompts(model, request))
 
 
 def _tokens_of(model: Any, request: Request, batch: Sequence[Row]) -> int:
-    longest = max(request.lengths[row.prompt] for row in batch)
-    return len(batch) * (longest + request.how.limit + logit_tokens(model))
+    return batch_tokens(batch, request.lengths, _new_tokens(model, request), _shares_prompts(model, request))
+
+
+def _new_tokens(model: Any, request: Request) -> int:
+    """Tokens of a row beside its prompt's, its logits counted as such."""
+    return request.how.limit + logit_tokens(model)
+
+
+def _shares_prompts(model: Any, request: Request) -> bool:
+    """Whether rows are expected to share their prompt's keys. Where they do not after all, batches are halved."""
+    if request.how.mode_on(request.device) == "eager":
+        return False
+    return supports_prefix(model, max(request.lengths) + request.how.limit)

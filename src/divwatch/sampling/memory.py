@@ -6,9 +6,10 @@ import gc
 from typing import Any
 
 # Of what is free on a device, for keys, values and logits; activations and the allocator's loss need the rest.
-MEMORY_SHARE = 0.5
-# Of a row's logits, a token of the vocabulary: they and the sampler's copies of them are six of 4 bytes.
-LOGIT_BYTES = 24
+MEMORY_SHARE = 0.7
+# Of a row's logits, a token of the vocabulary: those of this step and of the last, at most 4 bytes each. What the
+# sampler needs beside does not grow with the rows.
+LOGIT_BYTES = 8
 
 
 def free_bytes(device: Any) -> int:
@@ -33,7 +34,7 @@ def token_bytes(model: Any) -> int:
 
 
 def logit_tokens(model: Any) -> int:
-    """What a row's logits and the sampler's copies of them take, counted in tokens of the cache."""
+    """What a row's logits take, counted in tokens of the cache."""
     return LOGIT_BYTES * model.config.get_text_config().vocab_size // token_bytes(model)
 
 

@@ -30,19 +30,29 @@ def share_out(lengths: Sequence[int], samples: int, world: int) -> list[list[Row
     return [rows[start:stop] for start, stop in pairwise(cuts)]
 
 
-def batches(rows: Sequence[Row], lengths: Sequence[int], new_tokens: int, tokens: int) -> list[list[Row]]:
+def batches(
+    rows: Sequence[Row], lengths: Sequence[int], new_tokens: int, tokens: int, shared: bool = False
+) -> list[list[Row]]:
     """Rows in batches of like length, each of at most `tokens` tokens with padding and `new_tokens` to come.
 
-    Longest first, so that a batch that does not fit is met at once. A row that alone is too large is a batch.
+    shared: a prompt's tokens are stored once for all its rows, else for each row. Longest first, so that a batch that
+    does not fit is met at once. A row that alone is too large is a batch.
 
     >>> batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=20)
     [[Row(prompt=1, sample=0), Row(prompt=1, sample=1)], [Row(prompt=0, sample=0)]]
+    >>> len(batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=24, shared=True))
+    1
     """
     made: list[list[Row]] = []
-    width = 0
     for row in sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample)):
-        if not made or (len(made[-1]) + 1) * width > tokens:
+        if not made or batch_tokens([*made[-1], row], lengths, new_tokens, shared) > tokens:
             made.append([])
-            width = lengths[row.prompt] + new_tokens
         made[-1].append(row)
     return made
+
+
+def batch_tokens(batch: Sequence[Row], lengths: Sequence[int], new_tokens: int, shared: bool = False) -> int:
+    """Tokens that a batch stores: prompts padded to the longest, once a prompt or once a row, and `new_tokens` a row."""
+    prompts = {row.prompt for row in batch}
+    longest = max(lengths[prompt] for prompt in prompts)
+    return longest * (len(prompts) if shared else len(batch)) + new_tokens * len(batch)

@@ -55,28 +55,27 @@ def sample(
 
 
 class Sampler:
-    """`sample` bound to a trainer. On an accelerator each rank also embeds its own completions.
-
-    embeddings: after a look on rank 0, (keys, rows) for `RunDirectory.write_embeddings`, or None.
-    """
+    """`sample` bound to a trainer. On an accelerator each rank also embeds its own completions."""
 
     def __init__(self, trainer: Any, config: WatchConfig, ranks: Ranks) -> None:
         self.trainer, self.config, self.ranks = trainer, config, ranks
-        self.embeddings: Embeddings | None = None
         self._engine: Any = None
         # On a CPU the scoring process encodes.
         self._encoder: Any = None if trainer.args.device.type == "cpu" else _load_encoder(config, trainer.args.device)
 
     def sample(
         self, prompts: Sequence[Prompt], config: WatchConfig, step: int, progress: Callable[[int], Any]
-    ) -> list[Completion]:
-        """The completions of the look at `step`; the samples of two looks are independent."""
+    ) -> tuple[list[Completion], Embeddings | None]:
+        """The completions of the look at `step`, and embeddings for `RunDirectory.write_embeddings` where it computed any.
+
+        The samples of two looks are independent.
+        """
         source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
         if self.config.backend == "vllm" and self._engine is None:
             from divwatch.sampling.vllm import Engine
 
             self._engine = Engine(self.trainer, max(config.max_new_tokens, self.config.full_tokens or 0))
-        completions, self.embeddings = _sample(
+        return _sample(
             source,
             self.trainer.processing_class,
             prompts,
@@ -87,7 +86,6 @@ class Sampler:
             self._embed if self._encoder is not None else None,
             self._engine,
         )
-        return completions
 
     def encoder(self) -> Any:
         """The encoder on this rank's device, loaded where it is not there yet; None where no metric needs one."""

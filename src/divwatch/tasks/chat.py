@@ -13,7 +13,7 @@ and prompts made to have many good answers (NoveltyBench, not in the paper).
 
 from __future__ import annotations
 
-from divwatch.tasks.task import Row, Task, column
+from divwatch.tasks.task import Published, Row, Task, column
 
 
 def _ask_alpaca(row: Row) -> str:
@@ -40,6 +40,7 @@ ALPACA = Task(
     question=lambda row: f"{row['instruction']}\n{row['input']}".strip(),
     reference=column("output"),
     stop=("\n\n###", "\n\n##"),
+    published=Published(0.319, instruct=(0.170, 0.120, 0.113), think=(0.141, 0.118, 0.146)),
     example={
         "instruction": "Rewrite the sentence in the past tense.",
         "input": "The ferry leaves at noon.",
@@ -69,6 +70,7 @@ IFEVAL = Task(
     verifier="ifeval",
     key="key",
     limit=None,  # the paper takes all 541
+    published=Published(0.349, instruct=(0.172, 0.154, 0.154), think=(0.191, 0.165, 0.196)),
     example={
         "key": 1,
         "prompt": "Describe your street in two paragraphs. Do not use any commas.",
@@ -88,6 +90,7 @@ WRITINGPROMPTS = Task(
     ask=lambda row: f"{row['prompt'].strip()}\n\n",
     question=column("prompt"),
     reference=column("story"),
+    published=Published(0.540, instruct=(0.276, 0.225, 0.202), think=(0.240, 0.205, 0.199)),
     example={
         "prompt": "[WP] The lighthouse keeper finds a second light answering from the sea.",
         "story": "On the third night the answer came before the question.",
@@ -117,6 +120,7 @@ PRISM = Task(
     question=column("opening_prompt"),
     key="conversation_id",
     keep=_keep_prism,
+    published=Published(0.408, instruct=(0.141, 0.096, 0.090), think=(0.100, 0.089, 0.091)),
     example={
         "conversation_id": "c0",
         "user_id": "user0",
@@ -146,6 +150,7 @@ WILDBENCH = Task(
     question=_first_turn,
     reference=lambda row: list(row["checklist"] or []),
     key="session_id",
+    published=Published(0.335, instruct=(0.129, 0.122, 0.118), think=(0.160, 0.154, 0.173)),
     example={
         "session_id": "s0",
         "conversation_input": [{"content": "Help me plan a week of cheap dinners.", "role": "user"}],

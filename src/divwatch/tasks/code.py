@@ -20,7 +20,7 @@ runs the tests (src/evaluation/code_execution.py, prepare_mbpp_execution), and s
 
 from __future__ import annotations
 
-from divwatch.tasks.task import Row, Task, column
+from divwatch.tasks.task import Published, Row, Task, column
 
 HUMANEVAL = Task(
     name="humaneval",
@@ -36,6 +36,7 @@ HUMANEVAL = Task(
     verifier="humaneval",
     stop=("\nclass ", "\ndef ", "\n#", "\nif __name__"),
     key="task_id",
+    published=Published(0.411, instruct=(0.112, 0.095, 0.093), think=(0.109, 0.081, 0.117)),
     example={
         "task_id": "Example/0",
         "prompt": 'def double(n: int) -> int:\n    """Return twice n.\n    >>> double(4)\n    8\n    """\n',
@@ -64,6 +65,7 @@ MBPP = Task(
     verifier="mbpp",
     stop=("\nclass ", "\n#", "\nif __name__"),
     key="task_id",
+    published=Published(0.291, instruct=(0.111, 0.073, 0.069), think=(0.081, 0.084, 0.089)),
     example={
         "task_id": 1,
         "text": "Write a function to count the vowels in a string.",
@@ -97,6 +99,7 @@ CRUXEVAL = Task(
     stop=("\nGiven", "\n\nGiven"),
     max_new_tokens=2048,
     key="id",
+    published=Published(0.239, instruct=(0.218, 0.068, 0.062), think=(0.095, 0.076, 0.090)),
     example={
         "code": "def f(words):\n    return [w[::-1] for w in words]",
         "input": "['ab', 'cd']",

@@ -1,4 +1,4 @@
-"""Reasoning: school and competition mathematics, judged by the final answer; questions that invite a common falsehood.
+"""Reasoning: school and competition mathematics, verified by the final answer; questions that invite a common falsehood.
 
 >>> GSM8K.ask(GSM8K.example)
 'Question: A crate holds 12 jars. How many jars are in 5 crates?\\n\\nAnswer:'
@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from divwatch.tasks.task import Row, Task, column
+from divwatch.tasks.task import Published, Row, Task, column
 
 
 def _ask_gsm8k(row: Row) -> str:
@@ -30,6 +30,7 @@ GSM8K = Task(
     reference=column("answer"),
     verifier="gsm8k",
     stop=("\nQuestion:", "\n\nQuestion"),
+    published=Published(0.172, instruct=(0.105, 0.141, 0.078), think=(0.061, 0.052, 0.051)),
     example={
         "question": "A crate holds 12 jars. How many jars are in 5 crates?",
         "answer": "Five crates hold 5 * 12 = <<5*12=60>>60 jars.\n#### 60",
@@ -41,9 +42,10 @@ def _ask_math(row: Row) -> str:
     return f"Problem: {row['problem']}\n\nSolution:"
 
 
-def _math(name: str, about: str, config: str, example: Row) -> Task:
+def _math(name: str, alias: str, about: str, config: str, published: Published, example: Row) -> Task:
     return Task(
         name=name,
+        aliases=(alias,),
         about=about,
         path="EleutherAI/hendrycks_math",
         config=config,
@@ -55,14 +57,17 @@ def _math(name: str, about: str, config: str, example: Row) -> Task:
         reference=column("solution"),
         verifier="math",
         stop=("\nProblem:", "\n\nProblem"),
+        published=published,
         example=example,
     )
 
 
 MATH_ALGEBRA = _math(
     "math_algebra",
+    "MATH-Alg",
     "competition algebra (MATH)",
     "algebra",
+    Published(0.146, instruct=(0.132, 0.071, 0.057), think=(0.054, 0.061, 0.062)),
     {
         "problem": "If $3x - 4 = 11$, what is $x^2$?",
         "level": "Level 1",
@@ -72,8 +77,10 @@ MATH_ALGEBRA = _math(
 )
 MATH_GEOMETRY = _math(
     "math_geometry",
+    "MATH-Geo",
     "competition geometry (MATH)",
     "geometry",
+    Published(0.198, instruct=(0.179, 0.096, 0.101), think=(0.107, 0.114, 0.122)),
     {
         "problem": "A rectangle has sides 6 and 8. How long is its diagonal?",
         "level": "Level 1",
@@ -106,6 +113,7 @@ TRUTHFULQA = Task(
     stop=("\nQ:", "\n\n"),
     max_new_tokens=512,
     limit=None,  # the paper takes all 817
+    published=Published(0.353, instruct=(0.327, 0.158, 0.115), think=(0.119, 0.074, 0.075)),
     example={
         "type": "Adversarial",
         "category": "Proverbs",

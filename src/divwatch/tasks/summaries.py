@@ -11,7 +11,7 @@ TL;DR:
 
 from __future__ import annotations
 
-from divwatch.tasks.task import Row, Task, column
+from divwatch.tasks.task import Published, Row, Task, column
 
 
 def _ask_tldr(row: Row) -> str:
@@ -30,6 +30,7 @@ TLDR = Task(
     question=column("post"),
     reference=column("summary"),
     stop=("\n\n",),
+    published=Published(0.353, instruct=(0.268, 0.202, 0.207), think=(0.168, 0.159, 0.161)),
     example={
         "subreddit": "r/gardening",
         "title": "The neighbour's hens keep eating my lettuce",
@@ -45,6 +46,7 @@ def _ask_cnn(row: Row) -> str:
 
 CNN_DAILYMAIL = Task(
     name="cnn_dailymail",
+    aliases=("CNN/DM", "CNN"),
     about="summary of a news article",
     path="abisee/cnn_dailymail",
     config="3.0.0",
@@ -56,6 +58,7 @@ CNN_DAILYMAIL = Task(
     reference=column("highlights"),
     stop=("\n\n",),
     key="id",
+    published=Published(0.279, instruct=(0.223, 0.075, 0.072), think=(0.083, 0.059, 0.091)),
     example={
         "article": "The ferry to the island stopped on Monday after a crack was found in its hull. Repairs take a week.",
         "highlights": "Ferry stopped on Monday .\nRepairs will take a week .",
@@ -81,6 +84,7 @@ XSUM = Task(
     reference=column("summary"),
     stop=("\n",),
     key="id",
+    published=Published(0.451, instruct=(0.282, 0.083, 0.081), think=(0.090, 0.064, 0.092)),
     example={
         "document": "The town's old swimming pool opens again in May.\nVolunteers rebuilt it over two winters.",
         "summary": "Volunteers have rebuilt a town's swimming pool.",

@@ -1,7 +1,7 @@
-"""A task of the panel: where its rows come from, how one is asked, how an answer is judged; and its rows from the hub.
+"""What a task is, and how its prompts are loaded from the hub.
 
-A `Task` is data and small functions, read top to bottom in `divwatch.tasks`. `load_task` makes prompts of it.
-Whatever the hub does (unreachable, a renamed column, an empty split) is one line that names the task and the mend.
+A `Task` is data and small functions: wording, source, verifier, published numbers. `load_task` makes prompts of it. Every
+failure of the hub (unreachable, a renamed column, an empty split) is one line that names the task and the fix.
 """
 
 from __future__ import annotations
@@ -18,17 +18,37 @@ from divwatch.records import Prompt
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Published:
+    """Diversity of Olmo 3 7B on one task, as published: mean pairwise cosine distance (see `tasks/published.py`).
+
+    base: of the base model. instruct, think: after SFT, DPO and RL of that line.
+    """
+
+    base: float
+    instruct: tuple[float, float, float]
+    think: tuple[float, float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
-    """`ask` words a row as the protocol does; `question` is the row's own text, looked for in the training data.
+    """One task: all that divwatch knows about it.
 
-    path, config, split, revision: the hub set. revision None: no commit was found in public sources, main is taken
-        and `divwatch panel check` prints what it resolved to.
-    columns:    those that are read; a missing one is an error.
-    example:    a row of divwatch's own in the set's schema, for documentation and tests.
-    key:        column with a row's id (None: its index in the split).
-    limit:      rows at most, chosen by a hash of their ids: 500 in the paper's protocol (None: all).
-    stop, max_new_tokens: of the protocol; stop strings hold in plain form only.
+    name, about: name in panels, W&B and reports; a few words for `divwatch panel list`.
+    aliases:     names under which the paper's tables list it, where they differ by more than case and punctuation.
+    path, config, split, revision: the hub set. revision None: no commit was found in public sources; main is used, and
+        `divwatch panel check` prints the commit that it resolved to.
+    columns:     the columns that are read; a missing one is an error.
+    ask:         the wording: the prompt of a row, as in the paper's code.
+    question:    the row's own text, without the task's wording: what must not be in the training data.
+    reference:   what the verifier compares with (None: nothing).
+    verifier:    name of a verifier in `divwatch.verify` (None: no answer is correct or wrong).
+    stop, max_new_tokens: of the paper's protocol; stop strings apply in plain form only.
+    key:         column with a row's id (None: its index in the split).
+    limit:       maximum number of rows, chosen by a hash of their ids: 500 in the paper's protocol (None: all).
+    keep:        whether a row is used.
+    published:   the paper's numbers (None: the task is not in the paper).
+    example:     a row written for divwatch in the set's schema, for documentation and tests.
     """
 
     name: str
@@ -48,10 +68,12 @@ class Task:
     key: str | None = None
     limit: int | None = 500
     keep: Callable[[Row], bool] = lambda row: True
+    published: Published | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def hub(self) -> str:
-        """The set as one word: path, config, split and the first digits of the revision."""
+        """The set in one word: path, config, split and the first digits of the revision."""
         config = f"/{self.config}" if self.config else ""
         return f"{self.path}{config}[{self.split}]@{self.revision[:7] if self.revision else 'main'}"
 
@@ -85,7 +107,7 @@ def hub_rows(task: Task) -> Any:
     except ConnectionError as error:
         raise DivwatchError(
             f"task {task.name}: the hub cannot be reached for {task.hub} ({_short(error)}): load it once where there is "
-            "a network (the cache then serves offline), or use watch_panel: quick or a JSONL file"
+            "a network (the cache then works offline), or use watch_panel: quick or a JSONL file"
         ) from None
     except Exception as error:  # whatever a loader raises: the set is not what the task expects
         raise DivwatchError(
@@ -101,7 +123,7 @@ def hub_rows(task: Task) -> Any:
 
 
 def prompts_of(task: Task, rows: Any) -> list[Prompt]:
-    """Prompts of the rows that the task keeps; `task.limit` of them, chosen by a hash of their ids."""
+    """Prompts of the rows that the task keeps, at most `task.limit`, chosen by a hash of their ids."""
     keys = rows[task.key] if task.key else range(len(rows))
     ids = [f"{task.name}/{key}" for key in keys]
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
@@ -116,18 +138,18 @@ def prompts_of(task: Task, rows: Any) -> list[Prompt]:
         raise DivwatchError(
             f"task {task.name}: no row of {task.hub} can be used: the set has changed, pin its revision"
         )
-    return [prompt for _, prompt in sorted(chosen.values(), key=lambda found: found[0])]
+    return [prompt for _, prompt in sorted(chosen.values(), key=lambda pair: pair[0])]
 
 
 def resolved_revision(rows: Any) -> str | None:
-    """The commit that the rows were read at: `datasets` keeps it in the path of its cache; None where it does not."""
+    """The commit that the rows were read at, from the path of the `datasets` cache; None if the path does not have it."""
     names = [*(rows.info.download_checksums or {}), *(file["filename"] for file in rows.cache_files)]
-    found = [m.group(1) for m in (re.search(r"[@/]([0-9a-f]{40})/", name) for name in names) if m]
-    return found[0] if found else None
+    commits = [m.group(1) for m in (re.search(r"[@/]([0-9a-f]{40})/", name) for name in names) if m]
+    return commits[0] if commits else None
 
 
 def column(name: str) -> Callable[[Row], str]:
-    """A reader of one column as text; a missing value is the empty text.
+    """A function that reads one column of a row as text; None becomes the empty text.
 
     >>> column("question")({"question": "Why?"}), column("question")({"question": None})
     ('Why?', '')

@@ -16,7 +16,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.metrics.code import extract_code
 from divwatch.records import Prompt, Verification
-from divwatch.verify.sandbox.bubblewrap import DEFAULT, Job, Limits, require, run_programs
+from divwatch.verify.sandbox import DEFAULT_LIMITS, Job, Limits, run_programs
 from divwatch.verify.verifier import Verifier, unverified
 
 # An unindented line ends a function's body, unless it is a closing bracket. Chen et al. (2021, arXiv 2107.03374, section
@@ -24,12 +24,14 @@ from divwatch.verify.verifier import Verifier, unverified
 _AFTER_BODY = re.compile(r"\n(?=[^\s)\]}])")
 
 
-def code_verifier(make_job: Callable[[str, Any], Job], limits: Limits = DEFAULT, *, unsafe_code: bool) -> Verifier:
+def code_verifier(
+    make_job: Callable[[str, Any], Job], limits: Limits = DEFAULT_LIMITS, *, unsafe_code: bool
+) -> Verifier:
     """A verifier that runs programs against tests; `make_job` is `humaneval_job` or `mbpp_job`.
 
     Raises DivwatchError where no sandbox is available, unless `unsafe_code`.
     """
-    require(unsafe_code)
+    run_programs([], unsafe_code=unsafe_code)  # without a sandbox, fail before the first look
 
     def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Verification]:
         results: dict[int, Verification] = {}
@@ -39,9 +41,9 @@ def code_verifier(make_job: Callable[[str, Any], Job], limits: Limits = DEFAULT,
                 jobs[i] = make_job(answer, prompt.reference)
             except Exception as error:
                 results[i] = unverified(error)
-        verdicts = run_programs(list(jobs.values()), limits, unsafe_code=unsafe_code)
-        for i, verdict in zip(jobs, verdicts, strict=True):
-            results[i] = unverified(verdict.reason) if verdict.passed is None else Verification(verdict.passed, None)
+        outcomes = run_programs(list(jobs.values()), limits, unsafe_code=unsafe_code)
+        for i, outcome in zip(jobs, outcomes, strict=True):
+            results[i] = unverified(outcome.reason) if outcome.passed is None else Verification(outcome.passed, None)
         return [results[i] for i in range(len(answers))]
 
     return verifier

@@ -1,7 +1,7 @@
 """IFEval: does an answer follow all of its prompt's instructions? The 25 instructions are those of if-verifiable.
 
-Runs in a separate process (`apart.py`): for what an instruction leaves open the library draws from Python's global random
-state, and language detection draws too. Both are seeded here, so that the same answer always gets the same result.
+Runs in a separate process (`child_process.py`): for what an instruction leaves open the library draws from Python's global
+random state, and language detection draws too. Both are seeded here, so that the same answer always gets the same result.
 """
 
 from __future__ import annotations

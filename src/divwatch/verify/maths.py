@@ -1,4 +1,4 @@
-"""MATH and other answers in LaTeX, compared by math-verify. Runs in a separate process (`apart.py`): sympy can hang."""
+"""MATH and other answers in LaTeX, compared by math-verify. Runs in a separate process (`child_process.py`): sympy can hang."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
 from divwatch.tiny import panel as tiny
-from divwatch.verify.apart import apart
+from divwatch.verify.child_process import in_child_process
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
 from divwatch.verify.endpoint import GOOD, judge_verifier
 from divwatch.verify.literal import cruxeval
@@ -16,15 +16,15 @@ from divwatch.verify.reward_functions import reward_verifier
 from divwatch.verify.text import exact, gsm8k
 from divwatch.verify.verifier import Verifier, per_answer
 
-# Verifiers of text. `apart` imports its module in another process, never here.
+# Verifiers of text. `in_child_process` imports its module in the child, never here.
 _OF_TEXT: dict[str, Verifier] = {
     "exact": per_answer(exact),
     "gsm8k": per_answer(gsm8k),
-    "math": apart("divwatch.verify.maths", "math"),
+    "math": in_child_process("divwatch.verify.maths", "math"),
     "cruxeval": per_answer(cruxeval),
-    "ifeval": apart("divwatch.verify.ifeval", "ifeval"),
-    "ifeval_loose": apart("divwatch.verify.ifeval", "ifeval_loose"),
-    "truthfulqa": apart("divwatch.verify.truthfulqa", "truthfulqa"),
+    "ifeval": in_child_process("divwatch.verify.ifeval", "ifeval"),
+    "ifeval_loose": in_child_process("divwatch.verify.ifeval", "ifeval_loose"),
+    "truthfulqa": in_child_process("divwatch.verify.truthfulqa", "truthfulqa"),
     "tiny": per_answer(tiny.verify),
 }
 # Verifiers that run the answer as a program: the function makes the job for the sandbox.

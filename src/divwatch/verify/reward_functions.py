@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.records import Prompt, Verification
+from divwatch.threads import BackgroundThread
 from divwatch.verify.verifier import Verifier, unverified
 
 _SPEC = re.compile(r"(?P<module>[\w.]+):(?P<name>[\w.]+)\s*(?:>=\s*(?P<threshold>[-+.\deE]+))?")
@@ -121,17 +121,13 @@ def _arguments(function: Reward, answers: Sequence[str], prompts: Sequence[Promp
     return {p.name: arguments[p.name] for p in parameters if p.name in arguments}
 
 
-def _within(seconds: float, act: Callable[[], Any]) -> Any:
-    """What `act` returns, or the exception it raised, TimeoutError where it takes longer; never raises."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(act())
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="divwatch-reward")
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else TimeoutError(f"timed out after {seconds:g} s")
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What `call` returns, or the exception that it raised, or TimeoutError where it takes longer; never raises."""
+    thread = BackgroundThread("divwatch reward")
+    future = thread.submit(call)
+    if thread.close(seconds):
+        return TimeoutError(f"timed out after {seconds:g} s")
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return error if isinstance(error, Exception) else RuntimeError(one_line(error))  # SystemExit

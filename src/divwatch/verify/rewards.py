@@ -1,4 +1,4 @@
-"""Verifiers as TRL reward functions: `as_reward` for one verifier, `verified` for rows that each name theirs."""
+"""Verifiers as TRL reward functions: `as_reward` for one verifier, `reward_by_row` for rows that each name theirs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def as_reward(
     return reward
 
 
-def verified(dataset: Any, *, unsafe_code: bool = False) -> Callable[..., list[float | None]]:
+def reward_by_row(dataset: Any, *, unsafe_code: bool = False) -> Callable[..., list[float | None]]:
     """A TRL reward function for a data set whose rows name their `verifier` and hold its `reference` as JSON.
 
     A row without a verifier is not scored: None. Every verifier is looked up here, before training. Raises DivwatchError

@@ -1,6 +1,6 @@
 """TruthfulQA by its reference answers: is the answer closer to a correct one or to an incorrect one?
 
-Runs in a separate process (`apart.py`) because of its imports. Similarity is ROUGE-1 F, as in the data set's own
+Runs in a separate process (`child_process.py`) because of its imports. Similarity is ROUGE-1 F, as in the data set's own
 `rouge1_acc` (github.com/sylinrl/TruthfulQA). It is a weak substitute for a trained judge: a falsehood and its negation
 share most of their words.
 """

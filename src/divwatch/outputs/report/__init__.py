@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, with the figures as PNG and PDF and the tables as CSV beside it."""
+"""The report: one self-contained HTML page, and beside it its charts as PNG and PDF and its tables as CSV."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """
     from divwatch.outputs.report.write import write
 
-    return write([Path(d) for d in run_dirs], None if out is None else Path(out))
+    return write([Path(d) for d in run_dirs], None if out is None else Path(out))[1]

@@ -1,4 +1,4 @@
-"""The charts of the page, each drawn from the tidy tables of `build.Report`."""
+"""The charts of a report, each drawn once from the tidy tables of `build.Report`: the page and the figures share them."""
 
 from __future__ import annotations
 
@@ -10,76 +10,97 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from divwatch.outputs.report import svg
+from divwatch.outputs.charts.area import Point, Series
+from divwatch.outputs.charts.forest import Bar, forest_chart
+from divwatch.outputs.charts.pipeline import Axis, Onset, Panel, pipeline_chart
+from divwatch.outputs.charts.scatter import scatter_chart
+from divwatch.outputs.numbers import change, percent
 from divwatch.outputs.report.build import Report, metric_name
-from divwatch.outputs.report.findings import Found
+from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.read import MEASURED
-from divwatch.outputs.report.text import between, percent
+from divwatch.store.reader import SCORED
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing with its caption. `cls` names the measure it belongs to, where the page offers a choice."""
+    """One drawing with its caption. `metric`: the measure it shows, where the page offers a choice."""
 
     svg: Markup
     caption: str = ""
     title: str = ""
-    cls: str = ""
+    metric: str = ""
 
 
-class Drawer:
-    """Looks up the curves of a report once and draws panels from them."""
+@dataclass(frozen=True)
+class Charts:
+    """Every chart of a report, by section of the page."""
+
+    whole: list[Chart]
+    splits: list[Chart]
+    tasks: list[Chart]
+    quality: list[Chart]
+    cost: list[Chart]
+
+
+def draw_charts(report: Report) -> Charts:
+    draw = _Drawer(report)
+    return Charts(draw.whole(), draw.splits(), draw.tasks(), draw.quality(), draw.cost())
+
+
+class _Drawer:
+    """Groups the curves of a report once and draws all charts from them."""
 
     def __init__(self, report: Report):
         self.report = report
-        self.axis = svg.Axis(report.slot_names, report.lengths)
+        self.axis = Axis(report.slot_names, report.lengths)
         self.groups: dict[Any, pd.DataFrame] = dict(
             tuple(report.curves.groupby(["lineage", "task", "key"], sort=False))
         )
 
-    def series(self, task: str, key: str) -> list[svg.Series]:
-        made = []
+    def series(self, task: str, key: str) -> list[Series]:
+        series = []
         for v in self.report.lineages:
             frame = self.groups.get((v.name, task, key))
             if frame is None:
                 continue
             segments = [_points(part) for _, part in frame.groupby("number")]
-            made.append(svg.Series(v.name, segments, v.colour, v.dash, v.thin))
-        return made
+            series.append(Series(v.name, segments, v.colour, v.dash, v.thin))
+        return series
 
-    def panel(self, title: str, task: str, key: str, **options: Any) -> svg.Panel:
+    def panel(self, title: str, task: str, key: str, **options: Any) -> Panel:
         onsets = [
-            svg.Onset(r["x"], r["x_lo"], r["x_hi"], r["colour"])
+            Onset(r["x"], r["x_lo"], r["x_hi"], r["colour"])
             for r in self.report.tables["onsets"].to_dict("records")
             if r["task"] == task and r["key"] == key
         ]
         failed = [(x, v.colour) for v in self.report.lineages for x in self._failed(v)]
-        return svg.Panel(title, self.series(task, key), onsets, failed=failed, key=key, zero=True, **options)
+        return Panel(title, self.series(task, key), onsets, failed=failed, key=key, zero=True, **options)
 
     def _failed(self, lineage: Lineage) -> list[float]:
         looks = self.report.looks
-        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(MEASURED), "x"])
+        return list(looks.loc[(looks["lineage"] == lineage.name) & ~looks["status"].isin(SCORED), "x"])
 
     def whole(self) -> list[Chart]:
         """Diversity, correct-answer diversity and accuracy of all tasks together."""
         charts = []
-        for i, metric in enumerate(self.report.metrics):
+        for metric in self.report.metrics:
             for key, title in (
                 (f"diversity/{metric}", "Diversity"),
                 (f"correct_diversity/{metric}", "Correct-answer diversity"),
             ):
                 panel = self.panel(f"{title}: {metric_name(metric)}", "all", key)
                 caption = (
-                    "All outputs." if key.startswith("diversity") else "Correct outputs only, prompts with two or more."
+                    "All outputs."
+                    if key.startswith("diversity")
+                    else "Correct outputs only, on prompts with at least two."
                 )
-                charts.append(self._chart([panel], "all", caption, cls=f"m m-{i}", height=250))
+                charts.append(self._chart([panel], "all", caption, metric=metric, height=250))
         accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.05))
         charts.append(self._chart([accuracy], "all", "Share of outputs that are correct.", height=250))
         return [c for c in charts if c.svg]
 
-    def splits(self, found: Sequence[Found]) -> list[Chart]:
-        """A forest plot a lineage: the change from the base to the end and its parts, then the same of each stage."""
+    def splits(self) -> list[Chart]:
+        """A forest plot a lineage: the change and its parts, from the base to the end and within each stage."""
         table = self.report.tables["split"]
         table = table[table["task"] == "all"].dropna(subset=["value"])
         if table.empty:
@@ -87,12 +108,12 @@ class Drawer:
         limits = table[["value", "lo", "hi"]].to_numpy(dtype=float)
         x_range = (min(float(np.nanmin(limits)), -0.05) * 1.05, max(float(np.nanmax(limits)), 0.02) * 1.05)
         charts = []
-        for f in found:
+        for f in self.report.findings:
             mine = table[table["lineage"] == f.lineage.name]
             groups = [
                 (
                     stage_name(str(stage)),
-                    [svg.Bar(r.name, r.value, r.lo, r.hi, r.part == "total") for r in part.itertuples(index=False)],
+                    [Bar(r.name, r.value, r.lo, r.hi, r.part == "total") for r in part.itertuples(index=False)],
                 )
                 for stage, part in mine.groupby("stage", sort=False)
             ]
@@ -100,15 +121,16 @@ class Drawer:
                 label = f"{f.lineage.name}, {groups[0][0]}: " + ", ".join(
                     f"{b.name} {percent(b.value)}" for b in groups[0][1]
                 )
-                drawn = svg.forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
+                drawn = forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
                 charts.append(Chart(drawn, _share_caption(f)))
         return charts
 
-    def multiples(self, references: pd.DataFrame) -> list[Chart]:
+    def tasks(self) -> list[Chart]:
         """Per task: diversity, correct-answer diversity and accuracy, one above the other."""
         charts = []
+        references = self.report.tables["references"]
         for task in self.report.tasks:
-            for i, metric in enumerate(self.report.metrics):
+            for metric in self.report.metrics:
                 panels = []
                 for key, title in (
                     (f"diversity/{metric}", "Diversity"),
@@ -118,13 +140,13 @@ class Drawer:
                     marks = list(zip(known["x"], known["value"], known["colour"], strict=True))
                     panels.append(self.panel(f"{title}: {metric_name(metric)}", task, key, references=marks))
                 panels.append(self.panel("Accuracy", task, "quality/accuracy", unit=" %", y_range=(0.0, 1.05)))
-                charts.append(self._chart(panels, task, title=task, cls=f"m m-{i}", height=128))
+                charts.append(self._chart(panels, task, title=task, metric=metric, height=128))
         return [c for c in charts if c.svg]
 
     def quality(self) -> list[Chart]:
         """Paths in the plane of accuracy and diversity, then what more samples add."""
         charts = []
-        for i, metric in enumerate(self.report.metrics):
+        for metric in self.report.metrics:
             for group, title in (("diversity", "Diversity"), ("correct_diversity", "Correct-answer diversity")):
                 series = [s for v in self.report.lineages if (s := self._path(v, f"{group}/{metric}"))]
                 if series:
@@ -132,8 +154,8 @@ class Drawer:
                     label = (
                         f"{name} against accuracy: a path a lineage, from the hollow dot (start) to the large one (end)"
                     )
-                    drawn = svg.scatter_chart(series, label, "accuracy", name)
-                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", cls=f"m m-{i}"))
+                    drawn = scatter_chart(series, label, "accuracy", name)
+                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", metric=metric))
         for key, title, caption in (
             ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
             ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),
@@ -146,24 +168,24 @@ class Drawer:
         return [c for c in charts if c.svg]
 
     def cost(self) -> list[Chart]:
-        panel = self.panel("Seconds that training waited", "all", "watch/seconds")
-        return [c for c in [self._chart([panel], "all", "A point a look.", height=220)] if c.svg]
+        panel = self.panel("Seconds that training waited for a look", "all", "watch/seconds")
+        return [c for c in [self._chart([panel], "all", "One point a look.", height=220)] if c.svg]
 
-    def _path(self, lineage: Lineage, key: str) -> svg.Series | None:
+    def _path(self, lineage: Lineage, key: str) -> Series | None:
         d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
         if d is None or a is None:
             return None
         both = a.merge(d, on=["number", "step"], suffixes=("_a", "_d")).dropna(subset=["mean_a", "mean_d"])
-        points = [svg.Point(x, y) for x, y in zip(both["mean_a"], both["mean_d"], strict=True)]
-        return svg.Series(lineage.name, [points], lineage.colour, lineage.dash, lineage.thin)
+        points = [Point(x, y) for x, y in zip(both["mean_a"], both["mean_d"], strict=True)]
+        return Series(lineage.name, [points], lineage.colour, lineage.dash, lineage.thin)
 
     def _chart(
         self,
-        panels: Sequence[svg.Panel],
+        panels: Sequence[Panel],
         task: str,
         caption: str = "",
         title: str = "",
-        cls: str = "",
+        metric: str = "",
         height: int = 190,
     ) -> Chart:
         shown = [p for p in panels if p.series]
@@ -171,24 +193,22 @@ class Drawer:
             return Chart(Markup(""))
         titles, stages = ", ".join(p.title for p in shown), ", ".join(self.report.slot_names)
         label = f"{'All tasks' if task == 'all' else task}: {titles} over {stages}"
-        return Chart(svg.pipeline_chart(shown, self.axis, label, task, height), caption, title, cls)
+        return Chart(pipeline_chart(shown, self.axis, label, task, height), caption, title, metric)
 
 
-def _points(frame: pd.DataFrame) -> list[svg.Point]:
+def _points(frame: pd.DataFrame) -> list[Point]:
     columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
-    return [svg.Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
+    return [Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
 
 
-def _share_caption(f: Found) -> str:
+def _share_caption(f: LineageFindings) -> str:
     """The paper's share: how much of the loss persists among correct answers."""
     split = f.whole.split if f.whole else None
     if split is None:
         return ""
     share = split.common.share
-    text = f"{split.n_prompts} prompts. "
+    size = f"{split.n_prompts} prompts."
     if not share.hi - share.lo < 1:  # also where the interval is not computable
-        return (
-            text + "The share of the loss that persists among correct answers cannot be told: the change is too small."
-        )
-    kept = f"{percent(share.mean, signed=False)} {between(share.lo, share.hi).replace('+', '')}"
-    return text + f"Of the loss, {kept} persists among correct answers ({share.n} prompts with two on both sides)."
+        return f"{size} The change is too small to say which share of the loss persists among correct answers."
+    persists = change(share.mean, share.lo, share.hi, signed=False)
+    return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."

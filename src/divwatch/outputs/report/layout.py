@@ -1,4 +1,4 @@
-"""Lineages on one pipeline axis: every stage a slot of the same width, so that lineages of different length compare.
+"""Lineages on one pipeline axis: all stages have a slot of the same width, so that lineages of different length compare.
 
 A look at step s of a stage of S steps in slot i stands at x = i + s / S.
 """
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from divwatch.outputs.report.read import Run
+from divwatch.store.tables import RunTables
 
 MANY = 7  # beyond this many lineages, those of one line share a colour and lose their bands
 ACRONYMS = {"sft", "dpo", "rl", "rlvr", "grpo", "ppo", "kto", "orpo", "rm"}
@@ -21,11 +21,11 @@ ACRONYMS = {"sft", "dpo", "rl", "rlvr", "grpo", "ppo", "kto", "orpo", "rm"}
 
 @dataclass
 class Lineage:
-    """A chain of stages with its name, its place on the pipeline axis and its look in the charts."""
+    """A chain of stages with its name, its slots on the pipeline axis and its style in the charts."""
 
     name: str
     line: str
-    runs: list[Run]
+    runs: list[RunTables]
     stages: list[str]
     slots: list[int] = field(default_factory=list)
     colour: int = 0
@@ -48,25 +48,11 @@ class Lineage:
             frame = run.means.merge(run.looks[["step", "status", "reason"]], on="step", how="left")
             x = [self.x(number, s) for s in frame["step"]]
             frames.append(frame.assign(lineage=self.name, stage=self.stages[number], number=number, x=x))
-        columns = [
-            "lineage",
-            "stage",
-            "number",
-            "step",
-            "x",
-            "status",
-            "task",
-            "key",
-            "mean",
-            "lo",
-            "hi",
-            "n",
-            "reason",
-        ]
+        columns = "lineage stage number step x status task key mean lo hi n reason".split()
         return pd.concat(frames, ignore_index=True)[columns]
 
     def looks(self) -> pd.DataFrame:
-        """A row a look: where it stands, whether it worked, what it cost."""
+        """A row a look: its place on the axis, its status and its seconds."""
         frames = []
         for number, run in enumerate(self.runs):
             x = [self.x(number, s) for s in run.looks["step"]]
@@ -74,24 +60,24 @@ class Lineage:
         return pd.concat(frames, ignore_index=True)
 
 
-def lay_out(chains: Sequence[Sequence[Run]]) -> tuple[list[Lineage], list[str]]:
-    """Named lineages with slots and colours, and the names of the slots in order of training."""
-    # Where a chain has one stage name twice (Instruct SFT after Think SFT), the line makes it unambiguous everywhere.
+def lay_out(chains: Sequence[Sequence[RunTables]]) -> tuple[list[Lineage], list[str]]:
+    """Names the chains, gives them slots and colours, and returns them with the slots in order of training."""
+    # If a chain has a stage name twice (Instruct SFT after Think SFT), all stages get the name of their line in front.
     twice = any(len({run.stage for run in chain}) < len(chain) for chain in chains)
-    made = []
+    lineages = []
     for chain, name in zip(chains, _names(chains), strict=True):
         stages = [f"{_line(run) or _lineage_name(run)} {run.stage}".strip() if twice else run.stage for run in chain]
         if len(set(stages)) < len(stages):
             stages = [f"{n} {stage}" for n, stage in enumerate(stages, 1)]
-        made.append(Lineage(name, _line(chain[-1]) or _family(name), list(chain), stages))
-    slots = _merge([lineage.stages for lineage in made])
-    lines = list(dict.fromkeys(lineage.line for lineage in made))
-    for i, lineage in enumerate(made):
+        lineages.append(Lineage(name, _line(chain[-1]) or _family(name), list(chain), stages))
+    slots = _merge([lineage.stages for lineage in lineages])
+    lines = list(dict.fromkeys(lineage.line for lineage in lineages))
+    for i, lineage in enumerate(lineages):
         lineage.slots = [slots.index(stage) for stage in lineage.stages]
-        lineage.thin = len(made) > MANY
+        lineage.thin = len(lineages) > MANY
         lineage.colour = (lines.index(lineage.line) if lineage.thin else i) % 7
         lineage.dash = i if not lineage.thin else 0
-    return made, slots
+    return lineages, slots
 
 
 def slot_lengths(lineages: Sequence[Lineage], slots: Sequence[str]) -> list[str]:
@@ -103,7 +89,7 @@ def slot_lengths(lineages: Sequence[Lineage], slots: Sequence[str]) -> list[str]
     return out
 
 
-def _line(run: Run) -> str:
+def _line(run: RunTables) -> str:
     return str(run.meta.get("line") or "")
 
 
@@ -112,12 +98,12 @@ def _family(name: str) -> str:
     return re.sub(r"[-_ ./]*(s|seed)?[-_ ]?\d+$", "", name) or name
 
 
-def _lineage_name(run: Run) -> str:
+def _lineage_name(run: RunTables) -> str:
     return str(run.meta.get("lineage") or "")
 
 
-def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
-    """The line where that tells lineages apart, else the lineage, else the output directory of the last stage."""
+def _names(chains: Sequence[Sequence[RunTables]]) -> list[str]:
+    """The first of line, lineage, both, and output directory that is different for every chain."""
     last = [chain[-1] for chain in chains]
     directories = [run.directory.parent for run in last]
     choices = [
@@ -139,7 +125,7 @@ def _names(chains: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _merge(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order of all stages that keeps each lineage's own; of two that no lineage orders, the first seen leads."""
+    """One order of all stages that keeps the order of each lineage. Stages that no lineage orders: first seen, first."""
     seen = list(dict.fromkeys(stage for order in orders for stage in order))
     before: dict[str, set[str]] = {stage: set() for stage in seen}
     for order in orders:
@@ -147,7 +133,7 @@ def _merge(orders: Sequence[Sequence[str]]) -> list[str]:
             before[later].add(earlier)
     merged: list[str] = []
     while seen:
-        # Lineages that contradict each other leave no stage free: then the first seen goes first.
+        # Lineages that contradict each other leave no stage free; the first seen then goes first.
         free = next((stage for stage in seen if before[stage] <= set(merged)), seen[0])
         merged.append(free)
         seen.remove(free)

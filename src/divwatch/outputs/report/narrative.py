@@ -1,22 +1,23 @@
-"""The findings as sentences a person can repeat, and what to be careful about when reading them."""
+"""The findings in sentences, and cautions for reading the numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
+from divwatch.outputs.numbers import change, percent, typeset
 from divwatch.outputs.report.build import Report
-from divwatch.outputs.report.findings import Found, first_comparable, parent_missing, settings_of
+from divwatch.outputs.report.findings import LineageFindings, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.read import Run
-from divwatch.outputs.report.text import between, percent
+from divwatch.store.attribution import first_comparable
+from divwatch.store.tables import RunTables
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
-MANY_CLOSED = 0.05  # share of thoughts closed by force from which on it is said
+MANY_CLOSED = 0.05  # share of thoughts closed by force above which the page says so
 SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
 
 
@@ -33,7 +34,7 @@ TONES = {
 
 @dataclass(frozen=True)
 class Tag:
-    """A kind of verdict and the colour it is shown in: collapse, doubt or fine."""
+    """The kind of a verdict and its tone on the page: collapse, doubt or fine."""
 
     text: str
     tone: str
@@ -41,7 +42,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Statement:
-    """What the page says of one lineage: a sentence to repeat, then each stage's own verdict."""
+    """What the page says about one lineage: a sentence to repeat, then the verdict of each stage."""
 
     lineage: str
     tag: Tag
@@ -49,32 +50,32 @@ class Statement:
     stages: list[tuple[str, Tag, str]]
 
 
-def statements(found: Sequence[Found], report: Report) -> list[Statement]:
-    return [_statement(f, report) for f in found]
+def statements(report: Report) -> list[Statement]:
+    return [_statement(f, report) for f in report.findings]
 
 
-def tag_of(found: Assessment | None, run: Run) -> Tag:
-    """The verdict of a stage; of one that has not reached its end, or of a lineage that has not, it is one so far."""
-    kind = found.verdict.kind if found else "nothing measured"
+def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
+    """The verdict of a stage or lineage, marked "so far" while `run` has not reached its end."""
+    kind = assessment.verdict.kind if assessment else "nothing measured"
     text = "no collapse" if kind == "none" else kind
-    return Tag(f"{text} so far" if found and unfinished(run) else text, TONES.get(kind, "doubt"))
+    return Tag(f"{text} so far" if assessment and unfinished(run) else text, TONES.get(kind, "doubt"))
 
 
-def unfinished(run: Run) -> bool:
+def unfinished(run: RunTables) -> bool:
     return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
 
 
-def _statement(f: Found, report: Report) -> Statement:
+def _statement(f: LineageFindings, report: Report) -> Statement:
     runs = f.lineage.runs
     stages = [
-        (stage_name(stage), tag_of(a, run), a.verdict.sentence if a else "No look was scored.")
+        (stage_name(stage), tag_of(a, run), typeset(a.verdict.sentence) if a else "No look was scored.")
         for stage, a, run in zip(f.lineage.stages, f.stages, runs, strict=True)
     ]
     return Statement(f.lineage.name, tag_of(f.whole, runs[-1]), _lead(f, report), stages)
 
 
-def _lead(f: Found, report: Report) -> str:
-    """One sentence: what is left, where it went, since when, and what accuracy did."""
+def _lead(f: LineageFindings, report: Report) -> str:
+    """One sentence: the diversity that is left, where it was lost and since when, and how accuracy changed."""
     a, c = f.attribution, f.correct_attribution
     if a is None:
         return f"{f.lineage.name}: diversity could not be compared over the stages."
@@ -88,12 +89,12 @@ def _lead(f: Found, report: Report) -> str:
 
 
 def _kept(a: StageAttribution) -> str:
-    interval = between(*a.retained_interval) if a.retained_interval else ""
-    return f"{percent(a.retained, signed=False)} {interval.replace('+', '')}".strip()
+    lo, hi = a.retained_interval or (None, None)
+    return change(a.retained, lo, hi, signed=False)
 
 
-def _where(f: Found, a: StageAttribution, report: Report) -> str:
-    """The stage that took most, where the loss is beyond `min_drop`, and the onset flagged in it."""
+def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
+    """The stage with the largest loss and its onset; empty where no loss is beyond `min_drop`."""
     if a.first_collapse is None:
         return ""
     largest = min(a.share, key=lambda stage: a.share[stage])
@@ -111,13 +112,13 @@ def _where(f: Found, a: StageAttribution, report: Report) -> str:
 
 
 def panel_onset(report: Report, lineage: str, number: int) -> dict[str, Any] | None:
-    """The onset flagged over the whole panel in one stage: among correct answers if there is one, else over all."""
+    """The onset of the whole panel in one stage: among correct answers if that was flagged, else over all outputs."""
     table = report.tables["onsets"]
     mine = table[(table["lineage"] == lineage) & (table["number"] == number) & (table["task"] == "all")]
     return None if mine.empty else mine.sort_values("key").iloc[0].to_dict()
 
 
-def _accuracy(f: Found, report: Report) -> str:
+def _accuracy(f: LineageFindings, report: Report) -> str:
     table = report.tables["stages"]
     levels = table.loc[table["lineage"] == f.lineage.name, "accuracy"].dropna()
     if len(levels) < 2:
@@ -127,13 +128,13 @@ def _accuracy(f: Found, report: Report) -> str:
 
 def share_text(a: StageAttribution, stage: str) -> str:
     """'SFT −48 % [−51, −45]'."""
-    interval = between(*a.interval[stage]) if a.interval else ""
-    return f"{stage_name(stage)} {percent(a.share[stage])} {interval}".strip()
+    lo, hi = a.interval[stage] if a.interval else (None, None)
+    return f"{stage_name(stage)} {change(a.share[stage], lo, hi)}"
 
 
 def later_start(lineage: Lineage) -> str:
-    """Where changes are counted from, such as 'DPO step 30', if that is not the base; else an empty text."""
-    place = first_comparable(lineage)
+    """The look that changes are counted from, such as 'DPO step 30'; empty if that is the base."""
+    place = first_comparable(lineage.runs)
     looks = lineage.runs[0].looks["step"]
     if place is None or len(looks) == 0:
         return ""
@@ -143,11 +144,11 @@ def later_start(lineage: Lineage) -> str:
     return f"{stage_name(lineage.stages[number])} step {step}"
 
 
-def cautions(report: Report, found: Sequence[Found]) -> list[str]:
-    """What keeps a number from meaning what it seems: failed and incomparable looks, few prompts, unlike settings."""
+def cautions(report: Report) -> list[str]:
+    """Why a number may mislead: failed and incomparable looks, few prompts, settings that differ between stages."""
     lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
-    for f in found:
-        lines += _unlike(f)
+    for f in report.findings:
+        lines += _differences(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
             if unfinished(run):
                 at = f"the last look is at step {int(run.looks['step'].max())} of {run.max_steps}"
@@ -191,7 +192,7 @@ def _few_prompts(report: Report) -> Iterable[str]:
 
 
 def _outputs(report: Report) -> Iterable[str]:
-    """Answers that nobody judged, and thoughts that the monitor cut: both make numbers mean something else."""
+    """Thoughts that were closed by force, and answers that were not judged."""
     for (lineage, stage), looks in report.looks.groupby(["lineage", "stage"], sort=False):
         where = f"{lineage}, {stage_name(stage)}"
         closed = looks["closed_share"].max()
@@ -200,24 +201,24 @@ def _outputs(report: Report) -> Iterable[str]:
             yield f"{where}: up to {cut} of the thoughts were closed by force; answers after them may be guesses."
         reasons = unjudged(looks["unjudged"])
         if reasons:
-            told = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
-            yield f"{where}: answers were not judged and count as neither right nor wrong: {told}."
+            text = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+            yield f"{where}: answers were not judged and count as neither right nor wrong: {text}."
 
 
 def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
-    """Reasons for which answers were not judged, over several looks, the commonest first."""
+    """Why answers were not judged, over several looks: (reason, count), most frequent first."""
     counts: Counter[str] = Counter()
     for look in looks:
         counts.update(look)
     return counts.most_common()
 
 
-def _unlike(f: Found) -> Iterable[str]:
+def _differences(f: LineageFindings) -> Iterable[str]:
     for name in SAMPLING:
         values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
         if len(values) > 1:
             given = ", ".join(values)
-            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers do not compare."
+            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers cannot be compared."
     prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
     if len(prints) > 1:
-        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all of them have are compared."
+        yield f"{f.lineage.name}: the panel differs between stages; only prompts that all stages share are compared."

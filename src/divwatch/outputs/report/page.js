@@ -1,4 +1,4 @@
-// Read-outs on hover or by the arrow keys, lineages on and off, light and dark. The page is complete without it.
+// Tooltips on hover, tap or arrow keys; switches for lineages; light and dark. The page is complete without this script.
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -59,11 +59,11 @@
   const show = (hit, x, left, top) => {
     clear();
     const { task, key, stages, lo, hi } = hit.dataset;
-    const found = nearest(task, key, x);
-    if (!found.length) return;
+    const looks = nearest(task, key, x);
+    if (!looks.length) return;
     const box = { x: +hit.getAttribute("x"), y: +hit.getAttribute("y"), w: +hit.getAttribute("width"), h: +hit.getAttribute("height") };
     tip.replaceChildren();
-    const at = found.reduce((a, b) => (Math.abs(b.lineage.x[b.j] - x) < Math.abs(a.lineage.x[a.j] - x) ? b : a));
+    const at = looks.reduce((a, b) => (Math.abs(b.lineage.x[b.j] - x) < Math.abs(a.lineage.x[a.j] - x) ? b : a));
     const put = (tag, attributes) => {
       const el = document.createElementNS(ns, tag);
       for (const [k, v] of Object.entries(attributes)) el.setAttribute(k, v);
@@ -73,7 +73,7 @@
     const px = (v) => box.x + (box.w * v) / +stages;
     const py = (v) => box.y + box.h * (1 - (v - +lo) / (+hi - +lo));
     put("line", { class: "cross", x1: px(at.lineage.x[at.j]), x2: px(at.lineage.x[at.j]), y1: box.y, y2: box.y + box.h });
-    for (const { lineage, j, value } of found) {
+    for (const { lineage, j, value } of looks) {
       const [mean, low, high, n] = value;
       put("circle", { class: `pick s${lineage.colour}`, cx: px(lineage.x[j]), cy: py(mean), r: 4 });
       const status = lineage.status[j] === "ok" ? "" : ` · ${lineage.status[j].replace("_", " ")}`;

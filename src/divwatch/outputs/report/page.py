@@ -1,23 +1,22 @@
-"""The page: tables and charts into one HTML file that needs nothing else, neither network nor fonts nor scripts."""
+"""The page: one HTML file of tables, charts and samples that needs no network, font or library."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from divwatch.outputs.report import build, narrative, tables
+from divwatch.outputs.charts.area import DASHES
+from divwatch.outputs.report import narrative, record_tables, tables
 from divwatch.outputs.report.build import Report, metric_name
-from divwatch.outputs.report.charts import Drawer
-from divwatch.outputs.report.findings import Found, settings_of
+from divwatch.outputs.report.charts import Charts
+from divwatch.outputs.report.findings import settings_of
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.samples import examples
-from divwatch.outputs.report.svg import DASHES
-from divwatch.outputs.report.text import inert
+from divwatch.outputs.text import inert
 
 SECTIONS = [
     ("verdict", "Verdict"),
@@ -30,14 +29,13 @@ SECTIONS = [
     ("settings", "Settings and panel"),
 ]
 MARKS = {"correct": "✓", "wrong": "✗", "mixed": "~", "unusable": "!", "unjudged": "·"}
-EXAMPLES = 15  # prompts shown, over all lineages
-READ_OUT = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
+EXAMPLES = 15  # sample prompts on the page, over all lineages
+TOOLTIPS = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
 
-def render(report: Report, found: Sequence[Found], title: str, subtitle: str, foot: str) -> str:
+def render(report: Report, charts: Charts, title: str, subtitle: str, foot: str) -> str:
     """The whole page as text."""
     css, js, template = _assets()
-    draw = Drawer(report)
     each = max(3, EXAMPLES // len(report.lineages))
     spoken = [(v, *examples(v, f"diversity/{report.primary}", at_most=each)) for v in report.lineages]
     return template.render(
@@ -49,34 +47,30 @@ def render(report: Report, found: Sequence[Found], title: str, subtitle: str, fo
         css=css,
         js=js,
         script_hash=base64.b64encode(hashlib.sha256(str(js).encode()).digest()).decode(),
-        data=_read_outs(report),
+        data=_tooltips(report),
         names=metric_name,
         dashes=DASHES,
         marks=MARKS,
         samples=_samples(report),
-        findings=narrative.statements(found, report),
-        cautions=narrative.cautions(report, found),
-        stages=tables.stages(report, found),
-        views=tables.views(found),
+        findings=narrative.statements(report),
+        cautions=narrative.cautions(report),
+        stages=tables.stages(report),
+        views=tables.views(report),
         published=tables.published(report),
-        whole=draw.whole(),
+        charts=charts,
         curves=tables.curves(report),
-        splits=draw.splits(found),
         split=tables.split(report),
-        multiples=draw.multiples(report.tables["references"]),
         tasks=tables.tasks(report),
         references=tables.references(report),
-        quality_charts=draw.quality(),
         quality=tables.quality(report),
-        outputs=tables.outputs(report),
+        outputs=record_tables.outputs(report),
         spoken=spoken,
-        cost_charts=draw.cost(),
-        cost=tables.cost(report),
-        shared=build.settings(report)[0],
-        differing=tables.differing(report),
-        panel=tables.panel(report),
-        held_out=tables.held_out(report),
-        mixes=tables.mixes(report),
+        cost=record_tables.cost(report),
+        shared=record_tables.settings(report)[0],
+        differing=record_tables.differing(report),
+        panel=record_tables.panel(report),
+        held_out=record_tables.held_out(report),
+        mixes=record_tables.mixes(report),
     )
 
 
@@ -85,19 +79,20 @@ def _assets() -> tuple[Any, Any, Any]:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    here = files("divwatch.outputs.report")
+    here, drawing = files("divwatch.outputs.report"), files("divwatch.outputs.charts") / "charts.css"
     css, js, html = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html"))
+    css = drawing.read_text(encoding="utf-8") + css
 
     def finalize(value: Any) -> Any:
-        # Every text of a run goes through here: autoescape then takes the markup, this the control characters.
+        # Every text of a run passes here: this replaces control characters, and autoescape then escapes markup.
         return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=finalize, trim_blocks=True)
     return Markup(css), Markup(js), environment.from_string(html)
 
 
-def _read_outs(report: Report) -> dict[str, Any]:
-    """What the read-outs need: for each task and key, per lineage, [mean, lo, hi, n] at each look."""
+def _tooltips(report: Report) -> dict[str, Any]:
+    """The data of the tooltips: for each task and key and lineage, [mean, lo, hi, n] at each look."""
     listed: list[dict[str, Any]] = []
     place: dict[tuple, tuple[int, int]] = {}
     for i, v in enumerate(report.lineages):
@@ -114,7 +109,7 @@ def _read_outs(report: Report) -> dict[str, Any]:
             }
         )
     values: dict[str, Any] = {}
-    shown = report.curves["key"].str.split("/").str[0].isin(READ_OUT) | (report.curves["key"] == "quality/accuracy")
+    shown = report.curves["key"].str.split("/").str[0].isin(TOOLTIPS) | (report.curves["key"] == "quality/accuracy")
     for r in report.curves[shown].dropna(subset=["mean"]).to_dict("records"):
         keys = values.setdefault(inert(r["task"]), {})
         rows = keys.setdefault(inert(r["key"]), [[None] * len(v["x"]) for v in listed])
@@ -128,5 +123,5 @@ def _short(value: float) -> float | None:
 
 
 def _samples(report: Report) -> str:
-    found = {str(settings_of(run).get("samples", "K")) for v in report.lineages for run in v.runs}
-    return "/".join(sorted(found))
+    counts = {str(settings_of(run).get("samples", "K")) for v in report.lineages for run in v.runs}
+    return "/".join(sorted(counts))

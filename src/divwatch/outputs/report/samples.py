@@ -1,4 +1,4 @@
-"""Sample completions side by side: which prompts and looks to show, and duplicates folded with their counts."""
+"""Sample completions side by side: which prompts and looks to show, and identical answers folded into one with its count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from divwatch.outputs.report.layout import Lineage, stage_name
-from divwatch.outputs.report.text import shortened
+from divwatch.outputs.text import shortened
 
 TEXT_LIMIT = 600  # characters of an answer shown; the whole text is in completions/*.parquet
 THOUGHT_LIMIT = 1200
@@ -16,7 +16,7 @@ GROUPS = 16  # distinct texts shown a prompt and look
 
 
 @dataclass(frozen=True)
-class Group:
+class AnswerGroup:
     """Completions of one prompt with the same answer text. `verdict`: correct, wrong, mixed, unusable or unjudged."""
 
     text: str
@@ -28,8 +28,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A look whose completions are on the page. `first`: shown from the start, the others when asked for."""
+class ShownLook:
+    """A look whose completions are on the page. `first`: visible when the page opens; others on request."""
 
     title: str
     number: int
@@ -39,12 +39,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """One look at one prompt. `correct` is None where nothing was judged; `hidden` counts the texts left out."""
+    """The completions of one prompt at one look. `correct`: None where nothing was judged. `hidden`: texts left out."""
 
     samples: int
     correct: int | None
     distinct: int
-    groups: list[Group]
+    groups: list[AnswerGroup]
     hidden: int
 
 
@@ -59,37 +59,37 @@ class Example:
     columns: list[Column]
 
 
-def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[Shown], list[Example]]:
+def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[ShownLook], list[Example]]:
     """The looks shown, and for each task the prompt whose loss of `key` is the typical one (the median of its task)."""
     looks = _looks(lineage)
     if not looks:
         return [], []
     frames = [lineage.runs[look.number].completions(look.step) for look in looks]
     texts = {p.get("id"): str(p.get("text") or "") for run in lineage.runs for p in _prompts(run.meta)}
-    made = []
+    examples = []
     ends = [look for look in looks if look.first]
     for task, prompt_id in _choose(lineage, ends[0], ends[-1], key)[:at_most]:
         columns = [_column(frame, prompt_id) for frame in frames]
         if any(c.samples for c in columns):
             text, more = shortened(texts.get(prompt_id, str(prompt_id)), TEXT_LIMIT)
-            made.append(Example(text, more, task, "the typical change of its task", columns))
-    return looks, made
+            examples.append(Example(text, more, task, "median change of diversity", columns))
+    return looks, examples
 
 
-def _looks(lineage: Lineage) -> list[Shown]:
-    """The first look with completions and the last of each stage, and on request two in the middle of each stage."""
-    out: list[Shown] = []
+def _looks(lineage: Lineage) -> list[ShownLook]:
+    """The first look with completions, the last of each stage, and two in between, which the page shows on request."""
+    out: list[ShownLook] = []
     for number, (run, stage) in enumerate(zip(lineage.runs, lineage.stages, strict=True)):
         steps = run.completion_steps()
         if not steps:
             continue
         if not out:
-            out.append(Shown(f"before {stage_name(stage)}", number, steps[0], True))
+            out.append(ShownLook(f"before {stage_name(stage)}", number, steps[0], True))
         inner = steps[1:-1]
         for step in sorted({inner[len(inner) // 3], inner[2 * len(inner) // 3]} if inner else ()):
-            out.append(Shown(f"{stage_name(stage)} step {step}", number, step, False))
+            out.append(ShownLook(f"{stage_name(stage)} step {step}", number, step, False))
         if (number, steps[-1]) != (out[-1].number, out[-1].step):
-            out.append(Shown(f"end of {stage_name(stage)}", number, steps[-1], True))
+            out.append(ShownLook(f"end of {stage_name(stage)}", number, steps[-1], True))
     return out
 
 
@@ -99,8 +99,8 @@ def _prompts(meta: dict) -> list[dict]:
     return [p for p in prompts or [] if isinstance(p, dict)]
 
 
-def _choose(lineage: Lineage, first: Shown, last: Shown, key: str) -> list[tuple[str, str]]:
-    """(task, prompt id) of the prompt in the middle of its task by change of `key`; any where nothing was scored."""
+def _choose(lineage: Lineage, first: ShownLook, last: ShownLook, key: str) -> list[tuple[str, str]]:
+    """(task, id) of the prompt with the median change of `key` of each task; any prompt where nothing was scored."""
     before, after = (_scores(lineage, look, key) for look in (first, last))
     both = before.merge(after, on=["id", "task"], suffixes=("_before", "_after")).dropna()
     if both.empty:
@@ -114,7 +114,7 @@ def _choose(lineage: Lineage, first: Shown, last: Shown, key: str) -> list[tuple
     return chosen
 
 
-def _scores(lineage: Lineage, look: Shown, key: str) -> pd.DataFrame:
+def _scores(lineage: Lineage, look: ShownLook, key: str) -> pd.DataFrame:
     scores = lineage.runs[look.number].scores
     if key not in scores.columns:
         scores = scores.assign(**{key: 0.0})
@@ -135,12 +135,12 @@ def _column(frame: pd.DataFrame, prompt_id: str) -> Column:
     return Column(len(rows), correct, len(folded), groups[:GROUPS], max(0, len(groups) - GROUPS))
 
 
-def _group(members: Sequence[dict]) -> Group:
+def _group(members: Sequence[dict]) -> AnswerGroup:
     text, more = shortened(_answer(members[0]).strip(), TEXT_LIMIT)
     thought, thought_more = shortened(_thought(members[0]), THOUGHT_LIMIT)
     verdicts = {_verdict(row) for row in members}
     verdict = verdicts.pop() if len(verdicts) == 1 else "mixed"
-    return Group(text, more, len(members), verdict, thought, thought_more)
+    return AnswerGroup(text, more, len(members), verdict, thought, thought_more)
 
 
 def _answer(row: dict) -> str:

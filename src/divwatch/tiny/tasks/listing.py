@@ -84,8 +84,8 @@ def wrong(core: dict, rng: Random) -> dict:
 
 def check(answer: str, content: tuple) -> Verification:
     kind, count = content
-    known = {thing for things in KINDS.values() for thing in things}
-    named = [word for word in re.findall(r"[a-z]+", answer.lower()) if word in known]
+    all_things = {thing for things in KINDS.values() for thing in things}
+    named = [word for word in re.findall(r"[a-z]+", answer.lower()) if word in all_things]
     if not named:
         return Verification(correct=False, answer=None)
     right = len(named) == COUNTS[count] == len(set(named)) and set(named) <= set(KINDS[kind])

@@ -1,12 +1,12 @@
 """What runs inside the sandbox: `runner.py program FD` holds a model's code, `runner.py tests FD` the tests of it.
 
-The two are processes in sandboxes of their own, joined by one socket, FD. The tests call the program's functions over
-it: arguments go one way, results come back as plain values that are built anew on the tests' side. So the program never
-holds a test or an expected result, no object of its own takes part in a comparison, and it has no way to the verdict,
-which the tests' process writes to its own standard output.
+The two are processes in separate sandboxes, joined by one socket, FD. The tests call the program's functions over it:
+arguments go one way, results come back as plain values that are rebuilt on the tests' side. So the program never holds a
+test or an expected result, none of its objects takes part in a comparison, and it has no access to the outcome, which the
+tests' process writes to its own standard output.
 
-Only the standard library, and of it what starts fast: this file is run by path, without the package, twice a program.
-The job is JSON on standard input.
+This file runs by path, without the package, twice per program: it imports only the standard library, and of that only
+modules that load fast. The job is JSON on standard input.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ ITEMS = 100_000  # taken from an iterator, which may have no end
 
 def main() -> None:
     role, fd = sys.argv[1], int(sys.argv[2])
-    with open(0, encoding="utf-8", closefd=False) as given:
-        job = json.load(given)
+    with open(0, encoding="utf-8", closefd=False) as request:
+        job = json.load(request)
     _limit(job["limits"])
     sys.set_int_max_str_digits(0)
     channel = Channel(fd)
     if role == "program":
         Program(channel).serve(job["sources"])
     else:
-        verdict = os.fdopen(os.dup(1), "w")
+        outcome = os.fdopen(os.dup(1), "w")
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - tests may print
-        print(json.dumps({"started": True}), file=verdict, flush=True)
-        print(json.dumps(judge(job, channel)), file=verdict, flush=True)
+        print(json.dumps({"started": True}), file=outcome, flush=True)
+        print(json.dumps(try_tests(job, channel)), file=outcome, flush=True)
     os._exit(0)
 
 
 def _limit(limits: dict) -> None:
-    """Before anything of the job is read as code. Hard limits: the process cannot raise them again."""
+    """Called before any of the job's code runs. The limits are hard: the process cannot raise them again."""
     os.nice(19 - os.nice(0))
     for name, value in limits.items():
         kind = getattr(resource, name)
@@ -59,15 +59,15 @@ def _limit(limits: dict) -> None:
 
 
 class Gone(BaseException):
-    """The other side has ended. No test's `except Exception` swallows it."""
+    """The other side has ended. Not an Exception, so that no `except Exception` of a test catches it."""
 
 
 class Unsendable(BaseException):
-    """A test's argument that has no plain form: the tests cannot be run this way, whatever the program does."""
+    """A test's argument has no plain form: the tests cannot run across processes, whatever the program does."""
 
 
 class Channel:
-    """A JSON message a line."""
+    """Messages in both directions, one line of JSON each."""
 
     def __init__(self, fd: int) -> None:
         self._in, self._out = os.fdopen(fd, "rb"), os.fdopen(os.dup(fd), "wb", buffering=0)
@@ -96,7 +96,7 @@ _PLAIN = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
-    """`value` as JSON: plain values by kind, whatever else as `refer` of it says."""
+    """`value` as JSON: a plain value by its kind, any other object by the number that `refer` gives it."""
     if depth > 200:
         raise ValueError("value too deep")
     if value is None or isinstance(value, bool):
@@ -124,7 +124,7 @@ def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
 
 
 def unpack(data: Any, resolve: Callable[[int], Any]) -> Any:
-    """The value that `pack` packed, of Python's own types throughout; an object is what `resolve` makes of it."""
+    """The value that `pack` packed, made of built-in types only; an object is what `resolve` returns for its number."""
     if not isinstance(data, dict):
         return data
     ((kind, inner),) = data.items()
@@ -148,7 +148,7 @@ def unpack(data: Any, resolve: Callable[[int], Any]) -> Any:
 
 
 class Program:
-    """Runs the program, then answers for its objects. All of it is in the program's hands: it can say any plain value."""
+    """Runs the program, then answers requests for its objects. The program controls all of this: any reply may be a lie."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -165,7 +165,7 @@ class Program:
             pass
 
     def load(self, sources: list[str]) -> None:
-        """Runs the first source that compiles; the last one's error otherwise."""
+        """Runs the first source that compiles; raises the error of the last one if none does."""
         for source in sources:
             try:
                 code = compile(source, "<program>", "exec", dont_inherit=True)
@@ -173,7 +173,7 @@ class Program:
             except (SyntaxError, ValueError):
                 if source is sources[-1]:
                     raise
-        module = type(sys)("program")  # not __main__: what runs only as a script does not run
+        module = type(sys)("program")  # not __main__: code for running as a script does not run
         sys.modules["program"] = module
         self.objects.append(module)
         exec(code, module.__dict__)
@@ -214,7 +214,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class Remote:
-    """An object of the program, by number. Comparing it is Python's own: it equals nothing but itself."""
+    """An object of the program, known by its number. It equals nothing but itself, whatever the object's class says."""
 
     def __init__(self, channel: Channel, index: int) -> None:
         object.__setattr__(self, "_ask", (channel, index))
@@ -232,7 +232,7 @@ class Remote:
 
 
 class RemoteError(Exception):
-    """An exception of the program that is not one of Python's own."""
+    """An exception of the program that is not a built-in one."""
 
 
 def _reference(value: object) -> int:
@@ -252,17 +252,17 @@ def _result(channel: Channel):
     if "error" not in reply:
         return unpack(reply["value"], lambda index: Remote(channel, index))
     kind = getattr(builtins, str(reply["error"]), None)
-    # StopIteration would end a loop of the tests early instead of failing them.
+    # StopIteration would end a loop of the tests early instead of failing it.
     if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, StopIteration):
         try:
             raised = kind(reply["text"])
-        except TypeError:  # UnicodeDecodeError and its like want more than a text
+        except TypeError:  # such as UnicodeDecodeError, which needs more than a text
             raised = RemoteError(reply["error"], reply["text"])
         raise raised
     raise RemoteError(f"{reply['error']}: {reply['text']}")
 
 
-def judge(job: dict, channel: Channel) -> dict:
+def try_tests(job: dict, channel: Channel) -> dict:
     """{"passed": True, False, or None where the tests could not be run, "reason"}."""
     try:
         channel.receive()
@@ -283,13 +283,13 @@ def judge(job: dict, channel: Channel) -> dict:
 
 
 class BrokenTests(BaseException):
-    """The data set's own code is at fault."""
+    """The data set's own code does not run."""
 
 
 def run_tests(job: dict, program: Remote) -> None:
-    """`preamble` is run here; `tests` too, with `names` bound to what the program defines under them.
+    """Runs `preamble` and `tests` here, with `names` bound to what the program defines under these names.
 
-    `check`, where given, is the name of a function of the tests that takes the program's `names[0]`.
+    `check`, if there is one, is the name of a function of the tests that takes the program's `names[0]`.
     """
     space: dict = {"__name__": "tests"}
     try:
@@ -310,21 +310,23 @@ def run_tests(job: dict, program: Remote) -> None:
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names that the code uses, in its functions too; attributes among them, which do no harm."""
+    """The names that the code uses, in its functions too. Attributes are among them, which does no harm."""
     return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, type(code))))
 
 
 def _bind(name: str, defined: list[str], space: dict, program: Remote) -> None:
-    """Gives the tests a name that they use: what the program has under it, but never one of Python's own or a standard
-    module, unless the data set's solution defines it too. A program that defines `set` must not change what the tests
-    mean by it."""
+    """Binds a name that the tests use to what the program defines.
+
+    A built-in name or a standard module keeps its meaning unless the data set's solution defines it too: a program that
+    defines `set` must not change what the tests mean by it.
+    """
     if name in sys.stdlib_module_names and name not in defined:
         space[name] = __import__(name)
     elif name in defined or not hasattr(builtins, name):
         try:  # noqa: SIM105 - contextlib is slow to start
             space[name] = getattr(program, name)
         except AttributeError:
-            pass  # an attribute, or the tests' own; else they say so
+            pass  # an attribute, or defined by the tests; otherwise they raise NameError
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The system calls that sandboxed code does not get, as the BPF program that `bwrap --seccomp` takes.
+"""The system calls that a container refuses, as the BPF filter that `bwrap --seccomp` takes.
 
-Namespaces hide files, network and other processes; they do not keep code from making processes without end, memory that
-no limit counts, or from reaching the less travelled corners of the kernel. Python needs none of the calls refused here.
+Namespaces hide files, network and other processes. They do not stop code from starting any number of processes, from using
+memory that no limit counts, or from reaching rarely used parts of the kernel. Python needs none of the calls refused here.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import platform
 import struct
 
 # Numbers: Linux arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h (aarch64).
-_SHARED = {  # from 424 on all architectures count alike
+_SHARED = {  # from 424 on the numbers are the same on all architectures
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
     "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442, "memfd_secret": 447,
 }  # fmt: skip
 _REFUSED = {
     "x86_64": _SHARED | {
-        # processes and threads: the program is one, so that its limits are those of all it does
+        # processes and threads: the program is a single one, so that its limits cover all that it does
         "clone": 56, "fork": 57, "vfork": 58,
-        # memory that RLIMIT_AS does not see
+        # memory that RLIMIT_AS does not count
         "shmget": 29, "memfd_create": 319, "msgget": 68, "semget": 64, "mq_open": 240,
-        # sockets of families that a network namespace does not close (vsock, netlink, alg); socketpair stays
+        # sockets of families without a network namespace (vsock, netlink, alg); socketpair is allowed
         "socket": 41,
         # other processes
         "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
@@ -42,23 +42,23 @@ _REFUSED = {
     },
 }  # fmt: skip
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_NEWEST = 448  # calls that came later are not there, as on an older kernel
+_NEWEST = 448  # later calls look absent, as on an older kernel
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _REFUSE, _ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The filter for this machine's architecture, or None where its system calls are not known here.
+def bpf_filter(machine: str | None = None) -> bytes | None:
+    """The filter for a machine's architecture (default: this one), or None if its system calls are not listed here.
 
-    >>> len(program("x86_64")) % 8, program("sparc")
+    >>> len(bpf_filter("x86_64")) % 8, bpf_filter("sparc")
     (0, None)
     """
     machine = machine or platform.machine()
     if machine not in _REFUSED:
         return None
-    # clone3 looks absent rather than refused: the C library then tries clone, and reports that.
+    # clone3 looks absent, not refused: the C library then tries clone, and reports its error.
     absent = {_SHARED["clone3"]}
     refused = sorted(set(_REFUSED[machine].values()) - absent)
     code = [

@@ -1,0 +1,121 @@
+"""What a run is: its stage, its lineage and its parent run, and all that run.json says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.panel import fingerprint
+from divwatch.records import Prompt
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.search import find_parent
+
+
+class RunDescription:
+    """The description of a trainer's run, from the settings or else from the trainer.
+
+    mix: the training data, for run.json.
+    """
+
+    def __init__(self, trainer: Any, config: WatchConfig, mix: Any = None) -> None:
+        self.trainer, self.config, self.mix = trainer, config, mix
+
+    @cached_property
+    def parent(self) -> RunDirectory | None:
+        """The run that trained the model which this one starts from. Raises DivwatchError for a wrong `baseline`."""
+        if self.config.baseline is None:
+            return find_parent(self._model_path)
+        parent = RunDirectory.of(self.config.baseline)
+        if not parent.exists:
+            raise DivwatchError(
+                f"watch_baseline {self.config.baseline!r} holds no divwatch run: give the output directory of one"
+            )
+        return parent
+
+    @property
+    def lineage(self) -> str:
+        inherited = self.parent.info()["lineage"] if self.parent else Path(self.trainer.args.output_dir).name
+        return self.config.lineage or inherited
+
+    @property
+    def stage(self) -> str:
+        """sft, dpo or rl, from the trainer's class and its bases; else the name of the class."""
+        names = " ".join(c.__name__ for c in type(self.trainer).__mro__)
+        known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
+        default = next((stage for name, stage in known.items() if name in names), type(self.trainer).__name__)
+        return self.config.stage or default
+
+    @property
+    def _model_path(self) -> str | None:
+        return getattr(self.trainer.model, "name_or_path", None) or None
+
+    def info(
+        self, max_steps: int, panel_name: str, prompts: Sequence[Prompt], config: WatchConfig, **more: Any
+    ) -> dict[str, Any]:
+        """The content of run.json for looks at `prompts` with the settings `config`."""
+        arguments = self.trainer.args
+        return describe_run(
+            stage=self.stage,
+            lineage=self.lineage,
+            model=str(self._model_path),
+            output_dir=arguments.output_dir,
+            parent=self.parent,
+            config=config,
+            panel_name=panel_name,
+            prompts=prompts,
+            max_steps=max_steps,
+            mix=self.mix,
+            seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": config.seed},
+            trainer=type(self.trainer).__name__,
+            processes=self.trainer.accelerator.num_processes,
+            **more,
+        )
+
+
+def describe_run(
+    *,
+    stage: str,
+    lineage: str,
+    model: str,
+    output_dir: str | Path,
+    parent: RunDirectory | None,
+    config: WatchConfig,
+    panel_name: str,
+    prompts: Sequence[Prompt],
+    max_steps: int,
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of run.json: what is watched, with which settings, and which run came before."""
+    packages = ("torch", "transformers", "trl", "accelerate", "wandb")
+    return {
+        "divwatch": _version("divwatch"),
+        "stage": stage,
+        "lineage": lineage,
+        "model": model,
+        "output_dir": str(output_dir),
+        "parent": str(parent.path.resolve()) if parent else None,
+        "settings": config.as_dict(),
+        "panel": {
+            "name": panel_name,
+            "fingerprint": fingerprint(prompts),
+            "prompts": [{"id": p.id, "task": p.task, "text": p.text} for p in prompts],
+        },
+        "versions": {name: _version(name) for name in packages},
+        "max_steps": max_steps,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,89 @@
+"""Which prompts a run watches: held out from its training data, within the model's context, shared with its parent run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.outputs.terminal import say
+from divwatch.panel import choose, load_panel
+from divwatch.panel.form import fixed_form, in_forms, within_context
+from divwatch.panel.held_out import HeldOutCheck
+from divwatch.records import Prompt
+from divwatch.store.run_directory import RunDirectory
+
+FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a mean more than a change of a tenth does
+
+
+class PanelChoice:
+    """Candidates from the panel, and the choice among them once the training data has been searched.
+
+    Raises DivwatchError where the panel cannot be read.
+    """
+
+    def __init__(self, trainer: Any, config: WatchConfig) -> None:
+        self.trainer, self.config = trainer, config
+        self.name, panel = load_panel(config.panel, getattr(trainer, "eval_dataset", None))
+        # Twice as many as are watched: they replace those that are not held out.
+        self.candidates = choose(panel, 2 * config.prompts, config.seed)
+        self.form = fixed_form(config.form, trainer.processing_class)
+        self._check: HeldOutCheck | None = None
+
+    def search_training_data(self) -> None:
+        """Starts the search of the training data for the candidates, in the background."""
+        dataset = self.trainer.train_dataset if self.config.held_out != "off" else None
+        self._check = HeldOutCheck(self.candidates, dataset, self.trainer.processing_class)
+
+    def searched(self, seconds: float) -> bool:
+        """Waits at most `seconds` for the search; returns whether it is done."""
+        return self._check is None or self._check.done(seconds)
+
+    @property
+    def overlap(self) -> dict[str, Any] | None:
+        """The result of the search for run.json; None where nothing was searched."""
+        return self._check.report.as_dict() if self._check is not None and self._check.report is not None else None
+
+    def choose(self, parent: RunDirectory | None) -> list[Prompt]:
+        """The prompts to watch, each in every form that `thinking` asks for."""
+        config, prompts = self.config, self._held_out(self._shared_with(parent))
+        context = _context_length(self.trainer.model)
+        if context is not None:
+            new_tokens = config.max_new_tokens + (config.think_tokens or 0)
+            tokenizer = self.trainer.processing_class
+            prompts, warning = within_context(tokenizer, prompts, context, new_tokens, config.thinking, self.form)
+            if warning is not None:
+                say(f"divwatch: {warning}")
+        chosen = choose(prompts, config.prompts, config.seed)
+        if len(chosen) < FEW_PROMPTS:
+            say(f"divwatch: only {len(chosen)} prompts: intervals will be wide; use {FEW_PROMPTS} or more")
+        return in_forms(chosen, config.thinking)
+
+    def _shared_with(self, parent: RunDirectory | None) -> list[Prompt]:
+        """The candidates that the parent run watched, so that stages can be compared; all where it watched none."""
+        if parent is None:
+            return list(self.candidates)
+        theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
+        return [p for p in self.candidates if p.id in theirs] or list(self.candidates)
+
+    def _held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Without the prompts that overlap the training data, where `held_out` says so."""
+        check, drop = self._check, self.config.held_out == "drop"
+        if check is None:
+            return list(prompts)
+        if check.error is not None:
+            raise DivwatchError(str(check.error))
+        if check.report is not None and check.report.contaminated:
+            say(f"divwatch: {check.report.line}" + ("; dropped" if drop else ""))
+            return check.report.held_out(prompts) if drop else list(prompts)
+        if check.streamed and self.config.held_out != "off":
+            say(
+                "divwatch: streamed training data is not searched for the prompts; "
+                "use divwatch panel check --against to search a copy"
+            )
+        return list(prompts)
+
+
+def _context_length(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

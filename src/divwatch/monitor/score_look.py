@@ -1,0 +1,122 @@
+"""Scores a stored look: verify -> score -> store -> assess. The same code during training and after it.
+
+The result is a `ScoredLook`: numbers, which can cross a process border. `divwatch.outputs` puts them into words.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from divwatch.config import WatchConfig
+from divwatch.records import PARTS, Change, Completion, Prompt, PromptSamples, PromptScores, RunAssessment, ScoredLook
+from divwatch.store.run_directory import RunDirectory
+from divwatch.store.scored import history_of, new_assessor, read_scored_looks
+
+if TYPE_CHECKING:
+    from divwatch.analysis.assess import Assessment
+
+
+class Models(NamedTuple):
+    """The models that metrics need; None where no metric does."""
+
+    encoder: Any
+    nli: Any
+
+
+def load_models(config: WatchConfig, device: str = "cpu") -> Models:
+    """The encoder and the NLI classifier that the metrics need. Raises DivwatchError where one cannot be loaded."""
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.metrics.nli import load_nli
+    from divwatch.metrics.scoring import needs_encoder
+
+    encoder = load_encoder(config.encoder, device=device) if needs_encoder(config.metrics) else None
+    nli = load_nli(config.nli_model, device=device) if config.nli_model and "nli" in config.metrics else None
+    return Models(encoder, nli)
+
+
+class LookScorer:
+    """Scores the looks of one run directory in the order of their steps, and assesses the run after each.
+
+    max_looks: the most looks that the run can have; the error control divides alpha among them.
+    """
+
+    def __init__(
+        self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int, models: Models
+    ) -> None:
+        self.store, self.prompts, self.config, self.models = store, prompts, config, models
+        self._looks = read_scored_looks(store)
+        self._assessor = new_assessor(config, max_looks)
+
+    def score(self, step: int, seconds: float) -> ScoredLook:
+        """Scores the stored completions of `step`, which took `seconds` to sample, and stores the scores."""
+        from divwatch.analysis.summary import summarise
+
+        started = time.monotonic()
+        completions = self.store.read_completions(step)
+        samples, scores, unverified = self._verify_and_score(step, completions)
+        usable = float(np.mean([s.usable for s in samples]))
+        comparable = usable >= self.config.min_usable
+        self._looks[step] = (scores, comparable)
+        assessment = self._assessor.assess(history_of(self._looks, step))
+        tasks = summarise(scores, seed=self.config.seed)
+        return ScoredLook(
+            step=step,
+            status="ok" if comparable else "not_comparable",
+            time=time.time(),
+            sample_seconds=round(seconds, 3),
+            score_seconds=round(time.monotonic() - started, 3),
+            usable_share=usable,
+            finished_share=float(np.mean([c.finished for c in completions])),
+            closed_share=float(np.mean([c.thought_closed for c in completions])),
+            unverified=dict(unverified.most_common(5)),
+            tasks=tasks,
+            assessment=to_numbers(assessment),
+        )
+
+    def _verify_and_score(
+        self, step: int, completions: Sequence[Completion]
+    ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
+        from divwatch.metrics.scoring import score_prompts
+        from divwatch.verify import verify_completions
+
+        samples, unverified = verify_completions(self.prompts, completions, unsafe_code=self.config.unsafe_code)
+        finished = np.reshape([c.finished for c in completions], (len(samples), -1)).tolist()
+        embeddings = self.store.take_embeddings(step)
+        if embeddings is not None:
+            self.models.encoder.remember(*embeddings)
+        encoder, nli = self.models
+        scores = score_prompts(samples, self.config.metrics, encoder, nli, seed=self.config.seed, finished=finished)
+        self.store.write_judged(step, completions, samples)
+        self.store.write_scores(step, scores)
+        return samples, scores, unverified
+
+
+def to_numbers(assessment: Assessment) -> RunAssessment:
+    """The numbers of an assessment, without the history that they were computed from."""
+    changes = [
+        Change(
+            task=task,
+            key=key,
+            change=float(status.change),
+            change_interval=status.change_interval,
+            alarm_step=status.alarm_step,
+            onset_step=status.onset_step,
+            onset_interval=status.onset_interval,
+            confirmed=status.confirmed,
+        )
+        for (task, key), status in assessment.statuses.items()
+    ]
+    return RunAssessment(
+        primary=assessment.primary,
+        baseline_step=assessment.baseline_step,
+        verdict={"kind": assessment.verdict.kind, "sentence": assessment.verdict.sentence},
+        changes=tuple(changes),
+        splits={
+            task: {part: float(getattr(split, part)) for part in PARTS} for task, split in assessment.splits.items()
+        },
+    )

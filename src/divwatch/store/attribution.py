@@ -1,0 +1,53 @@
+"""At which stage of a lineage diversity was lost: the one computation behind the report and the lineage experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from divwatch.analysis.noise import PRIOR_WOBBLE
+from divwatch.analysis.stages import StageAttribution, stage_attribution
+from divwatch.store.tables import RunTables
+
+
+def attribute_stages(
+    runs: Sequence[RunTables],
+    key: str,
+    names: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
+    min_drop: float = 0.05,
+) -> StageAttribution | None:
+    """The loss of `key` by stage, from the base's first comparable look to the last one of each stage.
+
+    runs: a lineage, oldest run first. names: of its stages, each once (default: as recorded). numbers: the stages to
+    count (default: all); what happens between two of them then counts to the later one. Prompts are paired by task and
+    id; only those with a value at every stage count. None where there are none, or no look is comparable.
+    """
+    names = [run.stage for run in runs] if names is None else names
+    counted = range(len(runs)) if numbers is None else numbers
+    ends = [(n, step) for n in counted if (step := runs[n].last_comparable()) is not None]
+    base = first_comparable(runs)
+    if base is None or not ends:
+        return None
+    order = ["base", *(names[n] for n, _ in ends)]
+    looks = [runs[n].values_at(step, key) for n, step in [base, *ends]]
+    table = pd.concat(looks, axis=1, keys=range(len(looks))).dropna()
+    tasks = [t for t, part in table.groupby(level="task", sort=False) if part[0].mean() > 0]
+    if not tasks:
+        return None
+    values = {
+        stage: {task: table.xs(task, level="task")[i].to_numpy() for task in tasks} for i, stage in enumerate(order)
+    }
+    return stage_attribution(values, order, min_drop=min_drop, wobble=PRIOR_WOBBLE)
+
+
+def first_comparable(runs: Sequence[RunTables]) -> tuple[int, int] | None:
+    """(stage number, step) of the look that counts as the base. None: no look is comparable."""
+    looks = ((n, step) for n, run in enumerate(runs) for step, comparable in run.scored_looks() if comparable)
+    return next(looks, None)
+
+
+def flagged_stage(runs: Sequence[RunTables]) -> str | None:
+    """The first stage in whose run the alarm of the whole panel was raised, as it was raised live. None: no stage."""
+    return next((run.stage for run in runs if any(event.get("task") == "all" for event in run.events)), None)

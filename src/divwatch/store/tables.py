@@ -1,0 +1,165 @@
+"""Run directories as dataframes: what can be read is read, what cannot is named in `RunTables.notes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from divwatch.errors import DivwatchError
+from divwatch.records import PromptScores
+from divwatch.store.lineage import chains, parent_of
+from divwatch.store.reader import SCORED, RunReader, length_of
+from divwatch.store.search import find_runs
+
+LOOK_COLUMNS = ["step", "status", "reason", "time", "sample_seconds", "score_seconds", "total_seconds"]
+# Shares of the completions of a look, in [0, 1], and the answers that were not judged, by reason.
+LOOK_COLUMNS += ["usable_share", "finished_share", "closed_share", "unjudged"]
+MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
+
+
+@dataclass
+class RunTables:
+    """One training stage as its run directory holds it.
+
+    looks:  a row a look: `LOOK_COLUMNS`.
+    means:  a row a look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
+    scores: a row a look and prompt: `step`, `id`, `task` and a column per key.
+    max_steps: length of the stage in optimizer steps (`length_of`).
+    notes: what could not be read, a line each.
+    """
+
+    directory: Path
+    meta: dict[str, Any]
+    max_steps: int
+    looks: pd.DataFrame
+    means: pd.DataFrame
+    scores: pd.DataFrame
+    events: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def stage(self) -> str:
+        return str(self.meta.get("stage") or self.directory.parent.name)
+
+    @property
+    def parent(self) -> Path | None:
+        """The run directory of the stage before, where it can be found."""
+        return parent_of(self.directory, self.meta)
+
+    def scored_looks(self) -> list[tuple[int, bool]]:
+        """(step, comparable) of the looks whose scores could be read."""
+        readable = set(self.scores["step"])
+        looks = zip(self.looks["step"], self.looks["status"], strict=True)
+        return [(int(step), status == "ok") for step, status in looks if status in SCORED and step in readable]
+
+    def last_comparable(self) -> int | None:
+        """The step of the last look that can be compared with others."""
+        return next((step for step, comparable in reversed(self.scored_looks()) if comparable), None)
+
+    def prompt_scores(self, step: int) -> PromptScores:
+        """Per-prompt values of one look."""
+        scores = self.scores[self.scores["step"] == step]
+        values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
+        return PromptScores(list(scores["id"]), list(scores["task"]), values)
+
+    def values_at(self, step: int, key: str) -> pd.Series:
+        """Per-prompt values of one look and key, indexed by task and id; empty where the key was not measured."""
+        scores = self.scores[self.scores["step"] == step]
+        if key not in scores.columns:
+            return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
+        return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
+
+    def completions(self, step: int) -> pd.DataFrame:
+        """The completions of one look; empty where none are stored or the file cannot be read."""
+        if step not in self.completion_steps():
+            return pd.DataFrame()
+        try:
+            return RunReader(self.directory).completion_table(step).to_pandas()
+        except DivwatchError as error:
+            self.notes.append(f"completions of step {step} cannot be read ({error})")
+            return pd.DataFrame()
+
+    def completion_steps(self) -> list[int]:
+        return RunReader(self.directory).completion_steps()
+
+
+def load_runs(paths: Sequence[Path]) -> list[RunTables]:
+    """The runs under `paths` and, where they can still be found, their ancestors."""
+    directories = find_runs(paths)
+    runs: dict[Path, RunTables] = {}
+    while directories:
+        directory = directories.pop(0)
+        if directory not in runs:
+            runs[directory] = load_run(directory)
+            directories += [parent] if (parent := runs[directory].parent) else []
+    return list(runs.values())
+
+
+def load_run(directory: Path) -> RunTables:
+    """One run directory. Raises DivwatchError where run.json cannot be read."""
+    notes: list[str] = []
+    reader = RunReader(directory, notes)
+    meta, looks, events = reader.info(), reader.looks(), reader.events()
+    scores = _scores(reader, [look["step"] for look in looks if look.get("status", "ok") in SCORED], notes)
+    return RunTables(directory, meta, length_of(meta, looks), _looks(looks), _means(looks), scores, events, notes)
+
+
+def lineages(runs: Sequence[RunTables]) -> list[list[RunTables]]:
+    """Chains of runs from the first stage to each last one, in order of training (see `lineage.chains`)."""
+    by_directory = {run.directory.resolve(): run for run in runs}
+
+    def parent(directory: Path) -> Path | None:
+        older = by_directory[directory].parent
+        return older if older in by_directory else None
+
+    paths = chains(by_directory, parent)
+    loaded = [[by_directory[path] for path in chain] for chain in paths]
+    return sorted(loaded, key=lambda chain: [str(run.meta.get("created", "")) for run in chain])
+
+
+def _looks(looks: list[dict[str, Any]]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for look in looks:
+        seconds = look["seconds"] if isinstance(look.get("seconds"), dict) else {}
+        rows.append(
+            {
+                "step": look["step"],
+                "status": str(look.get("status", "ok")),
+                "reason": str(look.get("reason") or ""),
+                "time": look.get("time"),
+                **{f"{part}_seconds": _number(seconds.get(part)) for part in ("sample", "score", "total")},
+                **{name: _number(look.get(name)) for name in ("usable_share", "finished_share", "closed_share")},
+                "unjudged": look["unjudged"] if isinstance(look.get("unjudged"), dict) else {},
+            }
+        )
+    return pd.DataFrame(rows, columns=LOOK_COLUMNS)
+
+
+def _means(looks: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for look in looks:
+        tasks = look["tasks"] if isinstance(look.get("tasks"), dict) else {}
+        for task, values in tasks.items():
+            for key, value in values.items() if isinstance(values, dict) else ():
+                if isinstance(value, dict):
+                    numbers = [_number(value.get(name)) for name in ("mean", "lo", "hi", "n")]
+                    rows.append([look["step"], str(task), str(key), *numbers])
+    return pd.DataFrame(rows, columns=MEAN_COLUMNS)
+
+
+def _scores(reader: RunReader, steps: list[int], notes: list[str]) -> pd.DataFrame:
+    frames = []
+    for step in steps:
+        try:
+            frames.append(reader.score_table(step).to_pandas().assign(step=step))
+        except DivwatchError as error:
+            notes.append(f"scores of step {step} cannot be read ({error})")
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["step", "id", "task"])
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
