@@ -145,7 +145,7 @@ def main() -> int:
     chosen = parser.parse_args()
     names = chosen.only.split(",") if chosen.only else list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:
-        sys.exit(f"unknown part {', '.join(unknown)}: choose from {', '.joinPARTS}")
+        sys.exit(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     from gpu_setting import Report, read_events, real, rehearsal
 
     if chosen.write:

@@ -16,7 +16,7 @@ from sampling import STOP, endless
 from transformers import Olmo3Config, Olmo3ForCausalLM
 
 from divwatch.plan import cost
-from divwatch.sampling.decode import Decoding
+from divwatch.sampling.decoding import Decoding
 
 # Published peaks by the name that torch gives: dense bf16 operations/s, bytes/s of memory, the name in cost.DEVICES.
 PEAKS = {

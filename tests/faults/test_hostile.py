@@ -383,9 +383,9 @@ def mix_rows(path):
 
 
 def mix_yaml(path):
-    from divwatch.mixes.definition import read
+    from divwatch.mixes.definition import read_mix
 
-    read(path)
+    read_mix(path)
 
 
 def run_record(path):

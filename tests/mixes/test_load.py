@@ -8,7 +8,7 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.mixes import Selection, load_mix
-from divwatch.mixes.definition import find, shipped
+from divwatch.mixes.definition import find_mix, shipped
 from divwatch.mixes.limit import Limit
 
 DATA = os.environ.get("DIVWATCH_TEST_DATA")
@@ -58,9 +58,9 @@ def test_every_shipped_mix_is_read_and_adds_up():
         "instruct_dpo_by_prompt": 259922, "think_rl": 102014, "instruct_rl": 169964, "rl_zero_math": 13314,
         "rl_zero_code": 13312, "rl_zero_if": 13179, "rl_zero_general": 12841, "rl_zero_mix": 46931,
     }  # fmt: skip
-    assert {name: find(name).rows for name in shipped()} == published
+    assert {name: find_mix(name).rows for name in shipped()} == published
     for name in shipped():
-        mix = find(name)
+        mix = find_mix(name)
         values = [v for s in mix.sources for v in (s.name, *s.values)]
         assert len(values) == len(set(values)), name
         assert all(part.local for part in mix.parts), name
@@ -91,7 +91,7 @@ def test_counts_on_the_released_rows(name, read, kept, dropped):
     assert len(dataset) == report.taken == kept
     assert dict(report.total("dropped")) == dropped
     assert Counter(dataset["source"]) == {n: s.taken for n, s in report.sources.items() if s.taken}
-    unlisted = set(report.sources) - {s.name for s in find(name).sources}
+    unlisted = set(report.sources) - {s.name for s in find_mix(name).sources}
     assert not unlisted
 
 
@@ -113,7 +113,7 @@ LOST = {
 @pytest.mark.parametrize("name", LOST)
 def test_released_rows_source_by_source(name):
     """Read and kept rows of each source, counted here from the raw file."""
-    mix, (lost, columns) = find(name), LOST[name]
+    mix, (lost, columns) = find_mix(name), LOST[name]
     with open(f"{DATA}/dolci/{name}.jsonl") as lines:
         told = [next(row[c] for c in columns if row[c]) for row in map(json.loads, lines)]
     _, report = load_mix(name, local_data=f"{DATA}/dolci")

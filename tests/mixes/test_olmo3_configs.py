@@ -21,7 +21,7 @@ import yaml
 
 from divwatch import recipe
 from divwatch.config import WatchArguments
-from divwatch.mixes.definition import find
+from divwatch.mixes.definition import find_mix
 from divwatch.mixes.templates import names
 from divwatch.store.run_directory import RunDirectory
 
@@ -165,7 +165,7 @@ def test_every_setting_exists_and_they_fit_together(path, tmp_path):
     on_cpu = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
     trainer(**{name: value for name, value in settings.items() if name in mine} | on_cpu)
     kinds = {"sft": "sft", "dpo": "preference", "rl": "rl"}
-    assert find(settings["mix"]).kind == kinds[stage_of(path)]
+    assert find_mix(settings["mix"]).kind == kinds[stage_of(path)]
     assert settings["chat_template"] in names()
 
 

@@ -115,7 +115,8 @@ def test_a_window_shorter_than_the_text_gives_what_generate_gives():
     """Sliding layers keep their window over many chunks of room, and rows leave the batch meanwhile."""
     from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM
 
-    from divwatch.sampling.decode import Decoding, decode
+    from divwatch.sampling.decode import decode
+    from divwatch.sampling.decoding import Decoding
     from divwatch.sampling.nucleus import uniforms
 
     torch.manual_seed(0)

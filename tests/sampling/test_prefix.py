@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from divwatch.config import WatchConfig
 from divwatch.panel import choose
 from divwatch.sampling import in_process, untouched
-from divwatch.sampling.decode import Decoding, decode, supports_prefix
+from divwatch.sampling.decode import decode, supports_prefix
+from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.graph import Recorder, is_recordable
 from divwatch.sampling.nucleus import draw, draw_without_sync, uniforms
 from divwatch.sampling.plan import Row, batch_tokens, batches

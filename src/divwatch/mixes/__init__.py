@@ -1,8 +1,9 @@
-"""Training data by name: the Olmo 3 mixes, one's own in YAML, the embedded world's (`tiny/...`), or a JSONL file.
+"""Training data by name: the Olmo 3 mixes, your own in YAML, the embedded world's (`tiny/...`), or a JSONL file.
 
     dataset, report = load_mix("instruct_sft", selection=Selection(rows=100_000, drop=("FLAN",)))
 
-`definition` says what a mix is, `rows` reads, `adapters` makes TRL's rows, `draw` selects, `load` puts them together.
+`definition` says what a mix is, `rows` reads, `adapters` makes TRL's rows, `draw` selects, `load` combines them and
+`prepared` caches the result.
 """
 
 from divwatch.mixes.draw import Selection

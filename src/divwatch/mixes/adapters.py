@@ -1,7 +1,7 @@
-"""Rows as the Olmo 3 data sets hold them, made into TRL's rows: pure functions, one for each kind of stage.
+"""Rows of the Olmo 3 data sets become TRL's rows: pure functions, one for each kind of stage.
 
-A row becomes a TRL row or raises `Dropped` with the reason; what was put right on the way is noted by name. The traps that
-each function handles were seen in the released data.
+A row becomes a TRL row or raises `Dropped` with the reason; each correction on the way is reported by name. All problems
+handled here occur in the released data.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 Row = dict[str, Any]
-Noted = Callable[[str], None]
-Adapter = Callable[[Row, Noted], Row]
+Report = Callable[[str], None]
+Adapter = Callable[[Row, Report], Row]
 
 
 class Dropped(Exception):
@@ -32,7 +32,7 @@ SEVERAL_VERIFIERS = "several verifiers"
 NO_REFERENCE = "no readable ground truth"
 TOO_LONG = "no room for an answer within the token limit"
 
-# what was mended
+# corrections
 EXTRA_FIELDS = "message fields beyond role and content left out"
 CUT_AFTER_ANSWER = "turns after the last answer left out"
 STRING_PROMPT = "the prompt beside the conversations left out"
@@ -40,7 +40,7 @@ ROLE_PREFIX = "the prefix 'user: ' taken off the prompt"
 TURNS_SPLIT = "a prompt of several turns split into messages"
 
 
-def supervised(row: Row, noted: Noted) -> Row:
+def supervised(row: Row, report: Report) -> Row:
     """SFT: `messages`, tool turns with the `functions` and `function_calls` that Olmo's template renders.
 
     A tool call may have no content, and functions stand on the system (or user) message; TRL's `tools` column is another
@@ -52,24 +52,24 @@ def supervised(row: Row, noted: Noted) -> Row:
     if last is None:
         raise Dropped(NO_ANSWER)
     for message in messages[: last + 1]:
-        said = message["content"] or message["function_calls"]
-        if message["role"] == "assistant" and not (said and said.strip()):
+        text = message["content"] or message["function_calls"]
+        if message["role"] == "assistant" and not (text and text.strip()):
             raise Dropped(EMPTY_ANSWER)
     if last + 1 < len(messages):
-        noted(CUT_AFTER_ANSWER)
+        report(CUT_AFTER_ANSWER)
     return {"messages": messages[: last + 1]}
 
 
-def preference(row: Row, noted: Noted) -> Row:
+def preference(row: Row, report: Report) -> Row:
     """DPO: one prompt as messages, and the last turn of each conversation as the answer.
 
     Think DPO holds the prompt a second time as a string, beside which TRL would not split the conversations; Instruct DPO
     holds some 24 more fields in each message and some pairs whose sides are the same.
     """
     if any(isinstance(m, dict) and len(m) > 2 for side in ("chosen", "rejected") for m in _turns_of(row, side)):
-        noted(EXTRA_FIELDS)
+        report(EXTRA_FIELDS)
     if isinstance(row.get("prompt"), str):
-        noted(STRING_PROMPT)
+        report(STRING_PROMPT)
     before = _turns_of(row, "prompt")  # TRL's own form
     chosen, rejected = ([_message(m) for m in [*before, *_turns_of(row, side)]] for side in ("chosen", "rejected"))
     if not chosen or not rejected or not chosen[-1]["role"] == rejected[-1]["role"] == "assistant":
@@ -95,12 +95,12 @@ RL_DATASETS: dict[str, tuple[str | None, Callable[[Any, str], Any]]] = {
 }
 
 
-def reinforcement(row: Row, noted: Noted) -> Row:
+def reinforcement(row: Row, report: Report) -> Row:
     """RL: the prompt as messages, `dataset`, the name of the `verifier` and, as JSON, the `reference` that it compares with.
 
     `prompt` is a string of turns, each after its role ('user: ...'); `ground_truth` and `dataset` are lists of one.
     """
-    messages = [_message(m) for m in _turns_of(row, "messages")] or _split(row.get("prompt"), noted)
+    messages = [_message(m) for m in _turns_of(row, "messages")] or _split(row.get("prompt"), report)
     if messages[-1]["role"] == "assistant":  # rows made from conversations hold the answer too
         messages = messages[:-1]
     if not messages or not messages[-1]["content"].strip():
@@ -152,8 +152,8 @@ def _message(message: Any, tools: bool = False) -> dict[str, Any]:
     calls = _text(message.get("function_calls")) if tools else None
     if not isinstance(content, str) and not (content is None and calls):
         raise Dropped(NO_CONTENT)
-    kept = {"role": message["role"], "content": content}
-    return kept | {"functions": _text(message.get("functions")), "function_calls": calls} if tools else kept
+    turn = {"role": message["role"], "content": content}
+    return turn | {"functions": _text(message.get("functions")), "function_calls": calls} if tools else turn
 
 
 def _text(value: Any) -> str | None:
@@ -164,7 +164,7 @@ def _text(value: Any) -> str | None:
 _TURN = re.compile(r"(?:^|\n)(system|user|assistant): ")
 
 
-def _split(prompt: Any, noted: Noted) -> list[dict[str, Any]]:
+def _split(prompt: Any, report: Report) -> list[dict[str, Any]]:
     """The messages of 'user: ...\\nassistant: ...\\nuser: ...'. Roles that do not alternate are words of one user turn."""
     if not isinstance(prompt, str):
         raise Dropped(NO_CONTENT)
@@ -175,9 +175,9 @@ def _split(prompt: Any, noted: Noted) -> list[dict[str, Any]]:
     talk = roles[1:] if roles[0] == "system" else roles
     alternate = all(role == ("user", "assistant")[i % 2] for i, role in enumerate(talk))
     if len(roles) == 1 or not alternate or talk[-1:] != ["user"]:
-        noted(ROLE_PREFIX)
+        report(ROLE_PREFIX)
         return [{"role": "user", "content": prompt.removeprefix("user: ")}]
-    noted(TURNS_SPLIT)
+    report(TURNS_SPLIT)
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
 
 
@@ -191,15 +191,15 @@ def _constraints(text: Any) -> dict[str, Any]:
 
     try:
         value = ast.literal_eval(text)
-        found = value[0] if isinstance(value, list) else value
-        found = json.loads(found) if isinstance(found, str) else found
-        names, arguments = list(found["instruction_id"]), list(found["kwargs"])
+        entry = value[0] if isinstance(value, list) else value
+        entry = json.loads(entry) if isinstance(entry, str) else entry
+        names, arguments = list(entry["instruction_id"]), list(entry["kwargs"])
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, RecursionError):
         raise Dropped(NO_REFERENCE) from None
     if len(names) != len(arguments) or not names:
         raise Dropped(NO_REFERENCE)
-    kept = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
-    return {"instruction_id_list": names, "kwargs": kept}
+    given = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
+    return {"instruction_id_list": names, "kwargs": given}
 
 
 def _tests(text: Any) -> list[Any]:

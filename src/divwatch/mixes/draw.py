@@ -1,4 +1,4 @@
-"""Which rows of a mix a run trains on: seeded, stratified by source, nested, each row at most once unless asked.
+"""Which rows of a mix a run trains on: seeded, stratified by source, nested, each row at most once unless `repeat` is set.
 
 `allocate` turns weights into numbers of rows a source, `choose` picks that many. Both are pure and look at no row:
 a row is known by its source and by its place among that source's rows.
@@ -16,7 +16,7 @@ from divwatch.errors import DivwatchError
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked of a mix. The default asks for every row, once.
+    """Which rows of a mix to take. The default takes every row once.
 
     weight: source -> factor on its number of rows (0 or more; 1 is as published).
     only:   the sources to keep, or none to keep all. drop: those to leave out.
@@ -32,12 +32,12 @@ class Selection:
 
     @property
     def takes_all(self) -> bool:
-        """True where whole sources are taken or left, so that no row has to be counted first."""
+        """True if every source is taken or left as a whole: no row has to be counted first."""
         return self.rows is None and all(w in (0, 1) for w in self.weight.values())
 
     def wants(self, source: str) -> bool:
-        kept = not self.only or source in self.only
-        return kept and source not in self.drop and self.weight.get(source, 1.0) > 0
+        included = not self.only or source in self.only
+        return included and source not in self.drop and self.weight.get(source, 1.0) > 0
 
 
 def allocate(counts: Mapping[str, int], selection: Selection) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Rows whose prompt fills the token limit, so that no token of an answer would be left to learn."""
+"""Rows whose prompt fills the token limit, which leaves no token of an answer to learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Limit:
-    """`fits(row)` is False where the context of the first answer has `tokens` tokens or more, chat template included.
+    """`fits(row)` is False if the context of the first answer has `tokens` tokens or more, chat template included.
 
     A token is at least one byte of text, so only rows with more bytes than the limit are tokenised: the check costs little
     on a large set. `tokens` None: every row fits.
@@ -28,11 +28,11 @@ class Limit:
         return len(self._ids(prompt)) < self.tokens
 
     def describe(self) -> list[Any]:
-        """What the answer depends on: a prepared copy is kept under it."""
+        """What `fits` depends on, for the key of the prepared copy."""
         if self.tokens is None:
             return [None]
-        told = f"{self.tokenizer.chat_template}{len(self.tokenizer)}{self.tokenizer.name_or_path}"
-        return [self.tokens, hashlib.sha256(told.encode()).hexdigest()]
+        state = f"{self.tokenizer.chat_template}{len(self.tokenizer)}{self.tokenizer.name_or_path}"
+        return [self.tokens, hashlib.sha256(state.encode()).hexdigest()]
 
     @property
     def _frame(self) -> int:
@@ -40,8 +40,8 @@ class Limit:
         return 64 + len((self.tokenizer.chat_template or "").encode())
 
     def _ids(self, messages: list[dict[str, Any]]) -> list[int]:
-        made = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return made["input_ids"]
+        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return encoded["input_ids"]
 
 
 def _context(row: dict[str, Any]) -> Any:

@@ -1,30 +1,28 @@
-"""A mix made into a training set: rows read, adapted, drawn and written once to disk, with a report of what became of them.
+"""From a mix to a training set: rows are read, adapted, drawn and written to disk once, with a report of what happened.
 
-Where whole sources are taken, one pass over the rows is enough. A draw of fewer or more rows takes two: the first counts the
-usable rows of each source, the second writes the chosen ones. Memory holds some 50 bytes a row and no texts; disk holds the
-chosen rows. So `mix_rows` on the 36 GB of Think SFT reads them twice from the hub, and keeps only what was drawn.
+If whole sources are taken, one pass over the rows is enough. A draw of fewer or more rows takes two: the first counts the
+usable rows of each source, the second writes the chosen ones. Memory holds about 50 bytes a row and no texts; disk holds
+the chosen rows. `mix_rows` on the 36 GB of Think SFT therefore reads them twice from the hub and keeps only the draw.
 
-The result lies in the datasets cache under a key of everything it depends on, so that one rank a node prepares it, the others
-and later runs open it, and an ablation that comes back to a selection finds it there.
+The result is cached under a key of everything it depends on: an ablation that returns to a selection finds it there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
 from divwatch.mixes.adapters import ADAPTERS, COLUMNS, TOO_LONG, Dropped, Row
-from divwatch.mixes.definition import Mix, Part, check_sources, find, with_selection
+from divwatch.mixes.definition import Mix, MixPart, check_sources, find_mix, with_selection
 from divwatch.mixes.draw import Selection, choose
 from divwatch.mixes.limit import Limit
+from divwatch.mixes.prepared import prepared
 from divwatch.mixes.report import MixReport
 from divwatch.mixes.rows import Place, find_rows, iterate
 
@@ -43,21 +41,21 @@ def load_mix(
 
     name: a shipped mix, a YAML file, `tiny/...`, or a JSONL file in TRL's format.
     rows: short for `selection.rows`. seed: of the draw.
-    kind: sft, preference or rl; a mix of another kind is refused.
-    limit: drops the rows that leave no room for an answer.
-    Raises DivwatchError, one line, for what a user can mend.
+    kind: sft, preference or rl; a mix of another kind raises an error.
+    limit: drops rows that leave no room for an answer.
+    Raises DivwatchError for what a user can fix.
     """
     selection = selection or Selection()
     selection = replace(selection, rows=rows) if rows is not None else selection
     if name.startswith("tiny/") or name.endswith((".jsonl", ".json")):
         return _in_memory(name, seed, selection, kind, limit)
-    mix = find(name)
+    mix = find_mix(name)
     if kind is not None and mix.kind != kind:
         raise DivwatchError(f"mix {name!r} is of kind {mix.kind}, this recipe trains on {kind}: choose another mix")
     selection = with_selection(mix, selection)
     places = [find_rows(part, local_data) for part in mix.parts]
     key = _key(mix, places, selection, seed, limit)
-    return _prepared(key, lambda folder: _write(folder, mix, places, selection, seed, limit))
+    return prepared(key, lambda folder: _write(folder, mix, places, selection, seed, limit))
 
 
 # mixes of the embedded world, and files in TRL's own format
@@ -66,15 +64,15 @@ def load_mix(
 def _in_memory(
     name: str, seed: int, selection: Selection, kind: str | None, limit: Limit | None
 ) -> tuple[Any, MixReport]:
-    """Rows as they are; a column `source`, where there is one, tells the sources."""
+    """Rows as they are; the column `source`, if there is one, names their sources."""
     dataset, place = _tiny(name, seed) if name.startswith("tiny/") else _json(name)
-    found = _kind_of(dataset.column_names)
-    if kind is not None and found != kind:
+    actual = _kind_of(dataset.column_names)
+    if kind is not None and actual != kind:
         raise DivwatchError(
-            f"mix {name!r} has the columns {', '.join(dataset.column_names)}, which are of kind {found or 'unknown'}: "
+            f"mix {name!r} has the columns {', '.join(dataset.column_names)}, which are of kind {actual or 'unknown'}: "
             f"this recipe trains on {kind}"
         )
-    report = MixReport(name, found or "unknown", seed, [place], asdict(selection))
+    report = MixReport(name, actual or "unknown", seed, [place], asdict(selection))
     labels = list(dataset["source"]) if "source" in dataset.column_names else [Path(name).stem] * len(dataset)
     usable = []
     for position, (label, row) in enumerate(zip(labels, dataset if limit else labels, strict=True)):
@@ -110,13 +108,13 @@ def _tiny(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
 def _json(name: str) -> tuple[Any, dict[str, Any]]:
     from datasets import Dataset
 
-    place = find_rows(Part(file=Path(name)), None)
+    place = find_rows(MixPart(file=Path(name)), None)
     if next(iterate(place), None) is None:
         raise DivwatchError(f"{name} has no rows: write at least one JSON object")
     try:
         return Dataset.from_json(name), place.describe()
     except Exception as error:  # the reader has its own error for each way to be wrong
-        raise DivwatchError(f"{name} is not JSON lines of one form ({one_line(error)}): mend it") from None
+        raise DivwatchError(f"{name} is not JSON lines of one form ({one_line(error)}): fix it") from None
 
 
 def _kind_of(columns: list[str]) -> str | None:
@@ -131,7 +129,7 @@ def _kind_of(columns: list[str]) -> str | None:
 
 
 def _adapted(mix: Mix, place: Place, report: MixReport, selection: Selection, limit: Limit | None) -> Iterator[Row]:
-    """The usable rows of one part, in order, each with its source; what is dropped or mended goes into the report."""
+    """The usable rows of one part, in order, each with its source; the report counts what is dropped or corrected."""
     adapt, part, checked = ADAPTERS[mix.kind], place.part, False
     for raw in iterate(place):
         row = {**part.fill, **{k: v for k, v in raw.items() if v is not None}}
@@ -145,40 +143,40 @@ def _adapted(mix: Mix, place: Place, report: MixReport, selection: Selection, li
         if not selection.wants(name):
             continue
         source.read += 1
-        mended: list[str] = []
+        corrections: list[str] = []
         try:
-            made = adapt(row, mended.append)
-            if limit and not limit.fits(made):
+            adapted = adapt(row, corrections.append)
+            if limit and not limit.fits(adapted):
                 raise Dropped(TOO_LONG)
         except Dropped as dropped:
             source.drop(str(dropped))
             continue
-        for what in mended:
-            source.mend(what)
+        for what in corrections:
+            source.correct(what)
         source.usable += 1
-        yield made | {"source": name}
+        yield adapted | {"source": name}
 
 
 def _values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _source_value(part: Part, row: Row) -> str:
-    found = next((_values(row[column])[0] for column in part.columns if row.get(column)), None)
-    if found is None:
+def _source_value(part: MixPart, row: Row) -> str:
+    value = next((_values(row[column])[0] for column in part.columns if row.get(column)), None)
+    if value is None:
         return part.source or "unknown"
     if part.pattern is None:
-        return str(found)
-    match = re.match(part.pattern, str(found))
-    return match.group(1) if match else str(found)
+        return str(value)
+    match = re.match(part.pattern, str(value))
+    return match.group(1) if match else str(value)
 
 
 def _check_columns(mix: Mix, place: Place, row: Row, raw: Row) -> None:
     needed = [c for c in COLUMNS[mix.kind] if c not in row and c not in raw]
     if mix.kind == "sft" and {"prompt", "completion"} <= set(raw):
         needed = []
-    told = not place.part.columns or place.part.source or any(c in row or c in raw for c in place.part.columns)
-    needed += [] if told else [" or ".join(place.part.columns)]
+    has_source = not place.part.columns or place.part.source or any(c in row or c in raw for c in place.part.columns)
+    needed += [] if has_source else [" or ".join(place.part.columns)]
     if needed:
         where = place.file or place.part.hub
         raise DivwatchError(f"{where} has no column {needed[0]}: its columns are {', '.join(raw)}")
@@ -207,7 +205,7 @@ def _write(
 
 
 def _copies(mix: Mix, places: list[Place], selection: Selection, seed: int, limit: Limit | None) -> Any:
-    """How often each usable row is taken, from a first pass that keeps the source of each row alone."""
+    """How often each usable row is taken: a first pass that keeps only the source of each row."""
     import numpy as np
 
     report = _empty_report(mix, places, selection, seed)
@@ -247,13 +245,10 @@ def features(kind: str) -> Any:
     return Features({**columns, "source": text})
 
 
-# the prepared copy
-
-
 def _key(mix: Mix, places: list[Place], selection: Selection, seed: int, limit: Limit | None) -> str:
     """A change of the mix, the data, the selection or this package's own code gives another key."""
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-    told = [
+    parts = [
         asdict(mix),
         [p.describe() for p in places],
         asdict(selection),
@@ -261,48 +256,4 @@ def _key(mix: Mix, places: list[Place], selection: Selection, seed: int, limit: 
         limit.describe() if limit else None,
         code,
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _prepared(key: str, write: Callable[[Path], MixReport]) -> tuple[Any, MixReport]:
-    """The dataset under `key`; the first rank of a node writes it, and it appears whole or not at all."""
-    from accelerate import PartialState
-    from datasets import Dataset, config
-
-    folder = Path(config.HF_DATASETS_CACHE) / "divwatch" / key
-    problem: DivwatchError | None = None
-    state = PartialState()
-    with state.local_main_process_first():
-        if state.is_local_main_process and not (folder / "report.json").is_file():
-            try:
-                _prepare(folder, write)
-            except DivwatchError as error:  # raised below, so that the other ranks do not wait for this one
-                problem = error
-    if problem is not None:
-        raise problem
-    if not (folder / "report.json").is_file():
-        raise DivwatchError("the mix could not be prepared: the first process of this machine says why")
-    report = MixReport.from_dict(json.loads((folder / "report.json").read_text()))
-    return Dataset.from_file(str(folder / "rows.arrow")), report
-
-
-def _prepare(folder: Path, write: Callable[[Path], MixReport]) -> None:
-    draft = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
-        draft.mkdir(parents=True)
-        (draft / "report.json").write_text(json.dumps(write(draft).as_dict()))
-        _appear(draft, folder)
-    except OSError as error:
-        raise DivwatchError(
-            f"cannot write {folder.parent} ({error.strerror}): set HF_DATASETS_CACHE to a folder with room"
-        ) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _appear(draft: Path, folder: Path) -> None:
-    try:
-        draft.rename(folder)
-    except OSError:
-        if not (folder / "report.json").is_file():  # another node was not faster: it is a real error
-            raise
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""What became of a mix's rows: read, dropped and mended by reason, trained on; source by source."""
+"""What happened to a mix's rows: read, dropped and corrected by reason, and trained on, source by source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass
 class SourceReport:
-    """`read` = rows of the source seen, `usable` = read less dropped, `taken` = rows in the training set."""
+    """read: rows of the source seen. usable: read minus dropped. taken: rows in the training set. dropped, mended:
+    rows by reason; a mended row was corrected and kept."""
 
     read: int = 0
     usable: int = 0
@@ -20,7 +21,7 @@ class SourceReport:
     def drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
-    def mend(self, what: str) -> None:
+    def correct(self, what: str) -> None:
         self.mended[what] = self.mended.get(what, 0) + 1
 
 
@@ -50,21 +51,23 @@ class MixReport:
         return counts
 
     def lines(self) -> list[str]:
-        """One line for the whole, one for each reason of a loss or a mend, with the sources it struck."""
+        """One line for the mix, then one for each reason why rows were dropped or corrected, with the sources concerned."""
         read = sum(s.read for s in self.sources.values())
         used = sum(s.taken > 0 for s in self.sources.values())
         lines = [f"mix {self.name}: {self.taken:,} rows of {used} sources ({read:,} read)"]
-        for what in ("dropped", "mended"):
+        for what, word in (("dropped", "dropped"), ("mended", "corrected")):
             for reason, count in self.total(what).most_common():
-                struck = [(n, getattr(s, what)[reason]) for n, s in self.sources.items() if reason in getattr(s, what)]
-                struck.sort(key=lambda pair: -pair[1])
-                named = ", ".join(f"{name} {n:,}" for name, n in struck[:3]) + (", ..." if len(struck) > 3 else "")
-                lines.append(f"  {what} {count:,}: {reason} ({named})")
+                affected = [
+                    (n, getattr(s, what)[reason]) for n, s in self.sources.items() if reason in getattr(s, what)
+                ]
+                affected.sort(key=lambda pair: -pair[1])
+                named = ", ".join(f"{name} {n:,}" for name, n in affected[:3]) + (", ..." if len(affected) > 3 else "")
+                lines.append(f"  {word} {count:,}: {reason} ({named})")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> MixReport:
-        return cls(**{**told, "sources": {name: SourceReport(**s) for name, s in told["sources"].items()}})
+    def from_dict(cls, report: dict[str, Any]) -> MixReport:
+        return cls(**{**report, "sources": {name: SourceReport(**s) for name, s in report["sources"].items()}})

@@ -1,7 +1,7 @@
 """The raw rows of a mix's part, one after another: from the hub at one revision, or from a local JSONL file.
 
-Nothing is held in memory: a hub set streams, a file is read line by line. What cannot be reached or is not as
-expected is one line.
+Nothing is held in memory: a hub set streams, a file is read line by line. An unreachable or unexpected source raises
+a one-line DivwatchError.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
 from divwatch.files import read_jsonl
-from divwatch.mixes.definition import Part
+from divwatch.mixes.definition import MixPart
 
 
 @dataclass(frozen=True)
 class Place:
-    """A part's rows, found: a local file, or a hub set at the commit that its revision resolved to."""
+    """Where a part's rows are: a local file, or a hub set at the commit that its revision resolved to."""
 
-    part: Part
+    part: MixPart
     file: Path | None = None
     commit: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of it, and what makes a prepared copy stale."""
+        """For the run's record, and for the key of the prepared copy: it changes when the rows change."""
         if self.file is not None:
             stat = self.file.stat()
             return {"file": str(self.file.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
         return {"hub": self.part.hub, "revision": self.part.revision, "commit": self.commit, "split": self.part.split}
 
 
-def find_rows(part: Part, local_data: str | None) -> Place:
+def find_rows(part: MixPart, local_data: str | None) -> Place:
     """Where the part's rows are. Raises DivwatchError for a missing file or a hub set that cannot be reached."""
     if part.file is not None:
         return Place(part, _file(part.file, "give the path of a JSONL file"))
@@ -51,13 +51,13 @@ def iterate(place: Place) -> Iterator[dict[str, Any]]:
     return _hub_rows(place)
 
 
-def _file(path: Path, mend: str) -> Path:
+def _file(path: Path, fix: str) -> Path:
     if not path.is_file():
-        raise DivwatchError(f"{path} is not there: {mend}")
+        raise DivwatchError(f"{path} is not there: {fix}")
     return path
 
 
-def _resolve(part: Part) -> str | None:
+def _resolve(part: MixPart) -> str | None:
     """The commit behind the revision, so that every pass, rank and later run can read the same rows."""
     from huggingface_hub import HfApi
 
@@ -79,8 +79,8 @@ def _hub_rows(place: Place) -> Iterator[dict[str, Any]]:
         raise _unreachable(part, error) from None
 
 
-def _unreachable(part: Part, error: Exception) -> DivwatchError:
+def _unreachable(part: MixPart, error: Exception) -> DivwatchError:
     at = f" at revision {part.revision}" if part.revision else ""
-    mend = "mend the revision, or " if part.revision else ""
-    mend += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
-    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({one_line(error)}): {mend}")
+    fix = "correct the revision, or " if part.revision else ""
+    fix += f"put {part.local} into a folder and give it as local_data" if part.local else "use a local file"
+    return DivwatchError(f"hub set {part.hub}{at} cannot be read ({one_line(error)}): {fix}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.mixes.definition import Mix, find, shipped
+from divwatch.mixes.definition import Mix, find_mix, shipped
 
 
 def listed() -> list[dict[str, Any]]:
-    """All mixes with a name: the shipped ones and those of the embedded world."""
+    """All named mixes: the shipped ones and those of the embedded world."""
     from divwatch.tiny.mixes import MIXES
 
     return [described(name) for name in shipped()] + [_tiny(name) for name in MIXES]
@@ -21,7 +21,7 @@ def described(name: str) -> dict[str, Any]:
     Rows and tokens are the published ones, None where they are not known; a share is of the known rows of the whole mix.
     """
     if not name.startswith("tiny/"):
-        return _described(find(name))
+        return _described(find_mix(name))
     from divwatch.tiny.mixes import MIXES
 
     short = name.removeprefix("tiny/")

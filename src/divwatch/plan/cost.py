@@ -339,7 +339,8 @@ class _Probes:
 
         import torch
 
-        from divwatch.sampling.decode import Decoding, decode
+        from divwatch.sampling.decode import decode
+        from divwatch.sampling.decoding import Decoding
         from divwatch.sampling.nucleus import uniforms
 
         how = Decoding(0.6, 0.95, [-1], self.TOKENS)  # nothing stops early

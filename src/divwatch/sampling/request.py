@@ -12,7 +12,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel.form import fixed_form, is_chat, opens_thought, prompt_text, stop_strings
 from divwatch.records import Completion, Prompt
-from divwatch.sampling.decode import Decoding
+from divwatch.sampling.decoding import Decoding
 from divwatch.verify.thinking import CLOSE, OPEN
 
 

@@ -8,18 +8,16 @@ anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from divwatch.errors import one_line
+from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.graph import Recorder
 from divwatch.sampling.memory import is_out_of_memory
 from divwatch.sampling.nucleus import check_finite, draw, draw_without_sync
 from divwatch.sampling.prefix import PrefixCache, Unsupported, prefix_attention
-
-if TYPE_CHECKING:
-    from divwatch.sampling.decode import Decoding
 
 # Attention by products reads so many own tokens more at a time: a few that are not there cost less than a capture.
 SPAN = 64

@@ -3,7 +3,7 @@
 Each renders what Ai2's own renders (tests/mixes/rendered.json holds texts of theirs) and marks the assistant turns, closing
 token included, for TRL's `assistant_only_loss`. The files also work without divwatch, as TRL's `chat_template_path`.
 
-| name | stages | answers begin | where no system message is given |
+| name | stages | answers begin | without a system message |
 |---|---|---|---|
 | olmo3_think_sft | Think SFT | `<think>` is learned | Olmo's identity |
 | olmo3_think | Think DPO and RL | after `<think>`, a part of the prompt | "You are a helpful AI assistant." |
@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def chat_template(name: str) -> str:
-    """The template of that name, or in that file. Raises DivwatchError, naming those there are."""
+    """The template of that name, or in that file. Raises DivwatchError, listing the known ones."""
     path = FOLDER / f"{name}.jinja" if name in names() else Path(name)
     if not path.is_file():
         raise DivwatchError(f"unknown chat_template {name!r}: choose from {', '.join(names())}, or give a .jinja file")
