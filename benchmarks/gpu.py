@@ -27,7 +27,7 @@ LIMIT = 460.0  # seconds of all parts
 # By name: seconds that a part may take, what it is about.
 PARTS = {
     "correct": (150, "Correct"),
-    "decode": (190, "Decoding at the Olmo 3 7B shape"),
+    "decode": (160, "Decoding at the Olmo 3 7B shape"),
     "lora": (100, "Training with LoRA"),
     "full": (90, "Training all weights"),
     "scoring": (75, "Training beside the scoring process"),
@@ -38,8 +38,8 @@ CONSTANTS = {
     "training": (1e-12, "TFLOP/s in a training step"),
     "bandwidth": (1e-12, "TB/s, reading weights"),
     "attention": (1e-12, "TB/s, attention reading keys and values"),
-    "layer_seconds_eager": (1e6, "us a layer at least, eager"),
-    "layer_seconds_captured": (1e6, "us a layer at least, captured"),
+    "layer_seconds_eager": (1e6, "us of a layer's small kernels and their launching, eager"),
+    "layer_seconds_captured": (1e6, "us of a layer's small kernels, captured"),
     "logit_seconds": (1e12, "ps a row and token of the vocabulary"),
     "small_seconds": (1e12, "ps a row and byte of keys of a token"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,40 @@ from transformers import GenerationConfig, TrainerCallback
 from divwatch.sampling import in_process
 from divwatch.sampling.plan import Row
 
-# Layers with a window shorter than the prompts, so that both kinds of layer are tested.
+# Its windows are longer than the prompts and completions: with shorter ones decoding would be eager in every mode.
 SHAPE = {
     "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 8,
-    "num_key_value_heads": 8, "vocab_size": 1024, "max_position_embeddings": 2048, "sliding_window": 64,
+    "num_key_value_heads": 8, "vocab_size": 1024, "max_position_embeddings": 2048,
 }  # fmt: skip
 SHARPER = 4.0  # factor of the head's weights, so that the distribution of a random model is not flat
 TIE = 2**-6  # logits this close, relative to their size, are a tie in bf16
 LEAST_P = 0.001
 
 
+class Messages(logging.Handler):
+    """What divwatch logs: a mode that falls back to another says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
 def tokens(here: Setting, report: Report) -> None:
     """Tokens of a look in every mode against those of `generate`."""
+    messages = Messages()
+    logger = logging.getLogger("divwatch")
+    logger.addHandler(messages)
+    logger.setLevel("INFO")
+    _tokens(here, report)
+    logger.removeHandler(messages)
+    said = f" ({'; '.join(messages.texts)})" if messages.texts else ""
+    report.bound(f"no mode fell back to another{said}", not messages.texts)
+
+
+def _tokens(here: Setting, report: Report) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         model = random_model(here, SHAPE, dtype)
         with torch.no_grad():

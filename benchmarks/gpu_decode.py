@@ -54,10 +54,10 @@ def decode(here: Setting, report: Report) -> None:
     )
     with _kept(report, "constants"):
         constants(here, report, model, shape)
-    with _kept(report, "table"):
-        looks(here, report, model, shape)
     with _kept(report, "out of memory"):
         out_of_memory(here, report, model)
+    with _kept(report, "table"):
+        looks(here, report, model, shape)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,6 @@ def generate(model: Any, request: Any, work: Work, progress: Callable[[int], Non
 def constants(here: Setting, report: Report, model: Any, shape: cost.Shape) -> None:
     rows, short, long, few, many = here.probe
     fast = modes()[-1]
-    shared = fast != "eager"
     prefill = here.samples * here.prompt
     ids = torch.randint(10, shape.vocabulary, (here.samples, here.prompt), device=here.device)
     with torch.no_grad():
@@ -109,13 +108,12 @@ def constants(here: Setting, report: Report, model: Any, shape: cost.Shape) -> N
     one, batch, longer = step(rows=1, context=short), step(rows=rows, context=short), step(rows=rows, context=long)
     for name, seconds in (("one row", one), ("batch", batch), ("long batch", longer)):
         report.fact(f"step, {name}", seconds)
-    # Two rows a prompt at least: what is read where prompts' keys are shared is half.
-    read = (rows // 2 if shared else rows) * (long - short) * shape.token_bytes
-    report.fact("attention", read / max(1e-6, longer - batch))
-    weights = shape.multiplied * shape.weight_bytes
-    bound = one - 2 * (short + (few + many) / 2) * shape.token_bytes / report.facts["attention"]
-    reached = weights / bound
-    report.fact("bandwidth", max(reached, report.facts["linear_bandwidth"]) if fast == "eager" else reached)
+    report.fact("attention", attention_bandwidth(here, model))
+    report.fact("attention, by steps", (rows // 2 if fast != "eager" else rows) * (long - short) * shape.token_bytes
+                / max(1e-6, longer - batch))  # fmt: skip
+    # A single row: what the small kernels of its layers leave is the reading of the weights.
+    small = shape.layers * report.facts["layer_seconds"]
+    report.fact("bandwidth", shape.multiplied * shape.weight_bytes / max(1e-6, one - small))
     _rest(here, report, shape, one, batch)
 
 
@@ -129,7 +127,7 @@ def _rest(here: Setting, report: Report, shape: cost.Shape, one: float, batch: f
     draws = [timed(here, lambda: nucleus.draw(logits, noise, 0.6, 0.95)) for _ in range(10)]
     report.fact("draw", statistics.median(draws))
     device = here.constants(report.facts | {"logit_seconds": 0.0, "small_seconds": 0.0})
-    context = short + (few + many) / 2
+    context = (short / 2 if modes()[-1] != "eager" else short) + (few + many) / 2  # two rows a prompt
     left = batch - cost.decode_step(shape, device, rows, context)
     row = max(0.0, left / rows)
     logit = min(row, report.facts["draw"] / rows)
@@ -150,6 +148,34 @@ def step_seconds(here: Setting, model: Any, mode: str, rows: int, context: int, 
     run(few)
     seconds = {new: [timed(here, partial(run, new)) for _ in range(2)] for new in (few, many)}
     return (min(seconds[many]) - min(seconds[few])) / (many - few)
+
+
+def attention_bandwidth(here: Setting, model: Any) -> float:
+    """Bytes/s of keys and values that one layer's attention reads, prompts shared, as a decode step calls it."""
+    from types import SimpleNamespace
+
+    from divwatch.sampling import prefix
+
+    heads, dtype = model.config.num_key_value_heads, model.dtype
+    size = model.config.hidden_size // model.config.num_attention_heads
+    prompts, group, length, own = here.prompts[-1], here.samples, here.prompt, here.new
+    owners = [prompt for prompt in range(prompts) for _ in range(group)]
+    mask = torch.ones(prompts, length, device=here.device)
+    batch = prefix.PrefixCache(SimpleNamespace(layers=[]), mask, owners, own)
+    states = [torch.randn(prompts, heads, length, size, device=here.device, dtype=dtype) for _ in range(2)]
+    layer = prefix.PrefixLayer(batch, *states)
+    layer.own_keys.normal_()
+    layer.own_values.normal_()
+    query = torch.randn(prompts * group, heads, size, device=here.device, dtype=dtype)
+    batch.span = layer.own_keys.shape[2]
+    batch.begin(torch.full_like(batch.slot, own - 1), torch.ones(prompts * group, device=here.device))
+    way = prefix.attention_by_products
+    if here.on_gpu and prefix.kernels_work(torch.device("cuda", 0), size, size, dtype, 1):
+        from divwatch.sampling import kernels
+
+        way = kernels.attention
+    seconds = min(timed(here, lambda: [way(query, layer, size**-0.5) for _ in range(20)]) for _ in range(3)) / 20
+    return 2 * heads * size * query.element_size() * prompts * (length + group * own) / seconds
 
 
 def linear_bandwidth(here: Setting, model: Any) -> float:
@@ -205,9 +231,8 @@ def _runs(here: Setting) -> list[tuple[str, int]]:
     small, large = here.prompts[:2], here.prompts
     fast = modes()[-1]
     runs = [(fast, n) for n in large] if fast != "eager" else []
-    runs += [("eager", n) for n in small]
     runs += [("shared", small[-1])] if "shared" in modes() else []
-    return [*runs, ("continuous", small[-1]), ("continuous", large[-1])]
+    return [*runs, ("eager", small[-1]), ("continuous", small[-1])]  # these two take half a minute each
 
 
 def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str, work: Work) -> list[Any]:
@@ -228,9 +253,8 @@ def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str
     each, shared = (roofline(shape, work, here, prefix) for prefix in (False, True))
     report.fact(f"roof, {way}, {rows}", rate / shared)
     told = ""
-    if way in ("eager", modes()[-1]):
-        device = here.constants(report.facts | {"layer_seconds": report.facts.get(f"layer_seconds_{way}", 1e-4)})
-        device = replace(device, shares_prompts=way != "eager")
+    if way == modes()[-1]:
+        device = replace(here.constants(report.facts), shares_prompts=way != "eager")
         asked = cost.Look(work.prompts, work.samples, work.tokens, work.new)
         predicted = cost.cost_of(shape, device, 1, asked).seconds
         told = beside(predicted, seconds[0])

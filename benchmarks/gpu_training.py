@@ -88,7 +88,7 @@ def training(here: Setting, report: Report, lora: bool) -> None:
         f"{', '.join(f'{s:.1f}' for s in taken)} s; peak memory {peak:.0f} GiB."
     )
     _share(report, title, step * STEP_TOKENS / (here.row * here.rows), look)
-    _predict(here, report, shape, lora, step, look, mean)
+    _predict(here, report, shape, lora, step, look)
 
 
 def _share(report: Report, title: str, step: float, look: float) -> None:
@@ -101,13 +101,11 @@ def _share(report: Report, title: str, step: float, look: float) -> None:
     )
 
 
-def _predict(
-    here: Setting, report: Report, shape: cost.Shape, lora: bool, step: float, look: float, mean: float
-) -> None:
+def _predict(here: Setting, report: Report, shape: cost.Shape, lora: bool, step: float, look: float) -> None:
     """`plan` beside the measurement. What training reaches is measured by the first of the two runs and predicts the other."""
     device, tokens = here.constants(report.facts), here.row * here.rows
-    prompts, samples, _ = here.look
-    asked = cost.Look(prompts, samples, here.prompt, round(mean))
+    prompts, samples, new = here.look  # with this many rows some have their full length, and decoding goes that far
+    asked = cost.Look(prompts, samples, here.prompt, new)
     predicted = cost.cost_of(shape, device, 1, asked, "ddp", tokens).seconds
     report.line(f"`plan` predicts {beside(predicted, look)} for the look.")
     if here.on_gpu:

@@ -51,6 +51,58 @@ def test_no_text_breaks_the_text_verifiers(text):
         assert result.correct in (True, False)
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        # thousands as LaTeX writes them
+        (r"Altogether \boxed{9{,}500}.", "9500"),
+        (r"Altogether $9\,500$.", "9500"),
+        (r"It makes \boxed{\$1{,}234{,}567}", "1234567"),
+        (r"It makes $12,\!400$ a year.", "12400"),
+        ("It makes 1\u202f500 a year.", "1500"),
+        # LaTeX around the number
+        (r"The answer is \(18\), for 9 eggs.", "18"),
+        (r"The answer is \[18\] for 9 eggs.", "18"),
+        (r"\boxed{\mathbf{18}} for 9 eggs", "18"),
+        (r"\boxed{\text{18 dollars for 9 eggs}}", "18"),
+        (r"\fbox{18} for 9 eggs", "18"),
+        (r"\boxed {18} for 9 eggs", "18"),
+        (r"\boxed{x = 18\text{ for 9 eggs}}", "18"),
+        (r"\boxed{\frac{36}{2}}", "18"),
+        (r"\boxed{-\dfrac{1}{2}}", "-0.5"),
+        (r"\boxed{36 \div 2}", "18"),
+        # signs and decimal points
+        ("The answer is \u22125.", "-5"),
+        ("Answer: \u2212$3", "-3"),
+        ("The answer is $-$3.", "-3"),
+        ("It changes by $-3", "-3"),
+        ("Each costs $.75", "0.75"),
+        ("A: £.50", "0.5"),
+        ("This leaves 12-5", "5"),
+        ("Left:\n- 18", "18"),
+        # a heading announces nothing
+        ("#### 2. Add the rest\n9 and 9 are \\boxed{18}, of 20.", "18"),
+        ("So \\boxed{18}.\n#### 2.", "18"),
+        ("#### 1) Eggs\n9\n#### 2) Money\n9 * 2\nThe answer is 18, not 20.", "18"),
+        ("#### 2nd step\nIt is 18", "18"),
+        ("#### **18**", "18"),
+        # what follows the announced number
+        ("Answer: 18 (9 eggs at 2 each)", "18"),
+        ("**Final Answer:** $18$ for 9 eggs", "18"),
+        ("The answer is therefore 18, for 9 eggs.", "18"),
+        ("The answer is 9 * 2 = 18 for 9 eggs", "18"),
+        (r"The answer is $9 \times 2 = 18$ for 9 eggs", "18"),
+        # a box that the token limit cut
+        (r"So it is 18: \boxed{18", None),
+    ],
+)
+def test_the_final_number_in_its_surroundings(answer, number):
+    assert final_number(answer) == number
+    if number is not None:
+        assert gsm8k(answer, f"#### {number}").correct
+        assert gsm8k(answer, f"#### 3{number.lstrip('-')}").correct is False
+
+
 def test_cruxeval_agrees_with_every_published_label(shared):
     """codellama-7b's samples and the pass labels of the paper behind CRUXEval, which ran them."""
     rows = shared("generations/cruxeval_codellama.jsonl")

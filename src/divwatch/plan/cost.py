@@ -1,8 +1,8 @@
 """What a look costs before the run: seconds, memory and share of the training time, from counted operations and bytes.
 
 Sampling a batch of rows is a prefill of its prompts, bound by arithmetic, and then one step a new token: the matrix
-products (bound by reading the weights or by arithmetic) and then attention (bound by reading the rows' keys and values),
-or the launching of kernels where that takes longer. docs/cost.md derives the formulas and holds them against measurements.
+products (bound by reading the weights or by arithmetic), attention (bound by reading the rows' keys and values) and the
+small kernels between them, one after the other. docs/cost.md derives the formulas and holds them against measurements.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Device:
     a second by attention; link: bytes/s between the devices of a node; memory: bytes; layer_seconds: the least time that one
     layer of a decode step takes, its kernels being launched. What a row of a batch costs a decode step besides:
     logit_seconds for each token of the vocabulary (the sampler), small_seconds for each byte of keys and values of a token
-    (norms, rotations and other small kernels, which grow as those do). overlaps: launching, reading weights and multiplying
-    go on at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link. training: operations/s in a
+    (norms, rotations and other small kernels, which grow as those do). overlaps: reading weights and multiplying go on
+    at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link. training: operations/s in a
     training step, None: as flops. shares_prompts: the keys of a prompt are held and read once for all its samples.
     """
 
@@ -76,16 +76,16 @@ class Device:
         return self.network if self.network is not None and devices > NODE else self.link
 
 
-# What is reached of a device's published peaks. Replace each by what benchmarks/gpu.py measures, and say where and when.
-PREFILL = 0.5  # of dense bf16 operations, in a prefill: assumption
-TRAINING = 0.5  # of the same, in a training step: assumption
-WEIGHTS = 0.7  # of the memory's bandwidth, where weights are read: assumption
-ATTENTION = 0.5  # of the same, where attention reads keys and values with one query a row: assumption
+# What is reached of a device's published peaks: measured on one NVIDIA H200, 2026-11-26, by benchmarks/gpu.py at the Olmo 3
+# 7B shape with captured decoding; on other devices the same shares are an assumption.
+PREFILL = 0.39  # of dense bf16 operations, in a prefill
+TRAINING = 0.33  # of the same, in a training step (LoRA: 0.30)
+WEIGHTS = 0.5  # of the memory's bandwidth, where weights are read
+ATTENTION = 0.5  # of the same, where attention reads keys and values with one query a row
+LAYER_SECONDS = 0.129e-3  # small kernels of a layer in a decode step
+LOGIT_SECONDS = 1.48e-10  # a row and token of the vocabulary
+SMALL_SECONDS = 4.1e-12  # a row and byte of keys and values of a token
 LINK = 0.7  # of NVLink one way, and of the network: assumption
-# Seconds: eager PyTorch launches some 15 kernels a layer at about 30 us each: assumption.
-LAYER_SECONDS = 0.45e-3
-LOGIT_SECONDS = 0.0  # a row and token of the vocabulary: assumption
-SMALL_SECONDS = 0.0  # a row and byte of keys and values of a token: assumption
 
 
 def _gpu(name: str, flops: float, bandwidth: float, memory: float, link: float, network: float) -> Device:
@@ -185,18 +185,18 @@ def cost_of(
 
 
 def train_operations(shape: Shape) -> float:
-    """Operations a token of a training step with activation checkpointing: two passes forward, the gradients of
-    activations, and those of weights where these are trained, 2 a parameter each."""
-    return (8 if shape.trained is None else 6) * shape.multiplied
+    """Operations a token of a training step with activation checkpointing: two passes forward and the gradients. LoRA
+    saves those of the weights, but its steps were no shorter where both were measured."""
+    return 8 * shape.multiplied
 
 
 def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
     """Seconds of one decode step of `rows` rows with `tokens` tokens each in their cache."""
     products = products_of(shape, device, rows)
     attention = rows * tokens * shape.token_bytes / device.attention
-    launching, working = shape.layers * device.layer_seconds, products + attention
+    small = shape.layers * device.layer_seconds  # one kernel runs after the other, also in a CUDA graph
     besides = rows * (shape.vocabulary * device.logit_seconds + shape.token_bytes * device.small_seconds)
-    return device.together(launching, working) + besides
+    return small + products + attention + besides
 
 
 def products_of(shape: Shape, device: Device, rows: int) -> float:
