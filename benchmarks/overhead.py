@@ -87,10 +87,9 @@ def trainings(folder: Path, result: Result, steps: int, rounds: int) -> None:
 
 def blocked_seconds(folder: Path) -> dict[str, list[float]]:
     """Seconds that each look of a small run blocks training, by where it is scored; the first look warms up."""
-    from training import SETTINGS, sft_trainer
-
     import divwatch
     from divwatch.store.run_directory import RunDirectory
+    from tests.training import SETTINGS, sft_trainer
 
     found = {}
     for name in ("inline", "background"):
@@ -106,9 +105,8 @@ def blocked_seconds(folder: Path) -> dict[str, list[float]]:
 
 def step_without_look(folder: Path) -> float:
     """Microseconds of `on_step_end` when no look is due."""
-    from training import SETTINGS, sft_trainer
-
     import divwatch
+    from tests.training import SETTINGS, sft_trainer
 
     trainer = sft_trainer(folder / "idle", steps=10_000)
     callback = divwatch.watch(trainer, every=5_000, **SETTINGS | {"background": True})
@@ -130,7 +128,7 @@ def measure(steps: int = STEPS, rounds: int = ROUNDS) -> Result:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT))
     result = Result()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 QUIET += " --disable-component-update --disable-sync --hide-scrollbars --window-size=1280,900 --enable-logging=stderr"
@@ -69,9 +69,8 @@ def main() -> None:
         if len(sys.argv) > 1:
             page = Path(sys.argv[1]).resolve()
         else:
-            from worlds import write_long_lineage
-
             from divwatch.outputs.report import write_report
+            from tests.report.worlds import write_long_lineage
 
             write_long_lineage(folder / "runs")
             started = time.perf_counter()

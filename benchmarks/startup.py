@@ -27,7 +27,7 @@ ATTACH = """
 import json, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from training import SETTINGS, sft_trainer
+from tests.training import SETTINGS, sft_trainer
 trainer = sft_trainer(Path(sys.argv[2]), steps=2)
 started = time.perf_counter()
 import divwatch
@@ -57,7 +57,7 @@ def measure() -> Result:
     )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        watched = json.loads(run(sys.executable, "-c", ATTACH, ROOT / "tests", folder).splitlines()[-1])
+        watched = json.loads(run(sys.executable, "-c", ATTACH, ROOT, folder).splitlines()[-1])
         whole = time.perf_counter() - started
     rows = [[name, spread(spent)] for name, spent in found.items()]
     rows += [

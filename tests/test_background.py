@@ -4,8 +4,6 @@ import time
 
 import psutil
 import pytest
-from faults.undisturbed import scoring_processes
-from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
@@ -13,6 +11,8 @@ from divwatch.config import WatchConfig
 from divwatch.monitor.background import Background
 from divwatch.monitor.pace import Pace
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import scoring_processes
+from tests.training import SETTINGS, sft_trainer, weights_hash
 
 BACKGROUND = SETTINGS | {"background": True}
 

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 import torch
-from faults.undisturbed import scoring_processes
-from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import scoring_processes
+from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 
 KINDS = {
     "sft": sft_trainer,
@@ -229,8 +229,9 @@ def test_a_callback_that_is_not_added_starts_and_changes_nothing(tmp_path):
 
 
 def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
-    from training import common, dataset, load_tokenizer
     from trl import SFTConfig, SFTTrainer
+
+    from tests.training import common, dataset, load_tokenizer
 
     trainer = SFTTrainer(
         model=load_model(), args=SFTConfig(**common(tmp_path, 1)), train_dataset=dataset("instruct_sft"),
@@ -247,8 +248,9 @@ def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
 
 def test_diversity_can_choose_the_best_checkpoint(tmp_path):
     """A look that is not due is taken inside evaluate(), and its values come back from it."""
-    from training import common, dataset, load_tokenizer
     from trl import SFTConfig, SFTTrainer
+
+    from tests.training import common, dataset, load_tokenizer
 
     arguments = common(tmp_path, 4, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2)
     arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "correct_diversity/all/sbert"}

@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from training import SETTINGS, sft_trainer
 from typer.testing import CliRunner
 
 import divwatch
 from divwatch.cli import app
 from divwatch.store.lineage import steps_before
 from divwatch.store.run_directory import RunDirectory
+from tests.training import SETTINGS, sft_trainer
 
 DATA = Path(__file__).parent / "data" / "format1"
 # The settings with which the stages were watched (see the README beside them).

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from training import SETTINGS, sft_trainer
 from typer.testing import CliRunner
 
 import divwatch
@@ -16,6 +15,7 @@ from divwatch.store.lineage import lineage_of
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.tables import lineages, load_runs
 from divwatch.tiny import BASE_MODEL
+from tests.training import SETTINGS, sft_trainer
 
 CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})
 

@@ -19,7 +19,7 @@ def start():
     """`start(server, *arguments)`: a child that is closed after the test."""
     children = []
 
-    def make(server="servers:serve", *arguments, **options):
+    def make(server="tests.servers:serve", *arguments, **options):
         children.append(ChildProcess(server, *arguments, **options))
         return children[-1]
 
@@ -45,7 +45,7 @@ def gone(pid, seconds=15):
 
 
 def test_replies_come_in_order_and_sending_does_not_wait_for_them(start):
-    child = start("servers:serve", "a", {"b": [1.5, None]})
+    child = start("tests.servers:serve", "a", {"b": [1.5, None]})
     for i in range(100):
         child.send(["echo", i])
     assert child.receive(START) is None
@@ -72,9 +72,9 @@ def test_a_handler_that_raises_goes_on_and_wrong_input_keeps_its_message(child):
 
 def test_a_server_that_cannot_start_says_why(start):
     with pytest.raises(DivwatchError, match=r"^no such model: choose another$"):
-        start("servers:refuse").receive(START)
+        start("tests.servers:refuse").receive(START)
     with pytest.raises(ChildError, match="planted"):
-        start("servers:fail").receive(START)
+        start("tests.servers:fail").receive(START)
     with pytest.raises(ChildError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         start("no_such_module:serve").receive(START)
 
@@ -147,7 +147,7 @@ def test_the_environment_is_the_parents_without_its_launch_and_its_gpus(start, m
     assert state["main"].endswith("processes.py")  # not this program
 
 
-@pytest.mark.parametrize("server", ["servers:serve", "servers:hold_the_interpreter"])
+@pytest.mark.parametrize("server", ["tests.servers:serve", "tests.servers:hold_the_interpreter"])
 def test_a_child_ends_with_its_parent_whatever_it_does(server):
     code = f"""
 import sys, time
@@ -178,7 +178,7 @@ def test_a_fork_of_the_parent_does_not_end_the_child(child):
 
 
 def test_a_child_ends_with_its_owner():
-    child = ChildProcess("servers:serve")
+    child = ChildProcess("tests.servers:serve")
     pid = child.pid
     del child
     assert gone(pid)

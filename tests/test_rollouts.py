@@ -1,11 +1,11 @@
 """Rollouts of GRPO are measured without sampling: their diversity is logged from the reward function, training is unchanged."""
 
 import pytest
-from training import SETTINGS, grpo_trainer, right_answer, weights_hash
 
 import divwatch
 from divwatch.metrics.encoder import load_encoder
 from divwatch.monitor.rollouts import rollout_diversity, watch_rollouts
+from tests.training import SETTINGS, grpo_trainer, right_answer, weights_hash
 
 
 def test_group_diversity_is_in_the_trainers_log_and_weights_are_those_of_an_unwatched_run(tmp_path):

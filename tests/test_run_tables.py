@@ -7,13 +7,13 @@ import shutil
 
 import pandas as pd
 import pytest
-from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
 from divwatch.store.attribution import attribute_stages, flagged_stage
 from divwatch.store.reader import RunReader
 from divwatch.store.search import find_runs
 from divwatch.store.tables import lineages, load_run, load_runs
+from tests.report.worlds import INSTRUCT, THINK, Course, write_lineage
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
@@ -21,6 +20,7 @@ from divwatch.outputs import publisher
 from divwatch.outputs.names import look_scalars
 from divwatch.outputs.tracking import WandbLog
 from divwatch.store.run_directory import RunDirectory
+from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 
 CONTRACT = [
     *[f"diversity/{task}/{metric}" for task in ("all", "pair", "story") for metric in ("ead", "sbert", "vendi")],
@@ -163,7 +163,7 @@ def expected(records) -> dict[int, dict[str, float]]:
 
 def test_online_the_server_receives_each_look_on_its_step(tmp_path):
     """The real client, a stand-in for the server: what is logged live is what is on record."""
-    from faults.test_tracking import online
+    from tests.faults.test_tracking import online
 
     found = online(tmp_path, "answers")
     assert found["error"] is None

@@ -1,9 +1,8 @@
 """Verdicts on models that training broke: lost capability is not called collapse."""
 
-from training import SETTINGS, sft_trainer
-
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.training import SETTINGS, sft_trainer
 
 WATCH = SETTINGS | {"prompts": 36, "samples": 8, "min_usable": 0.0}
 
@@ -19,10 +18,10 @@ def test_a_model_broken_by_its_learning_rate_is_degenerate_not_collapsed(tmp_pat
 def test_a_false_recovery_is_recognised(tmp_path):
     """Think SFT, then preference pairs far from the policy: wrong answers bring aggregate diversity back, nothing else."""
     from datasets import Dataset
-    from training import common, load_model, load_tokenizer
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     from divwatch.tiny.mixes import rows
+    from tests.training import common, load_model, load_tokenizer
 
     batch = {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "save_strategy": "no"}
     sft = SFTTrainer(

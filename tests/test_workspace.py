@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from test_cli import run
+
+from tests.test_cli import run
 
 pytest.importorskip("wandb_workspaces")
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from histories import history
 
 from divwatch import CollapseDetector, DivwatchError
 from divwatch.analysis.assess import Assessor, assess
 from divwatch.analysis.history import ALL, History
 from divwatch.analysis.verdict import KINDS
 from divwatch.records import PromptScores
+from tests.analysis.histories import history
 
 NARROWER = {"correct_distance": (0.4, 0.2), "wrong_distance": (0.5, 0.3)}
 RAMBLED = [0.2, 0.3, 0.8, *[0.95] * 5]

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from wandb_server import Server
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.wandb_server import Server
 
 out, mode = Path(sys.argv[1]), sys.argv[2]
 server = Server()
@@ -22,12 +22,12 @@ os.environ |= {"WANDB_SILENT": "true", "WANDB_INIT_TIMEOUT": "5", "WANDB_RUN_GRO
 
 import psutil
 import wandb
-from faults.undisturbed import QUICK, before_the_look
-from training import sft_trainer, weights_hash
 from transformers.integrations import WandbCallback
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import QUICK, before_the_look
+from tests.training import sft_trainer, weights_hash
 
 
 def turn(mode):

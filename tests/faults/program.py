@@ -6,18 +6,18 @@ Options: grace (SIGTERM saves and stops), report (writes the report at the end),
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 if "no_wandb" in sys.argv:
     sys.modules["wandb"] = None  # what `import wandb` finds is an ImportError
 
 import signal
 
-from faults.undisturbed import QUICK
-from training import sft_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 import divwatch
+from tests.faults.undisturbed import QUICK
+from tests.training import sft_trainer
 
 
 class Grace(TrainerCallback):

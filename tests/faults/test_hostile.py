@@ -10,8 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faults.test_storage import child_environment, watched
-from faults.undisturbed import cell
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +17,8 @@ from divwatch.errors import DivwatchError
 from divwatch.store.parquet import read_parquet
 from divwatch.store.reader import RunReader
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.test_storage import child_environment, watched
+from tests.faults.undisturbed import cell
 
 GB = 1 << 30
 FUZZ = settings(
@@ -98,10 +98,9 @@ def test_panel_files(tmp_path, line):
 )
 def test_ids_and_texts(tmp_path, name):
     """A whole run and its report: nothing is written elsewhere, no markup is live, no escape reaches the terminal."""
-    from faults.undisturbed import QUICK
-    from training import sft_trainer
-
     import divwatch
+    from tests.faults.undisturbed import QUICK
+    from tests.training import sft_trainer
 
     panel = tmp_path / "panel.jsonl"
     evil = '<img src=x onerror="alert(1)"><script>alert(1)</script>\x1b[31m'

@@ -12,12 +12,12 @@ import signal
 import time
 
 import pytest
-from faults.test_storage import rows
-from faults.undisturbed import QUICK
-from training import sft_trainer, weights_hash
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.test_storage import rows
+from tests.faults.undisturbed import QUICK
+from tests.training import sft_trainer, weights_hash
 
 STEPS = 6
 

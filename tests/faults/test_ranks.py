@@ -1,11 +1,11 @@
 """Ranks: one dies, all fail, or rank 0 is long busy, under real launches of two processes."""
 
 import pytest
-from faults.undisturbed import cell
-from launched.launching import launch, start
-from launched.test_strategies import looks, weights
 
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import cell
+from tests.launched.launching import launch, start
+from tests.launched.test_strategies import looks, weights
 
 SMALL = {"metrics": ["ead"], "prompts": 8, "every": 1, "on_error": "record"}
 

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from faults.test_storage import resumed, rows, watched
-from faults.undisturbed import QUICK, cell, statuses
-from launched.launching import launch
-from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.test_storage import resumed, rows, watched
+from tests.faults.undisturbed import QUICK, cell, statuses
+from tests.launched.launching import launch
+from tests.training import sft_trainer
 
 REFUSED = {
     "samples": 6,
@@ -86,7 +86,7 @@ def test_without_a_record(tmp_path, half):
 @pytest.mark.slow
 def test_after_the_alarm(tmp_path, monkeypatch):
     """The alarm is not raised again, and onset and verdict are those of an uninterrupted run."""
-    from training import make_alike
+    from tests.training import make_alike
 
     class Interrupt(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

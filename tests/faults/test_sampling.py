@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from faults.test_storage import clean_next_start
-from faults.undisturbed import At, before_the_look, cell, statuses
-from training import lora_trainer, sft_trainer
 
 from divwatch.errors import DivwatchError
 from divwatch.sampling import in_process
+from tests.faults.test_storage import clean_next_start
+from tests.faults.undisturbed import At, before_the_look, cell, statuses
+from tests.training import lora_trainer, sft_trainer
 
 ALL_OK = [(step, "ok") for step in range(4)]
 
@@ -237,7 +237,7 @@ def test_no_template_from_the_start(tmp_path):
 
     trainer = sft_trainer(tmp_path, steps=2)
     trainer.processing_class.chat_template = None
-    from faults.undisturbed import QUICK
+    from tests.faults.undisturbed import QUICK
 
     divwatch.watch(trainer, **QUICK)
     trainer.train()

@@ -8,15 +8,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from faults.test_storage import clean_next_start, resumed, rows
-from faults.undisturbed import QUICK, before_the_look, cell, scoring_processes, statuses
-from training import sft_trainer
 
 import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store.run_directory import RunDirectory
 from divwatch.tiny import BASE_MODEL
 from divwatch.tiny.panel import panel
+from tests.faults.test_storage import clean_next_start, resumed, rows
+from tests.faults.undisturbed import QUICK, before_the_look, cell, scoring_processes, statuses
+from tests.training import sft_trainer
 
 # models
 
@@ -270,9 +270,8 @@ def test_a_scoring_process_killed_at_work(survive, delay):
 
 def test_a_scoring_process_that_sleeps(tmp_path, undisturbed, undisturbed_record, monkeypatch):
     """Training waits a bounded time at its end; the looks are on record as unscored, and scored on resume."""
-    from training import weights_hash
-
     from divwatch import callback
+    from tests.training import weights_hash
 
     monkeypatch.setattr(callback, "FINISH_LIMIT", 2.0)
     monkeypatch.setattr(callback, "HEARTBEAT", 0.5)

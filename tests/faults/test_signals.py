@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.test_scoring import hostile_panel  # noqa: F401 -- a fixture
-from faults.test_storage import child_environment
-from faults.undisturbed import cell
 
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.test_scoring import hostile_panel  # noqa: F401 -- a fixture
+from tests.faults.test_storage import child_environment
+from tests.faults.undisturbed import cell
 
 PROGRAM = str(Path(__file__).with_name("program.py"))
 # Two programs that never end, in sandboxes, each look.

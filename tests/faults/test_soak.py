@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.undisturbed import QUICK, scoring_processes
-from launched.launching import launch
-from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import QUICK, scoring_processes
+from tests.launched.launching import launch
+from tests.training import sft_trainer
 
 SMALL = QUICK | {"prompts": 2, "samples": 2, "max_new_tokens": 8, "min_usable": 0.0}
 

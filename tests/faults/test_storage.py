@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.undisturbed import QUICK, At, before_the_look, cell, statuses
-from training import sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
 from divwatch.store.run_directory import RunDirectory
+from tests.faults.undisturbed import QUICK, At, before_the_look, cell, statuses
+from tests.training import sft_trainer
 
 
 @pytest.fixture
@@ -220,7 +220,8 @@ def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
 def test_two_runs_at_one_directory(tmp_path, survive):
     """The second is refused in one line before its first step; the first is undisturbed; afterwards the place is free."""
     program = (
-        "import sys, pathlib; from training import sft_trainer; from faults.undisturbed import QUICK; import divwatch\n"
+        "import sys, pathlib; from tests.training import sft_trainer; from tests.faults.undisturbed import QUICK\n"
+        "import divwatch\n"
         "trainer = sft_trainer(pathlib.Path(sys.argv[1]), steps=1)\ndivwatch.watch(trainer, **QUICK)\ntrainer.train()"
     )
     said = []
@@ -389,5 +390,5 @@ def read_only(folder):
 
 
 def child_environment():
-    folders = itertools.chain(sys.path, [str(Path(__file__).parents[1])])
+    folders = itertools.chain(sys.path, [str(Path(__file__).parents[2])])
     return os.environ | {"PYTHONPATH": os.pathsep.join(p for p in folders if p)}

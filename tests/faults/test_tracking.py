@@ -8,11 +8,11 @@ import types
 from pathlib import Path
 
 import pytest
-from faults.undisturbed import QUICK, before_the_look, cell, statuses
-from training import sft_trainer
 from transformers.integrations import WandbCallback
 
 import divwatch
+from tests.faults.undisturbed import QUICK, before_the_look, cell, statuses
+from tests.training import sft_trainer
 
 ALL_OK = [(step, "ok") for step in range(4)]
 

@@ -6,11 +6,11 @@ import signal
 from functools import cache
 
 import pytest
-from training import SETTINGS, sft_trainer, weights_hash
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.store.run_directory import RunDirectory
+from tests.training import SETTINGS, sft_trainer, weights_hash
 
 # EAD needs no encoder: a training of three steps with four looks takes a second.
 QUICK = SETTINGS | {"metrics": ["ead"], "prompts": 6, "on_error": "record", "every": 1}

@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 
 import torch
-from faults.undisturbed import scoring_processes
-from training import make_alike
 
 from divwatch import callback
 from divwatch.sampling import in_process, sampler
 from divwatch.sampling.ranks import Ranks
+from tests.faults.undisturbed import scoring_processes
+from tests.training import make_alike
 
 _planted = []
 

@@ -10,18 +10,18 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
 if told.get("strategy") == "fsdp2":
-    import launched.fsdp2_on_cpu  # noqa: F401
+    import tests.launched.fsdp2_on_cpu  # noqa: F401
 
-import planting
 import torch
-from training import SETTINGS, dpo_trainer, grpo_trainer, lora_trainer, sft_trainer
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.sampling.ranks import Ranks
+from tests.launched import planting
+from tests.training import SETTINGS, dpo_trainer, grpo_trainer, lora_trainer, sft_trainer
 
 KINDS = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer, "lora": lora_trainer}
 
@@ -78,7 +78,7 @@ def run(name, settings):
         divwatch.watch(trainer, **SETTINGS | settings)
     gauge = None
     if told.get("gauge"):
-        from faults.test_soak import Gauge
+        from tests.faults.test_soak import Gauge
 
         gauge = Gauge()
         trainer.add_callback(gauge)

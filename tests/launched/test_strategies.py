@@ -5,9 +5,9 @@ after the other, because starting one takes longer than training.
 """
 
 import pytest
-from launched.launching import launch, start
 
 from divwatch.store.run_directory import RunDirectory
+from tests.launched.launching import launch, start
 
 PROOF = {
     "single": {"world": 1, "zero": 0, "engine": "Olmo3ForCausalLM"},
@@ -121,12 +121,11 @@ def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(tm
 
 def test_a_sharded_look_draws_what_a_single_process_draws(tmp_path):
     """Each row has a random stream of its own, so ranks and batches change nothing but the last digits of a probability."""
-    from training import SETTINGS, load_model, load_tokenizer
-
     from divwatch.config import WatchConfig
     from divwatch.panel import choose
     from divwatch.sampling import Source, sample
     from divwatch.tiny.panel import panel
+    from tests.training import SETTINGS, load_model, load_tokenizer
 
     settings = SETTINGS | {"prompts": 30, "samples": 8}
     config = WatchConfig(**settings)

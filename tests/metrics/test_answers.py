@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.metrics.answers import distinct, entropy, gini_simpson, rarefied_distinct, rarefied_entropy
+from tests.metrics import slow
 
 ANSWERS = st.lists(st.sampled_from("abcd"), min_size=2, max_size=7)
 

@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
-from make_paper_values import CODE
 
 from divwatch.metrics.code import ast_distance, ast_distinct, extract_code, rarefied_ast_distinct, subtrees
+from tests.metrics import slow
+from tests.metrics.make_paper_values import CODE
 
 OUTPUTS = st.lists(st.sampled_from(CODE), min_size=1, max_size=6)
 

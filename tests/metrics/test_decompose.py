@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from divwatch import decompose as public_decompose
 from divwatch.analysis.decompose import PARTS, PairStats, decompose, decompose_pairs, pair_stats
 from divwatch.errors import DivwatchError
 from divwatch.metrics.embedding import gram, pairwise_distance, vendi
+from tests.metrics import slow
 
 SIDES = st.tuples(st.integers(0, 10_000), st.integers(1, 5), st.integers(2, 7))
 

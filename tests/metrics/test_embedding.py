@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from vendi_score import vendi as package
@@ -17,6 +16,7 @@ from divwatch.metrics.embedding import (
     rarefied_vendi,
     vendi,
 )
+from tests.metrics import slow
 
 SHAPES = [(2, 3), (5, 2), (8, 16), (16, 4), (7, 7)]
 SETS = st.tuples(st.integers(0, 10_000), st.integers(2, 9), st.integers(1, 12))

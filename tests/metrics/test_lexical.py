@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.metrics.lexical import ead, is_loop, rarefied_ead, repetition
+from tests.metrics import slow
 
 TEXT = st.text(st.sampled_from("ab .\n\té"), max_size=30)
 OUTPUTS = st.lists(TEXT, min_size=1, max_size=8)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_paper_values import toy_similarity
 
 from divwatch.errors import DivwatchError
 from divwatch.metrics.nli import load_nli, nli_diversity, split_sentences
+from tests.metrics.make_paper_values import toy_similarity
 
 SENTENCES = ["It is so.", "It is not so!", "Is it?", "Well...\n", "a", "", "One. Two. Three. Four."]
 SETS = st.lists(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=5), min_size=1, max_size=4)

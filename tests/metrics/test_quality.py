@@ -4,12 +4,12 @@ import math
 from itertools import combinations
 
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.metrics import paper as paper_way
 from divwatch.metrics.quality import accuracy, majority_at_k, pass_at_k
+from tests.metrics import slow
 
 FLAGS = st.lists(st.booleans(), min_size=1, max_size=8)
 VOTES = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=7)

@@ -9,10 +9,11 @@ SPECIAL += ["<functions>", "</functions>", "<function_calls>", "</function_calls
 @pytest.fixture(scope="session")
 def olmo_tokenizer():
     """Every text has tokens; `<think>` is several of them, as in Olmo 3's own tokenizer."""
-    from conversations import CONVERSATIONS
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from tokenizers.decoders import ByteLevel
     from transformers import PreTrainedTokenizerFast
+
+    from tests.mixes.conversations import CONVERSATIONS
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from conversations import CONVERSATIONS, PROMPTS
 from transformers import AutoTokenizer
 
 from divwatch.tiny import BASE_MODEL
+from tests.mixes.conversations import CONVERSATIONS, PROMPTS
 
 COMMIT = "e6c3044aa6201c8bfa4573c1b03142af599e730d"
 OURS = {

@@ -8,7 +8,8 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_hub import COMMIT, SmallHub
+
+from tests.mixes.small_hub import COMMIT, SmallHub
 
 NAME = "allenai/Dolci-Instruct-SFT"
 LOAD = """

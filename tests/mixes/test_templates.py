@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from conversations import CONVERSATIONS, PROMPTS
 
 from divwatch.errors import DivwatchError
 from divwatch.mixes import load_mix
 from divwatch.mixes.templates import chat_template, names
+from tests.mixes.conversations import CONVERSATIONS, PROMPTS
 
 RENDERED = json.loads((Path(__file__).parent / "rendered.json").read_text())["rendered"]
 CHAT = ["olmo3_think_sft", "olmo3_think", "olmo3_instruct"]

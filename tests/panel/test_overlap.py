@@ -13,7 +13,6 @@ import pytest
 from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import divide_by_zero
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import load_panel
@@ -21,6 +20,7 @@ from divwatch.panel.held_out import check_held_out
 from divwatch.panel.overlap import NGRAM, PanelIndex, scan
 from divwatch.panel.training_texts import texts_of
 from divwatch.records import Prompt
+from tests.servers import divide_by_zero
 
 QUESTION = (
     "A gardener plants nineteen tulips, seven roses and twice as many daisies; a fox digs up five. "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from worlds import INSTRUCT, THINK, write_lineage
 
 from divwatch.outputs.report import write_report
+from tests.report.worlds import INSTRUCT, THINK, write_lineage
 
 
 @pytest.fixture(scope="session")

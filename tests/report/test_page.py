@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from parsing import parse
-from worlds import INSTRUCT, THINK, Course, write_lineage
 
 from divwatch.errors import DivwatchError
 from divwatch.outputs.numbers import number, percent
@@ -21,6 +19,8 @@ from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.page import render
+from tests.report.parsing import parse
+from tests.report.worlds import INSTRUCT, THINK, Course, write_lineage
 
 HOSTILE = [
     "<script>document.title='owned'</script>",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from worlds import INSTRUCT, THINK, write_lineage
 
 from divwatch.errors import DivwatchError
 from divwatch.outputs import top
 from divwatch.outputs.top import Follower, follow, plain_line, table
+from tests.report.worlds import INSTRUCT, THINK, write_lineage
 
 
 @pytest.fixture

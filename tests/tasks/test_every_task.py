@@ -50,7 +50,7 @@ def test_the_terminal_prints_the_published_share_beside_the_runs_own(task):
 
 
 def test_the_report_has_every_published_number(tmp_path):
-    from report.worlds import THINK, write_lineage
+    from tests.report.worlds import THINK, write_lineage
 
     write_lineage(tmp_path, "think", THINK, looks=3, tasks=[task.name for task in PAPER], prompts=3, completions=False)
     page = write_report([tmp_path], tmp_path / "out")

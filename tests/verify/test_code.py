@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from verify.mutants import mutants
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
 from divwatch.verify.sandbox import Limits
+from tests.verify.mutants import mutants
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 

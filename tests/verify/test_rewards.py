@@ -55,8 +55,9 @@ class TestVerifiersAsRewards:
     def test_grpo_trains_and_logs_by_one(self, tmp_path):
         """The real trainer, with its own call of the reward, on the shipped base."""
         from datasets import Dataset
-        from training import common, load_model, load_tokenizer
         from trl import GRPOConfig, GRPOTrainer
+
+        from tests.training import common, load_model, load_tokenizer
 
         rows = [{"prompt": [{"role": "user", "content": f"{n} as a sum"}], "answer": str(n)} for n in range(8)]
         trainer = GRPOTrainer(

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from verify import hostile
 
 from divwatch.errors import DivwatchError
 from divwatch.verify.sandbox import Job, Limits, Outcome, run_programs
 from divwatch.verify.sandbox.container import interpreter_files
+from tests.verify import hostile
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=5)
 SQUARE = ["assert f(2) == 4", "assert f(3) == 9"]

@@ -282,7 +282,7 @@ def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
     return layer
 
 
-def check_model(model: Any, longest: int) -> None:
+def check_attention(model: Any, longest: int) -> None:
     """Raises Unsupported where the model is known not to work with `attend`.
 
     longest: tokens of the longest prompt and of all that may follow it.

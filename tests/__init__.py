@@ -1,0 +1,1 @@
+"""Tests. Helpers are imported by their full names: `from tests.training import sft_trainer`."""
