@@ -58,7 +58,10 @@ class Steps:
         self.status: Any = None
 
     def forward(self) -> None:
-        """Reads the newest token of each row and decides the next one. Running it again gives the same if `token` is what it was."""
+        """Reads the newest token of each row and decides the next one.
+
+        Running it again gives the same result if `token` is set back first.
+        """
         slot = self.index - 1
         self.cache.begin(slot, self.ends[self.rows] > self.index)
         position = (self.first + slot)[:, None]
