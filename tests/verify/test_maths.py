@@ -38,6 +38,61 @@ def test_equal_in_any_notation_and_wrong_when_changed(reference, right, wrong):
         assert math(answer, reference).correct is False, answer
 
 
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        # words between numbers
+        (r"4\text{ hr }30\text{ min}", r"\boxed{4\text{ hr } 30 \text{ min}}", r"\boxed{4\text{ hr }10\text{ min}}"),
+        (r"5\text{ ft }11\text{ in}", r"\boxed{5\text{ ft }11\text{ in}}", r"\boxed{5\text{ ft }2\text{ in}}"),
+        (r"2 \text{ lb and }25\text{ oz}", r"$2 \text{ lb and }25\text{ oz}$", r"$2 \text{ lb and }50\text{ oz}$"),
+        (r"4\mathrm{\,h}3\mathrm{\,min}", r"\boxed{4\mathrm{\,h}\;3\mathrm{\,min}}", r"\boxed{4\mathrm{\,h}1\mathrm{\,min}}"),
+        (r"x \text{ if } x>0", r"\boxed{x \text{ if } x > 0}", r"\boxed{x \text{ if } x>1}"),
+        # a unit behind each value
+        (r"3\text{ cm}, 9\text{ cm}", r"\boxed{3\text{ cm}, 9\text{ cm}}", r"\boxed{3\text{ cm}, 4\text{ cm}}"),
+        ("3, 4", r"\boxed{3\text{ cm}, 4\text{ cm}}", r"\boxed{3\text{ cm}, 5\text{ cm}}"),
+        ("2, 3", r"\boxed{2 \text{ or } 3}", r"\boxed{2 \text{ or } 4}"),
+        ("(3, 4)", r"\boxed{(3\text{ m}, 4\text{ m})}", r"\boxed{(3\text{ m}, 5\text{ m})}"),
+        ("9.8", r"\boxed{9.8\,\mathrm{m}/\mathrm{s}^2}", r"\boxed{9.9\,\mathrm{m}/\mathrm{s}^2}"),
+        ("2", r"\boxed{\text{2 hours}}", r"\boxed{\text{3 hours}}"),
+        # upright letters
+        (r"2\mathrm{e}^{-x}", r"\boxed{2e^{-x}}", r"\boxed{2\mathrm{e}^{x}}"),
+        ("2", r"\boxed{\mathrm{2}}", r"\boxed{2\mathrm{e}}"),
+        (r"\frac{1}{\mathrm{e}}", r"\boxed{\frac{1}{e}}", r"\boxed{\frac{1}{\mathrm{e}+7}}"),
+        (r"1-\frac{1}{e}", r"\boxed{1-\frac{1}{\mathrm{e}}}", r"\boxed{2-\frac{1}{\mathrm{e}}}"),
+        (r"3+\mathrm{i}", r"\boxed{3+i}", r"\boxed{3-\mathrm{i}}"),
+        (r"\mathrm{P}=3", r"\boxed{3}", r"\boxed{\mathrm{P}=4}"),
+        # bases
+        (r"12_{\text{nine}}", r"\boxed{12_{\text{nine}}}", r"\boxed{12_{\text{eight}}}"),
+        ("12_{9}", r"\boxed{12_9}", r"\boxed{12_8}"),
+        ("12_9", r"\boxed{12}", r"\boxed{13_9}"),
+        # very small and very large numbers
+        ("0.0000002", r"\boxed{2\times 10^{-7}}", r"\boxed{0.0000001}"),
+        ("10^{-30}", r"\boxed{\frac{1}{10^{30}}}", r"\boxed{10^{-20}}"),
+        (r"3\pi\cdot 10^{-20}", r"\boxed{\frac{3\pi}{10^{20}}}", r"\boxed{\pi\cdot 10^{-20}}"),
+        (r"10^{-30}x", r"\boxed{\frac{x}{10^{30}}}", r"\boxed{10^{-20}x}"),
+        (r"\frac{1}{3}", r"\boxed{0.333333}", r"\boxed{0.333}"),
+        # thousands
+        ("10000", r"\boxed{10\,000}", r"\boxed{20\,000}"),
+        ("1000000", r"\boxed{1 000 000}", r"\boxed{2\ 000\ 000}"),
+        ("10{,}000", r"\boxed{10~000}", r"\boxed{10\,001}"),
+        ("0", r"\boxed{0}", r"\boxed{10\,000}"),
+        (r"(1,\,200)", r"\boxed{(1, 200)}", r"\boxed{1200}"),
+        # boxes
+        ("7", r"$x = 3$, so \fbox{7}", r"$x = 7$, so \fbox{3}"),
+        ("7", r"$x = 3$, so \boxed {7}", r"$x = 7$, so \boxed {3}"),
+        (r"\frac{1}{2}", r"So \fbox{$\frac{1}{2}$}.", r"So \boxed{\frac{1}{2}"),
+        ("5", r"\boxed{5}", r"So \boxed{5}. No, \boxed{7"),
+        ("7", r"\boxed{7}", r"So \boxed{5}. No, \boxed{7"),
+        # signs
+        ("-5", "The answer is \u22125.", "The answer is 5."),
+        ("-5", "\\boxed{\u22125}", "\\boxed{\uff0d6}"),
+    ],
+)  # fmt: skip
+def test_one_changed_character_is_seen(reference, right, wrong):
+    assert math(right, reference).correct is True
+    assert math(wrong, reference).correct is False
+
+
 def test_the_reference_may_be_the_data_sets_row():
     solution = r"We see that \boxed{7}."
     assert math(r"\boxed{7}", {"problem": "?", "solution": solution}).correct

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
 CHUNK = 64
 
@@ -89,17 +89,31 @@ class RoomyWindowLayer(_Roomy, DynamicSlidingWindowLayer):
 ROOMY: dict[type, type] = {DynamicLayer: RoomyLayer, DynamicSlidingWindowLayer: RoomyWindowLayer}
 
 
-def select_rows(cache: Any, rows: Any) -> None:
-    """Keeps `rows` [n] of a filled DynamicCache, a row as often as it is named, and gives its plain layers room.
-
-    Layers of another kind (a hybrid's, say) go on as transformers has them.
-    """
+def give_room(cache: Any, rows: Any) -> None:
+    """Keeps `rows` [n] of a filled DynamicCache, a row as often as it is named, and gives its plain layers room."""
     for i, layer in enumerate(cache.layers):
         roomy = ROOMY.get(type(layer))
         if roomy is None or layer.keys is None or layer.keys.dim() != 4:
-            layer.batch_select_indices(rows)
+            _select(layer, rows)
             continue
         made: Any = object.__new__(roomy)
         made.__dict__.update(layer.__dict__)
         made.adopt(rows)
         cache.layers[i] = made
+
+
+def select_rows(cache: Any, rows: Any) -> None:
+    """Keeps `rows` [n] of a filled cache whose layers `known.check_filled` has accepted."""
+    for layer in cache.layers:
+        _select(layer, rows)
+
+
+def _select(layer: Any, rows: Any) -> None:
+    """transformers selects rows of keys and values; states of linear attention it only reorders, to as many rows."""
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        for states in (layer.conv_states, layer.recurrent_states):
+            for index, state in states.items():
+                if state is not None:
+                    states[index] = state.index_select(0, rows.to(state.device))
+    if isinstance(layer, DynamicLayer) and layer.keys is not None:
+        layer.batch_select_indices(rows)

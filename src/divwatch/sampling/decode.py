@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from divwatch.sampling.as_generate import decode_as_generate
+from divwatch.sampling.choose import Choices, last_logits
 from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.known import (
+    UnknownCache,
+    changes_in_modules,
+    check_filled,
+    check_model,
+    restore_modules,
+    states_in_modules,
+)
 from divwatch.sampling.log import warn_once
-from divwatch.sampling.nucleus import draw
 
 
 def decode(
@@ -37,12 +46,19 @@ def decode(
     import torch
 
     noise = torch.as_tensor(uniforms, device=device)
-    logits, mask, cache = _read(model, prompts, max(how.stops[0], 0), device)
+    pad = max(how.stops[0], 0)
+    try:
+        check_model(model)
+        logits, mask, cache = _read(model, prompts, pad, device)
+    except UnknownCache as reason:
+        warn_once(f"decoding goes through the model's own generate, which is slower: {reason}")
+        ids, mask = _left_padded([prompts[owner] for owner in owners], pad, device)
+        return decode_as_generate(model, ids, mask, Choices(noise, limits, how, still_open), any_rank)
     if how.mode_on(device) != "eager":
         rows = _decode_shared(model, logits, mask, cache, owners, noise, limits, how, still_open)
         if rows is not None:
             return rows
-    return _decode_eager(model, logits, mask, cache, owners, noise, limits, how, still_open, any_rank)
+    return _decode_eager(model, logits, mask, cache, owners, Choices(noise, limits, how, still_open), any_rank)
 
 
 def _decode_shared(
@@ -60,7 +76,7 @@ def _decode_shared(
     import torch
 
     from divwatch.sampling.graph import is_recordable
-    from divwatch.sampling.prefix import PrefixCache, Unsupported, check_cache, check_model
+    from divwatch.sampling.prefix import PrefixCache, Unsupported, check_attention, check_cache
     from divwatch.sampling.steps import decode_in_steps
 
     capture = how.mode_on(mask.device) == "captured" and mask.device.type == "cuda"
@@ -69,7 +85,7 @@ def _decode_shared(
         warn_once("decoding runs without a CUDA graph: the model has forward hooks")
     prefix = None
     try:
-        check_model(model, mask.shape[1] + max(limits))
+        check_attention(model, mask.shape[1] + max(limits))
         check_cache(cache, mask.device)
         prefix = PrefixCache(cache, mask, owners, max(1, max(limits) - 1))
         prefix.use_kernels(model.config.get_text_config().num_attention_heads // cache.layers[0].keys.shape[1])
@@ -85,11 +101,12 @@ def _decode_shared(
 
 def supports_prefix(model: Any, longest: int) -> bool:
     """Whether `model` is expected to store a prompt's keys once, for `longest` tokens of prompt and completion."""
-    from divwatch.sampling.prefix import Unsupported, check_model
+    from divwatch.sampling.prefix import Unsupported, check_attention
 
     try:
-        check_model(model, longest)
-    except Unsupported:
+        check_model(model)
+        check_attention(model, longest)
+    except (UnknownCache, Unsupported):
         return False
     return True
 
@@ -100,53 +117,34 @@ def _decode_eager(
     mask: Any,
     cache: Any,
     owners: Sequence[int],
-    noise: Any,
-    limits: Sequence[int],
-    how: Decoding,
-    still_open: Callable[[int, list[int]], bool],
+    choices: Choices,
     any_rank: Callable[[bool], bool],
 ) -> list[list[int]]:
     """`decode` with the prompts' keys repeated for each row."""
     import torch
 
-    from divwatch.sampling.cache import select_rows
+    from divwatch.sampling.cache import give_room, select_rows
 
-    device = mask.device
+    device, limit = mask.device, choices.how.limit
     of = torch.tensor(owners, device=device)
-    select_rows(cache, of)
+    give_room(cache, of)
     logits, mask = logits[of], mask[of]
     position = mask.sum(-1, keepdim=True) - 1
-    stops = torch.tensor(how.stops, device=device)
-    count = len(owners)
-    written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
-    length = torch.tensor(limits, device=device)
-    rows = torch.arange(count, device=device)  # which rows the batch still holds
-    running = torch.ones(count, dtype=torch.bool, device=device)
-    closing = None
-    for t in range(how.limit):
-        tokens = draw(logits, noise[rows, t], how.temperature, how.top_p)
-        if how.close_at is not None and how.close_at <= t < how.close_at + len(how.close_with):
-            if closing is None:
-                closing = _unclosed(written, t, running, rows, still_open)
-            tokens = torch.where(closing[rows], how.close_with[t - how.close_at], tokens)
-        written[rows, t] = tokens
-        stopped = running & torch.isin(tokens, stops)
-        length[rows[stopped]] = t + 1
-        running = running & ~stopped & (length[rows] > t + 1)
-        left = int(running.sum())
-        if t + 1 == how.limit or not any_rank(left > 0):
-            break
-        if left <= len(running) // 2:
-            keep = running.nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
-            if len(keep) < len(running):
-                cache.batch_select_indices(keep)
-                rows, tokens, mask = rows[keep], tokens[keep], mask[keep]
-                position, running = position[keep], running[keep]
+    while True:
+        tokens = choices.choose(logits)
+        left = choices.left
+        if choices.steps == limit or not any_rank(left > 0):
+            return choices.ids()
+        if left <= len(tokens) // 2:
+            keep = choices.running.nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
+            if len(keep) < len(tokens):
+                select_rows(cache, keep)
+                choices.keep(keep)
+                tokens, mask, position = tokens[keep], mask[keep], position[keep]
         mask = torch.cat([mask, mask.new_ones((len(mask), 1))], -1)
         position = position + 1
         inputs = {"input_ids": tokens[:, None], "position_ids": position, "attention_mask": mask}
-        logits = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1]
-    return [row[:n] for row, n in zip(written.tolist(), length.tolist(), strict=True)]
+        logits = last_logits(model(**inputs, past_key_values=cache, use_cache=True))
 
 
 def _read(model: Any, prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any, Any]:
@@ -157,7 +155,13 @@ def _read(model: Any, prompts: Sequence[Sequence[int]], pad: int, device: Any) -
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-    logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    before = states_in_modules(model)
+    output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits = last_logits(output)
+    if changed := changes_in_modules(model, before):
+        restore_modules(before)
+        raise UnknownCache(f"it keeps states outside its cache ({changed})")
+    check_filled(cache, len(prompts))
     return logits, mask, cache
 
 
@@ -172,13 +176,3 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> tup
         ids[row, width - len(tokens) :] = torch.tensor(tokens)
         mask[row, width - len(tokens) :] = 1
     return ids.to(device), mask.to(device)
-
-
-def _unclosed(written: Any, t: int, running: Any, rows: Any, still_open: Callable[[int, list[int]], bool]) -> Any:
-    """Flags of all rows: still writing, and inside a thought."""
-    import torch
-
-    flags = torch.zeros(len(written), dtype=torch.bool)
-    for row in rows[running].tolist():
-        flags[row] = still_open(row, written[row, :t].tolist())
-    return flags.to(written.device)

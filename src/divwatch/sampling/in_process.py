@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from divwatch.sampling.decode import decode, supports_prefix
-from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, logit_tokens, release, token_bytes
+from divwatch.sampling.known import has_known_cache
+from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, release, row_tokens, token_bytes
 from divwatch.sampling.nucleus import uniforms
 from divwatch.sampling.plan import Row, batch_tokens, batches
 from divwatch.sampling.ranks import Ranks
@@ -97,7 +98,9 @@ def tokens_that_fit(model: Any, request: Request) -> int:
 
 
 def _batches(model: Any, request: Request, rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    return batches(rows, request.lengths, _new_tokens(model, request), tokens, _shares_prompts(model, request))
+    # A model that follows its own `generate` may not know padding: PEFT puts virtual tokens before it.
+    padded = has_known_cache(model)
+    return batches(rows, request.lengths, _new_tokens(model, request), tokens, _shares_prompts(model, request), padded)
 
 
 def _tokens_of(model: Any, request: Request, batch: Sequence[Row]) -> int:
@@ -105,8 +108,8 @@ def _tokens_of(model: Any, request: Request, batch: Sequence[Row]) -> int:
 
 
 def _new_tokens(model: Any, request: Request) -> int:
-    """Tokens of a row beside its prompt's, its logits counted as such."""
-    return request.how.limit + logit_tokens(model)
+    """Tokens of a row beside its prompt's, its logits and states counted as such."""
+    return request.how.limit + row_tokens(model)
 
 
 def _shares_prompts(model: Any, request: Request) -> bool:

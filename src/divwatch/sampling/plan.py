@@ -31,21 +31,30 @@ def share_out(lengths: Sequence[int], samples: int, world: int) -> list[list[Row
 
 
 def batches(
-    rows: Sequence[Row], lengths: Sequence[int], new_tokens: int, tokens: int, shared: bool = False
+    rows: Sequence[Row],
+    lengths: Sequence[int],
+    new_tokens: int,
+    tokens: int,
+    shared: bool = False,
+    padded: bool = True,
 ) -> list[list[Row]]:
     """Rows in batches of like length, each of at most `tokens` tokens with padding and `new_tokens` to come.
 
-    shared: a prompt's tokens are stored once for all its rows, else for each row. Longest first, so that a batch that
+    shared: a prompt's tokens are stored once for all its rows, else for each row. padded: prompts of different lengths
+    may share a batch. Longest first, so that a batch that
     does not fit is met at once. A row that alone is too large is a batch.
 
     >>> batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=20)
     [[Row(prompt=1, sample=0), Row(prompt=1, sample=1)], [Row(prompt=0, sample=0)]]
     >>> len(batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=24, shared=True))
     1
+    >>> len(batches([Row(0, 0), Row(1, 0)], lengths=[2, 6], new_tokens=4, tokens=99, padded=False))
+    2
     """
     made: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample)):
-        if not made or batch_tokens([*made[-1], row], lengths, new_tokens, shared) > tokens:
+        fits = made and batch_tokens([*made[-1], row], lengths, new_tokens, shared) <= tokens
+        if not fits or not (padded or lengths[row.prompt] == lengths[made[-1][0].prompt]):
             made.append([])
         made[-1].append(row)
     return made

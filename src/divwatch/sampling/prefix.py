@@ -282,7 +282,7 @@ def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
     return layer
 
 
-def check_model(model: Any, longest: int) -> None:
+def check_attention(model: Any, longest: int) -> None:
     """Raises Unsupported where the model is known not to work with `attend`.
 
     longest: tokens of the longest prompt and of all that may follow it.
@@ -296,7 +296,7 @@ def check_model(model: Any, longest: int) -> None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         raise Unsupported("attention with softcap")
-    for layer in DynamicCache(config=config).layers:
+    for layer in DynamicCache(config=model.config).layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise Unsupported(f"a cache layer of type {type(layer).__name__}")
         window = getattr(layer, "sliding_window", None)

@@ -5,6 +5,24 @@ from __future__ import annotations
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*\{")
+_WORDS = r"\\(?:text|mbox|math|operatorname)(?:rm|it|bf|sf|tt|normal|up|md)?\s*\{([^{}]*)\}"
+# One letter or number is part of the expression, except a letter that may be a unit: 5\mathrm{m}.
+_SYMBOL = re.compile(r"(?<![\d})~ ,:;!/t])\\math(?:rm|it|bf)\s*\{\s*([A-Za-z])\s*\}")
+_LETTER = re.compile(r"\\(?:text|math|operatorname)[a-z]*\s*\{\s*([ei]|[-+]?[\d.,]+)\s*\}")
+_QUANTITY = re.compile(r"\\text\s*\{\s*([-+]?[\d.,/]+)\s+([A-Za-z.]+)\s*\}")
+_JOINED = re.compile(r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or|,)\s*\}\s*")
+_SPACE = r"(?:\s|~|\\[,;:! ]|\\quad(?![a-z]))*"
+_POWER = r"(?:\^(?:\{\s*-?\d+\s*\}|\d))?"
+_SHORT = "mm|cm|dm|km|kg|mg|ml|ft|yd|lb|lbs|oz|mi|hr|hrs|min|sec|mph|kmh|deg|day|days"
+# Words right of a number or bracket with nothing of the expression after them: 5\text{ cm}^2, 3\,\mathrm{m}/\mathrm{s}.
+_UNIT = re.compile(
+    rf"(?<=[\d}})])(?:{_SPACE}(?:{_WORDS}{_POWER}|\\cdot(?![a-z])|\\times(?![a-z])|/))*{_SPACE}{_WORDS}{_POWER}{_SPACE}"
+    rf"(?=[,;)\].$]|\\[)}}\]]|\\right|$)"
+)
+_PLAIN_UNIT = re.compile(
+    rf"(?<=[\d}}])(?:\s*(?:{_SHORT})|\s+(?!sqrt|infinity|base)[a-z]{{4,}}(?: [a-z]+)?){_POWER}\s*$"
+)
+_SPACED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?!\d)")
 _MINUS = str.maketrans("\u2212\uff0d\ufe63", "---")
 # 9{,}500, 9,\!500, 9\,500 and thin or fixed spaces. A plain space also stands between two numbers.
 _THOUSANDS = re.compile(
@@ -21,13 +39,40 @@ def plain_numbers(text: str) -> str:
     return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text.translate(_MINUS))
 
 
+def without_units(latex: str) -> tuple[str, bool]:
+    r"""An expression without its unit, and whether it mixes words and numbers: then only equal text is equal.
+
+    >>> without_units(r"3\text{ cm}, 4\text{ cm}"), without_units(r"2\mathrm{e}^x")
+    (('3, 4', False), ('2e^x', False))
+    >>> without_units(r"4\text{ hours }10\text{ minutes}")[1]
+    True
+    """
+    latex = _SPACED.sub(lambda m: m[0].replace(" ", ""), _LETTER.sub(r"\1", _SYMBOL.sub(r"\1", plain_numbers(latex))))
+    latex = _JOINED.sub(", ", _QUANTITY.sub(r"\1\\text{ \2}", latex))
+    units = {plain_text(m[0]) for m in _UNIT.finditer(latex)}
+    bare = _PLAIN_UNIT.sub("", _UNIT.sub("", latex)).strip()
+    mixed = len(units) > 1 or (re.search(_WORDS, bare) is not None and re.search(r"\d", bare) is not None)
+    return (latex, True) if mixed else (bare, False)
+
+
+def plain_text(latex: str) -> str:
+    r"""Letters, digits and operators of an expression, without its layout: for a comparison as text.
+
+    >>> plain_text(r"12_{\text{eight}}") == plain_text(r"12_{\rm eight}") == "12_eight"
+    True
+    """
+    latex = re.sub(r"\\(?:text|mbox|math|rm|operatorname|left|right|quad)[a-z]*(?![a-z])|\\[,;:! ]", "", latex)
+    return re.sub(r"[\s{}$~]", "", latex).lower().rstrip(".")
+
+
 def find_boxes(text: str) -> tuple[list[tuple[int, int, str]], bool]:
     r"""The outermost \boxed{...} and \fbox{...} as (start, end, content), and whether one of them never closes.
 
     >>> find_boxes(r"\boxed {7}, \fbox{\frac{1}{2}}, \boxed{3")
     ([(0, 10, '7'), (12, 30, '\\frac{1}{2}')], True)
     """
-    boxes, at = [], 0
+    boxes: list[tuple[int, int, str]] = []
+    at = 0
     while opening := _BOX.search(text, at):
         end = _closing_brace(text, opening.end())
         if end is None:

@@ -1,26 +1,42 @@
-"""MATH and other answers in LaTeX, compared by math-verify. Runs in a separate process (`child_process.py`): sympy can hang."""
+"""MATH and other answers in LaTeX, compared by math-verify. Runs in a separate process (`child_process.py`): sympy can hang.
+
+math-verify drops everything from the first unit on, and compares decimals to six places whatever their size. Therefore
+units are removed before it reads an expression (`latex.py`), and numbers that it calls equal are compared once more, by
+their ratio.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
 from typing import Any
 
+import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from divwatch.records import Verification
+from divwatch.verify.latex import find_boxes, plain_numbers, plain_text, without_units
 
 # Boxed expressions first, then LaTeX, then bare numbers. math-verify's own time limit would set signal handlers.
-_CONFIG = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+_LATEX = replace(LatexExtractionConfig().normalization_config, units=False)
+_CONFIG = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=_LATEX), ExprExtractionConfig()]
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+_RATIO = 1e-4  # 0.333333 is 1/3, 0.0000011 is not 0.0000012
+_SEGMENT = re.compile(r"(?<!\\)\$\$?([^$]+)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_BASE = re.compile(r"(?<=\d)_(?:\d|\{[^{}]*(?:\{[^{}]*\})?\s*\})")  # 12_8, 12_{\text{eight}}
 
 
 def math(answer: str, reference: Any) -> Verification:
     """Correct if the answer's last boxed, else announced, else last expression equals the reference's.
 
     The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). Boxes
-    on one line are one answer of several values, as in math-verify. The canonical answer is sympy's text of the
-    expression, a decimal as its fraction. Raises ValueError for a reference without an expression.
+    on one line are one answer of several values, as in math-verify. A last box that never closes is no answer. A unit
+    behind a value is ignored; words between numbers (`4\\text{ hours }10\\text{ minutes}`) are compared as text. The
+    canonical answer is sympy's text of the expression, a decimal as its fraction. Raises ValueError for a reference
+    without an expression.
 
     >>> math(r"Thus $x = \\boxed{\\frac{1}{2}}$.", "0.5")
     Verification(correct=True, answer='1/2', reason=None)
@@ -28,22 +44,68 @@ def math(answer: str, reference: Any) -> Verification:
     if isinstance(reference, dict):
         reference = reference.get("answer") or reference["solution"]
     text = str(reference)
-    gold = _parse(text) if "\\boxed" in text else _parse(f"\\boxed{{{text.strip().strip('$')}}}")
+    if not find_boxes(text)[0]:
+        text = f"\\boxed{{{text.strip().strip('$')}}}"
+    gold_words, gold_base, gold = _read(text)
     if not gold:
-        raise ValueError(f"no expression in the reference {text[:50]!r}")
-    expressions = _parse(answer)
+        raise ValueError(f"no expression in the reference {str(reference)[:50]!r}")
+    words, base, expressions = _read(answer)
+    if gold_words is not None or words is not None:
+        return Verification(gold_words == words, words or (_canonical(expressions[0]) if expressions else None))
     if not expressions:
         return Verification(False, None)
-    return Verification(bool(verify(gold, expressions, timeout_seconds=None)), _canonical(expressions[0]))
+    equal = verify(gold, expressions, timeout_seconds=None) and _same_size(gold[0], expressions[0])
+    return Verification(bool(equal) and not (base and gold_base and base != gold_base), _canonical(expressions[0]))
 
 
-def _parse(text: str) -> list[Any]:
-    return parse(text, extraction_config=_CONFIG, parsing_timeout=None)  # type: ignore[arg-type]
+def _read(text: str) -> tuple[str | None, str, list[Any]]:
+    """(plain text of the final expression where it mixes words and numbers, its base, math-verify's expressions)."""
+    text = plain_numbers(text)
+    boxes, unfinished = find_boxes(text)
+    if unfinished:
+        return None, "", []
+    if boxes:
+        parts = [(start, end, content, "\\boxed{%s}") for start, end, content in boxes]
+    else:
+        parts = [(m.start(), m.end(), m[1] or m[2] or m[3], "$%s$") for m in _SEGMENT.finditer(text)]
+    words, base, rewritten, at = None, "", "", 0
+    for start, end, content, form in parts:
+        bare, mixed = without_units(content.strip().strip("$"))
+        base = "".join(plain_text(m[0]) for m in _BASE.finditer(bare))
+        if base:
+            bare, mixed = without_units(_BASE.sub("", bare))
+        words = plain_text(bare) + base if mixed else None
+        rewritten += text[at:start] + form % bare
+        at = end
+    return words, base, parse(rewritten + text[at:], extraction_config=_CONFIG, parsing_timeout=None)  # type: ignore[arg-type]
+
+
+def _same_size(a: Any, b: Any) -> bool:
+    """False where two expressions have values whose ratio is not near 1, at one point for each symbol."""
+    if isinstance(a, sympy.Eq) and isinstance(b, sympy.Eq) and a.lhs != b.lhs:
+        return True
+    a, b = (e.rhs if isinstance(e, sympy.Eq) else e for e in (a, b))
+    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase):
+        return all(map(_same_size, a, b))
+    if isinstance(a, sympy.Tuple | sympy.Interval) and type(a) is type(b):
+        return all(map(_same_size, a.args, b.args))
+    if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet):
+        return all(any(_same_size(x, y) for y in b.args) for x in a.args)
+    if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr):
+        return True
+    names = {s.name for s in a.free_symbols}
+    if names != {s.name for s in b.free_symbols}:
+        return True
+    point = {name: sympy.Rational(13 + 7 * i, 10) for i, name in enumerate(sorted(names))}
+    values = [e.doit().subs({s: point[s.name] for s in e.free_symbols}).evalf(30) for e in (a, b)]
+    if not all(v.is_number and v.is_finite for v in values) or values[0] == values[1]:
+        return True
+    if any(v == 100 * w for v, w in (values, reversed(values))):  # math-verify reads 50 as 50 %
+        return True
+    return bool(abs(values[0] - values[1]) <= _RATIO * max(map(abs, values)))
 
 
 def _canonical(expression: Any) -> str:
-    import sympy
-
     if isinstance(expression, sympy.Float):
         expression = sympy.Rational(str(expression))
     return str(expression)[:500]
