@@ -22,6 +22,8 @@ from divwatch.panel.form import at_full_length
 from divwatch.records import Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.sampling.ranks import LookFailed, Ranks
+from divwatch.sampling.tokens import tokenizer_of, why_endless
+from divwatch.sampling.watchable import check_watchable
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -60,8 +62,7 @@ class DiversityCallback(TrainerCallback):
         self.trainer = trainer
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
-        if trainer.processing_class is None:
-            raise DivwatchError("the trainer has no tokenizer: give it one as processing_class")
+        self._tokenizer = tokenizer_of(trainer)
         panel = PanelChoice(trainer, self.config)  # on all ranks, so that all raise the same error
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, panel, mix) if self.ranks.main else None
@@ -72,9 +73,14 @@ class DiversityCallback(TrainerCallback):
     def attach(self) -> None:
         """Loads the models, starts the scoring process and measures the trainer's rollouts, where it has any.
 
-        Does nothing the second time. Raises DivwatchError where a model cannot be loaded.
+        Does nothing the second time. Raises DivwatchError where a model cannot be loaded, and for what cannot
+        be watched.
         """
         if self._sampler is None:
+            check_watchable(self.trainer, self._tokenizer, self.config)
+            endless = why_endless(self.trainer.model, self._tokenizer)
+            if endless is not None and self.ranks.main:
+                say(f"divwatch: {endless}")
             sampler = Sampler(self.trainer, self.config, self.ranks)
             if self.recorder is not None:
                 self.recorder.start()
@@ -172,7 +178,11 @@ class DiversityCallback(TrainerCallback):
         except LookEnds as error:
             say(f"divwatch: {error}; the run ends; start it again with resume_from_checkpoint")
             raise
-        except LookFailed as error:  # on all ranks
+        except Exception as error:
+            if not isinstance(error, LookFailed):  # only LookFailed is raised on all ranks
+                if self.ranks.world > 1:
+                    raise
+                error = LookFailed(one_line(error))
             reason, seconds = str(error), time.monotonic() - started
             self._on_main(lambda recorder: recorder.record_failure(step, reason, seconds, full))
             return error

@@ -12,6 +12,8 @@ from divwatch.panel import choose, load_panel
 from divwatch.panel.form import fixed_form, in_forms, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.records import Prompt
+from divwatch.sampling.memory import context_length
+from divwatch.sampling.tokens import tokenizer_of
 from divwatch.store.run_directory import RunDirectory
 
 FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a mean more than a change of a tenth does
@@ -28,13 +30,14 @@ class PanelChoice:
         self.name, panel = load_panel(config.panel, getattr(trainer, "eval_dataset", None))
         # Twice as many as are watched: they replace those that are not held out.
         self.candidates = choose(panel, 2 * config.prompts, config.seed)
-        self.form = fixed_form(config.form, trainer.processing_class)
+        self.tokenizer = tokenizer_of(trainer)
+        self.form = fixed_form(config.form, self.tokenizer)
         self._check: HeldOutCheck | None = None
 
     def search_training_data(self) -> None:
         """Starts the search of the training data for the candidates, in the background."""
         dataset = self.trainer.train_dataset if self.config.held_out != "off" else None
-        self._check = HeldOutCheck(self.candidates, dataset, self.trainer.processing_class)
+        self._check = HeldOutCheck(self.candidates, dataset, self.tokenizer)
 
     def searched(self, seconds: float) -> bool:
         """Waits at most `seconds` for the search; returns whether it is done."""
@@ -48,11 +51,10 @@ class PanelChoice:
     def choose(self, parent: RunDirectory | None) -> list[Prompt]:
         """The prompts to watch, each in every form that `thinking` asks for."""
         config, prompts = self.config, self._held_out(self._shared_with(parent))
-        context = _context_length(self.trainer.model)
+        context = context_length(self.trainer.model)
         if context is not None:
             new_tokens = config.max_new_tokens + (config.think_tokens or 0)
-            tokenizer = self.trainer.processing_class
-            prompts, warning = within_context(tokenizer, prompts, context, new_tokens, config.thinking, self.form)
+            prompts, warning = within_context(self.tokenizer, prompts, context, new_tokens, config.thinking, self.form)
             if warning is not None:
                 say(f"divwatch: {warning}")
         chosen = choose(prompts, config.prompts, config.seed)
@@ -83,7 +85,3 @@ class PanelChoice:
                 "use divwatch panel check --against to search a copy"
             )
         return list(prompts)
-
-
-def _context_length(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

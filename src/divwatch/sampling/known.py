@@ -33,7 +33,8 @@ def check_model(model: Any) -> None:
     supports = getattr(base, "_supports_default_dynamic_cache", None)
     if supports is not None and not supports():
         raise UnknownCache(f"{type(base).__name__} has a cache of its own")
-    parameters = inspect.signature(base.forward).parameters
+    # The class's: what wraps a model's `forward` may hide its parameters.
+    parameters = inspect.signature(type(base).forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     missing = ARGUMENTS - set(parameters)
     if "past_key_values" in missing or (missing and not takes_any):

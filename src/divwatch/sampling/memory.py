@@ -66,6 +66,16 @@ def row_tokens(model: Any) -> int:
     return (LOGIT_BYTES * vocabulary + state_bytes(model)) // token_bytes(model)
 
 
+def has_attention_only(model: Any) -> bool:
+    """Whether no layer keeps states of linear attention."""
+    return not any(linear for _, linear in _layers(_text_config(model)))
+
+
+def context_length(model: Any) -> int | None:
+    """Tokens that the model reads at most, as its config says; None where it names no limit."""
+    return _number(_text_config(model), "max_position_embeddings")
+
+
 def _layers(config: Any) -> list[tuple[bool, bool]]:
     """For each layer whether it keeps keys and values, and whether it keeps states of linear attention."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
@@ -79,7 +89,11 @@ def _layers(config: Any) -> list[tuple[bool, bool]]:
 
 
 def _text_config(model: Any) -> Any:
-    return model.config.get_text_config()
+    """The config of the part that writes text; the whole one where it names none or several."""
+    try:
+        return model.config.get_text_config(decoder=True)
+    except Exception:
+        return model.config
 
 
 def _number(config: Any, *names: str) -> int | None:

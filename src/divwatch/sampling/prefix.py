@@ -296,7 +296,7 @@ def check_attention(model: Any, longest: int) -> None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         raise Unsupported("attention with softcap")
-    for layer in DynamicCache(config=config).layers:
+    for layer in DynamicCache(config=model.config).layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise Unsupported(f"a cache layer of type {type(layer).__name__}")
         window = getattr(layer, "sliding_window", None)

@@ -13,6 +13,8 @@ from divwatch.errors import DivwatchError
 from divwatch.panel.form import fixed_form, is_chat, opens_thought, prompt_text, stop_strings
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.memory import context_length
+from divwatch.sampling.tokens import stop_tokens
 from divwatch.verify.thinking import CLOSE, OPEN
 
 
@@ -50,6 +52,8 @@ class Request:
     def completion(self, prompt: int, sample: int, ids: Sequence[int]) -> Completion:
         """A row of new tokens as the record keeps it. A thought that the prompt opened is opened in the text too."""
         ids = ids[: self.limits[prompt]]  # a backend may know one limit for all
+        # A backend may know fewer end tokens.
+        ids = ids[: next((at + 1 for at, token in enumerate(ids) if token in self.how.stops), len(ids))]
         finished = bool(ids) and ids[-1] in self.how.stops
         text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
         end = min((at for stop in self.ends[prompt] if (at := text.find(stop)) >= 0), default=None)
@@ -96,20 +100,10 @@ def make_request(
     return Request(tokenizer, prompts, encoded, opened, limits, ends, how, seed, device)
 
 
-def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends a completion: the model's own list and the tokenizer's end token."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
-    stops = sorted(i for i in ids if i is not None)
-    if not stops:
-        raise DivwatchError("neither model nor tokenizer names an end token: set tokenizer.eos_token")
-    return stops
-
-
 def _check_lengths(
     model: Any, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], limits: Sequence[int]
 ) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     for prompt, ids, limit in zip(prompts, encoded, limits, strict=True):
         if not ids:
             raise DivwatchError(f"prompt {prompt.id!r} has no tokens: remove it or give it a text")

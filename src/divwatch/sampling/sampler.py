@@ -19,6 +19,7 @@ from divwatch.sampling.memory import free_bytes
 from divwatch.sampling.plan import Row, share_out
 from divwatch.sampling.ranks import ALONE, Ranks, raise_if_failed
 from divwatch.sampling.request import Request, make_request
+from divwatch.sampling.tokens import tokenizer_of
 from divwatch.sampling.weights import Source, fits, reading
 
 Embeddings = tuple[list[bytes], np.ndarray]
@@ -59,6 +60,7 @@ class Sampler:
 
     def __init__(self, trainer: Any, config: WatchConfig, ranks: Ranks) -> None:
         self.trainer, self.config, self.ranks = trainer, config, ranks
+        self._tokenizer = tokenizer_of(trainer)
         self._engine: Any = None
         # On a CPU the scoring process encodes.
         self._encoder: Any = None if trainer.args.device.type == "cpu" else _load_encoder(config, trainer.args.device)
@@ -77,7 +79,7 @@ class Sampler:
             self._engine = Engine(self.trainer, max(config.max_new_tokens, self.config.full_tokens or 0))
         return _sample(
             source,
-            self.trainer.processing_class,
+            self._tokenizer,
             prompts,
             config,
             look_seed(config, step),
