@@ -241,6 +241,37 @@ def test_a_model_with_hooks_is_not_recorded_but_for_those_of_checkpointing():
         assert not is_recordable(model)
 
 
+class Stale(Recorder):
+    """Replays a recording that reads what the recorded step read: nothing changes from then on."""
+
+    def __init__(self, device, capture):
+        super().__init__(device, capture)
+        self.capture = self.replays = 0
+
+    @property
+    def recorded(self):
+        return self.replays is not None and self.replays > 1
+
+    def run(self, step):
+        if self.replays is None:
+            return step()
+        self.replays += 1
+        if self.replays <= 2:
+            step()
+
+    def give_up(self, reason):
+        self.reasons.append(reason)
+        self.replays = None
+
+
+def test_a_recording_that_gives_other_logits_than_the_step_is_not_used(monkeypatch):
+    model = make_model("Llama", FITS["Llama"])
+    expected, Stale.reasons = tokens_of(model, "eager"), []
+    monkeypatch.setattr("divwatch.sampling.steps.Recorder", Stale)
+    assert tokens_of(model, "captured") == expected
+    assert Stale.reasons == ["a replayed step gave other logits than the step itself"]
+
+
 # On a device.
 
 

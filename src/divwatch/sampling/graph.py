@@ -28,6 +28,7 @@ class Recorder:
     def __init__(self, device: Any, capture: bool) -> None:
         self.device = device
         self.capture = capture and device.type == "cuda"
+        self.verified = False  # whether a replay has given what the step itself gives
         self._graph: Any = None
         self._warm = False
         self._random: Any = None
@@ -55,8 +56,13 @@ class Recorder:
             self._graph.reset()
             self._graph = None
 
+    @property
+    def recorded(self) -> bool:
+        """Whether `run` replays a graph."""
+        return self._graph is not None
+
     def run(self, step: Callable[[], None]) -> None:
-        """Runs the step once. It must give the same when run twice, and use the same tensors until `forget`."""
+        """Runs the step once. It must use the same tensors until `forget`; a step that fails half-way is run again."""
         if not self.capture:
             step()
         elif self._graph is not None:
@@ -81,7 +87,7 @@ class Recorder:
         except RuntimeError as error:
             if "synchroniz" not in str(error):
                 raise
-            self._give_up(error)
+            self.give_up(one_line(error))
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not self.capture:
@@ -101,15 +107,17 @@ class Recorder:
             _end_allocation(self.device, pool)
             if is_out_of_memory(error):
                 raise
-            self._give_up(error)
+            self.give_up(one_line(error))
             step()
             return
         self._graph = graph
         graph.replay()
 
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, reason: str) -> None:
+        """From now on the step runs without a graph; the reason is logged once."""
+        self.forget()
         self.capture = False
-        warn_once(f"decoding runs without a CUDA graph: {one_line(error)}")
+        warn_once(f"decoding runs without a CUDA graph: {reason}")
 
     def _generator(self) -> Any:
         index = self.device.index

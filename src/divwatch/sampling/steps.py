@@ -21,6 +21,8 @@ from divwatch.sampling.prefix import PrefixCache, Unsupported, prefix_attention
 
 # Attention by products reads so many own tokens more at a time: a few that are not there cost less than a capture.
 SPAN = 64
+# Logits of a replay may differ from those of the step by this share of the largest one: rounding in bf16.
+TOLERANCE = 0.05
 
 StillOpen = Callable[[int, list[int]], bool]
 
@@ -56,7 +58,10 @@ class Steps:
         self.status: Any = None
 
     def forward(self) -> None:
-        """Reads the newest token of each row and decides the next one. Idempotent until `index` changes."""
+        """Reads the newest token of each row and decides the next one.
+
+        Running it again gives the same result if `token` is set back first.
+        """
         slot = self.index - 1
         self.cache.begin(slot, self.ends[self.rows] > self.index)
         position = (self.first + slot)[:, None]
@@ -70,6 +75,15 @@ class Steps:
         tokens, open_, finite = draw_without_sync(logits, noise, self.how.temperature, self.how.top_p)
         self._accept(tokens, open_)
         self.status = torch.stack([self._running().sum(), self.open.sum(), (~finite).sum()])
+
+    @property
+    def outputs(self) -> tuple[Any, Any, Any]:
+        """What a step leaves behind besides `token` and `written`: a graph writes it into the same tensors each time."""
+        return self.logits, self.open, self.status
+
+    @outputs.setter
+    def outputs(self, tensors: tuple[Any, Any, Any]) -> None:
+        self.logits, self.open, self.status = tensors
 
     def count_running(self) -> int:
         """How many rows go on. The one wait of a step; draws what `decide` left open."""
@@ -145,7 +159,7 @@ def decode_in_steps(
                 if span != cache.span:
                     cache.span = span
                     recorder.forget()
-                _run(recorder, state.forward, first=t == 1)
+                _run(recorder, state, first=t == 1)
             left = state.count_running()
             if t + 1 == limit or not left:
                 break
@@ -156,11 +170,33 @@ def decode_in_steps(
     return [row[:n] for row, n in zip(state.written.tolist(), state.ends.tolist(), strict=True)]
 
 
-def _run(recorder: Recorder, step: Callable[[], None], first: bool) -> None:
-    """A step; where the first one fails the model is not made for a shared prefix."""
+def _run(recorder: Recorder, state: Steps, first: bool) -> None:
+    """Runs a step. If the first one fails, the model does not support a shared prefix."""
     try:
-        recorder.run(step)
+        if recorder.recorded and not recorder.verified:
+            _verify(recorder, state)
+        else:
+            recorder.run(state.forward)
     except Exception as error:
         if not first or isinstance(error, Unsupported) or is_out_of_memory(error):
             raise
         raise Unsupported(one_line(error)) from error
+
+
+def _verify(recorder: Recorder, state: Steps) -> None:
+    """Replays a graph for the first time and compares the logits with those of the step itself, which costs one step.
+
+    The step is a later one than the one that was recorded, so a graph that reads stale tensors shows.
+    """
+    recorded, token = state.outputs, state.token.clone()
+    state.forward()
+    expected = state.logits
+    state.outputs = recorded
+    state.token.copy_(token)
+    recorder.run(state.forward)
+    difference, largest = (state.logits - expected).abs().max(), expected.abs().max()
+    recorder.verified = bool(difference <= TOLERANCE * largest)
+    if not recorder.verified:
+        recorder.give_up("a replayed step gave other logits than the step itself")
+        state.token.copy_(token)
+        state.forward()
