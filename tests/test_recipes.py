@@ -1,5 +1,6 @@
 """The recipes as a user starts them: the bare command trains with a monitor, wrong input is one line."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,53 +42,73 @@ def test_the_bare_command_runs_the_embedded_stage_and_the_next_stage_finds_it(tm
     assert Path(info["parent"]) == tmp_path / "sft" / "divwatch"
 
 
-def unwritable():
-    return "/proc/nowhere/out"  # not even root can write there
-
-
-@pytest.mark.parametrize(
-    ("recipe", "arguments", "says"),
-    [
-        ("sft.py", ["--lerning_rate", "1"], "did you mean learning_rate?"),
-        ("dpo.py", ["--model_name_or_path", "runs/nowhere/sft"], "'runs/nowhere/sft' is not there"),
-        ("dpo.py", ["--model_name_or_path", "tests"], "'tests' holds no config.json"),
-        ("sft.py", ["--output_dir", unwritable()], "cannot be written"),
-        ("sft.py", ["--watch_every", "0"], "watch_every is 0"),
-        ("sft.py", ["--watch_panel", "EMPTY"], "has no prompts"),
-        ("sft.py", ["--mix", "tiny/nothing"], "unknown mix 'tiny/nothing'"),
-        ("sft.py", ["--config", "configs/none.yaml"], "config 'configs/none.yaml' is not there"),
-        ("sft.py", ["--max_steps", "many"], "invalid int value"),
+NOWHERE = "/proc/nowhere/out"  # not even root can write there
+TYPO = "watch_evry: 3\n"
+BASE = ["--model_name_or_path", "src/divwatch/tiny/base"]
+WRONG = {  # arguments of a recipe: what its error says
+    ("sft.py", "--lerning_rate", "1"): ["did you mean learning_rate?"],
+    ("sft.py", "--config", "TYPO"): ["watch_evry", "watch_every"],
+    ("sft.py", "--config", "configs/none.yaml"): ["config 'configs/none.yaml' is not there"],
+    ("sft.py", "--max_steps", "many"): ["invalid int value"],
+    ("dpo.py", "--model_name_or_path", "runs/nowhere/sft"): ["'runs/nowhere/sft' is not there"],
+    ("dpo.py", "--model_name_or_path", "tests"): ["'tests' holds no config.json"],
+    ("sft.py", "--output_dir", NOWHERE): ["cannot be written"],
+    ("sft.py", "--watch_every", "0"): ["watch_every is 0"],
+    ("sft.py", "--watch_panel", "EMPTY"): ["has no prompts"],
+    ("sft.py", "--mix", "tiny/nothing"): ["unknown mix 'tiny/nothing'"],
+    ("sft.py", *BASE, "--mix", "think_sft"): ["hub set allenai/Dolci-Think-SFT-7B cannot be read"],
+    ("dpo.py", *BASE, "--mix", "think_dpo", "--mix_drop", "Reddit"): [
+        "unknown source 'Reddit': the sources are UltraFeedback"
     ],
-)
-def test_wrong_input_is_one_line_with_the_fix(recipe, arguments, says, tmp_path):
-    empty = tmp_path / "empty.jsonl"
-    empty.touch()
-    given = [str(empty) if a == "EMPTY" else a for a in arguments]
-    if "--output_dir" not in given:
-        given += ["--output_dir", str(tmp_path / "out")]
+}
+# Importing TRL takes longer than all these mistakes: one process runs each recipe as `python recipes/sft.py ...` would.
+RUN_ALL = """
+import contextlib, io, json, runpy, sys, traceback
+ended = []
+for recipe, *arguments in json.load(sys.stdin):
+    sys.argv, status = [f"recipes/{recipe}", *arguments], 0
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            runpy.run_path(f"recipes/{recipe}", run_name="__main__")
+        except SystemExit as exit:
+            status = exit.code
+        except BaseException:
+            status = traceback.print_exc() or 1
+    ended.append([status, errors.getvalue()])
+print("\\n" + json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """{arguments: (exit status, standard error)} of every wrong command."""
+    folder = tmp_path_factory.mktemp("wrong")
+    files = {"EMPTY": folder / "empty.jsonl", "TYPO": folder / "mine.yaml"}
+    files["EMPTY"].touch()
+    files["TYPO"].write_text((ROOT / "configs/tiny/instruct/sft.yaml").read_text() + TYPO)
+    commands = [[str(files.get(word, word)) for word in words] + ["--report_to", "none"] for words in WRONG]
+    for number, words in enumerate(commands):
+        words += [] if "--output_dir" in words else ["--output_dir", str(folder / f"out-{number}")]
     done = subprocess.run(
-        [sys.executable, f"recipes/{recipe}", *given, "--report_to", "none"],
+        [sys.executable, "-c", RUN_ALL],
+        input=json.dumps(commands),
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 2, done.stderr[-2000:]
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert says in errors[0]
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(WRONG, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def test_an_unknown_key_in_a_config_is_named(tmp_path):
-    config = tmp_path / "mine.yaml"
-    config.write_text((ROOT / "configs/tiny/instruct/sft.yaml").read_text() + "watch_evry: 3\n")
-    command = [sys.executable, "recipes/sft.py", "--config", str(config), "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert "watch_evry" in done.stderr
-    assert "watch_every" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_input_is_one_line_with_the_fix(words, ended):
+    status, stderr = ended[words]
+    assert status == 2, stderr[-2000:]
+    (error,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    for expected in WRONG[words]:
+        assert expected in error
+    assert "Traceback" not in stderr
 
 
 def test_import_and_help_load_nothing_heavy():

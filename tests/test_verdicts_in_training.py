@@ -1,5 +1,7 @@
 """Verdicts on models that training broke: lost capability is not called collapse."""
 
+import pytest
+
 import divwatch
 from divwatch.store.run_directory import RunDirectory
 from tests.training import SETTINGS, sft_trainer
@@ -15,6 +17,7 @@ def test_a_model_broken_by_its_learning_rate_is_degenerate_not_collapsed(tmp_pat
     assert "lost capability" in callback.assessment.verdict.sentence
 
 
+@pytest.mark.slow  # two minutes of training; tests/analysis has the verdict on given numbers
 def test_a_false_recovery_is_recognised(tmp_path):
     """Think SFT, then preference pairs far from the policy: wrong answers bring aggregate diversity back, nothing else."""
     from datasets import Dataset

@@ -10,20 +10,20 @@ from pathlib import Path
 
 PROGRAM = Path(__file__).parent / "program.py"
 BIN = Path(sys.executable).parent
-LIMIT = 420  # seconds on a busy machine; a hang would last for ever
+LIMIT = 420  # seconds on a busy machine; a hang would last forever
 
 
-def launch(strategy, out, told, processes=2, limit=LIMIT):
-    """Runs the program; returns {arm: what it left}. Raises AssertionError with the output where it fails or hangs."""
-    done = start(strategy, out, told, processes, limit)
+def launch(strategy, out, plan, processes=2, limit=LIMIT):
+    """Runs the program; returns {arm: its results}. Raises AssertionError with the output if it fails or hangs."""
+    done = start(strategy, out, plan, processes, limit)
     assert done.returncode == 0, done.stdout[-4000:]
-    return {arm: json.loads((out / f"{arm}.json").read_text()) for arm in told["arms"]}
+    return {arm: json.loads((out / f"{arm}.json").read_text()) for arm in plan["arms"]}
 
 
-def start(strategy, out, told, processes=2, limit=LIMIT):
+def start(strategy, out, plan, processes=2, limit=LIMIT):
     """The finished process with its output, both streams in `stdout`."""
     out.mkdir(parents=True, exist_ok=True)
-    command = [*_launcher(strategy, out, processes), str(PROGRAM), str(out), json.dumps(told | {"strategy": strategy})]
+    command = [*launcher(strategy, out, processes), str(PROGRAM), str(out), json.dumps(plan | {"strategy": strategy})]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
@@ -37,7 +37,7 @@ def start(strategy, out, told, processes=2, limit=LIMIT):
     return subprocess.CompletedProcess(command, process.returncode, output)
 
 
-def _launcher(strategy, out, processes):
+def launcher(strategy, out, processes):
     if strategy == "single":
         return [sys.executable]
     if strategy in ("ddp", "fsdp2"):

@@ -1,7 +1,9 @@
 # ruff: noqa: E402 -- what a launch needs must be set before torch and accelerate are imported
-"""What the launched tests run on every rank: one training an arm, and what each arm left, as a line of JSON on rank 0.
+"""What the launched tests run on every rank: one training per arm. Rank 0 writes the results of an arm to OUT/ARM.json.
 
-python program.py OUT '{"kind": "sft", "arms": {"off": null, "watched": {...settings}}}'
+python program.py OUT '{"kind": "sft", "arms": {"off": null, "watched": {...settings}, "grpo/off": null}}'
+
+An arm trains with the trainer that its name begins with (`grpo/...`), else with that of `kind`.
 """
 
 import hashlib
@@ -11,8 +13,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
-if told.get("strategy") == "fsdp2":
+out, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+if plan.get("strategy") == "fsdp2":
     import tests.launched.fsdp2_on_cpu  # noqa: F401
 
 import torch
@@ -54,7 +56,7 @@ def fingerprint(model):
 
 
 def proof(trainer):
-    """What shows that the strategy asked for is the one that ran."""
+    """Facts that show which strategy ran."""
     model, engine = trainer.accelerator.unwrap_model(trainer.model_wrapped), type(trainer.model_wrapped).__name__
     plugin = trainer.accelerator.state.deepspeed_plugin
     sharded = sum(getattr(p, "ds_numel", p.numel()) != p.numel() for p in model.parameters())
@@ -69,15 +71,16 @@ def proof(trainer):
 
 
 def run(name, settings):
-    training = told.get("training", {}) | (settings.pop("training", {}) if settings else {})
-    trainer = KINDS[told["kind"]](out / name, **training)
-    if name == "naive":
+    training = plan.get("training", {}) | (settings.pop("training", {}) if settings else {})
+    kind, _, arm = name.rpartition("/")
+    trainer = KINDS[kind or plan["kind"]](out / name, **training)
+    if arm == "naive":
         trainer.add_callback(NaiveCallback())
     elif settings is not None:
         planting.plant(settings.pop("fault", None), trainer)
         divwatch.watch(trainer, **SETTINGS | settings)
     gauge = None
-    if told.get("gauge"):
+    if plan.get("gauge"):
         from tests.faults.test_soak import Gauge
 
         gauge = Gauge()
@@ -95,7 +98,7 @@ def run(name, settings):
     return trainer
 
 
-for arm, settings in told["arms"].items():
+for arm, settings in plan["arms"].items():
     run(arm, dict(settings) if settings is not None else None)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()

@@ -139,9 +139,9 @@ def test_every_other_config_runs_too(path, tiny_olmo, tmp_path, judge):
 @pytest.mark.parametrize("path", [p for p in CONFIGS if named(p) in QUICK], ids=named)
 def test_one_of_each_trainer_runs_under_zero3_on_two_processes(path, tiny_olmo, tmp_path):
     pytest.importorskip("deepspeed")
-    from tests.launched.launching import _launcher
+    from tests.launched.launching import launcher
 
-    check_run(path, tiny_olmo, tmp_path / "out", _launcher("zero3", tmp_path, 2))
+    check_run(path, tiny_olmo, tmp_path / "out", launcher("zero3", tmp_path, 2))
 
 
 def test_the_stages_are_all_there():
