@@ -56,7 +56,8 @@ class Verification(NamedTuple):
     """What a verifier returns for one answer.
 
     correct: True, False, or None where the verifier could not decide; `reason` then says why.
-    answer:  the canonical answer; None if none was parsed or the task has no canonical form.
+    answer:  the canonical answer, the same for answers that are equal; None if none was parsed or the task has no
+             canonical form.
     """
 
     correct: bool | None

@@ -64,6 +64,31 @@ def test_the_longest_fenced_block_counts():
     assert extract_code("no fence") == "no fence"
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        "```bash\npython f.py\n```\n{}",
+        "{}\n```json\n{{}}\n```\n```text\n" + "out\n" * 20 + "```",
+        "{}\n```python\n" + "print(f(1), f(2))\n" * 20 + "```",
+        "{}\n```python\ndef test_f():\n" + "    assert f(1) == 2\n" * 20 + "```",
+        "```python\ndef f(x):\n" + "    y = 1\n" * 20 + "    return y\n```\nor better\n{}",
+    ],
+)
+def test_the_program_is_found_among_other_blocks(around):
+    program = "def f(x):\n    return 2 * x + 1"
+    assert extract_code(around.format(f"```python\n{program}\n```")) == program
+    other = program.replace("2 * x + 1", "x + (x + 1)")
+    answers = [around.format(f"```python\n{code}\n```") for code in (program, other)]
+    assert ast_distance(answers) == ast_distance([program, other]) > 0
+
+
+def test_a_helper_in_a_block_of_its_own_is_part_of_the_program():
+    helper, user = "def g(x):\n    return x", "def f(x):\n    return g(x)"
+    for blocks in ((helper, user), (user, helper)):
+        assert extract_code("\nand\n".join(f"```python\n{b}\n```" for b in blocks)) == f"{helper}\n{user}"
+
+
 def test_distance_ignores_layout_and_comments():
     assert ast_distance(["def f(a):\n    return a + 1", "def f(a):  # add\n\n        return (a+1)"]) == 0
 

@@ -9,6 +9,7 @@ import pytest
 
 from divwatch.errors import DivwatchError
 from divwatch.records import Prompt
+from divwatch.tasks.code import MBPP
 from divwatch.verify import get_verifier
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
 from divwatch.verify.sandbox import Limits
@@ -24,6 +25,10 @@ ROW = {
     "test": "def check(candidate):\n    assert candidate([1, 2]) == [2, 4]\n    assert half(4) == 2\n",
     "entry_point": "doubled",
 }
+
+
+SOLUTION = "def doubled(xs): return [2 * x for x in xs]"
+FENCED = f"Here:\n```python\n{SOLUTION}\n```"
 
 
 def humaneval(answers, rows, limits=Limits()):  # noqa: B008 - frozen
@@ -47,6 +52,21 @@ def humaneval(answers, rows, limits=Limits()):  # noqa: B008 - frozen
         "import operator\n\ndef twice(x):\n    return 2 * x\n\ndef doubled(xs):\n    return [twice(x) for x in xs]",
         "def doubled(xs):\n    def twice(x):\n        return 2 * x\n    return [twice(x) for x in xs]",
         "def doubled(xs):\n    return [2 * x for x in xs]\n\nSo that is how it goes.",
+        "if not xs:\n    return []\nelse:\n    return [2 * x for x in xs]",  # at the margin, no return there
+        f"```bash\npython --version\n```\n{FENCED}",
+        f"{FENCED}\n```bash\npython doubled.py\n```\n```text\n[2]\n```",
+        f"```json\n{{}}\n```\nand\n{FENCED}\n```\n>>> doubled([1])\n[2]\n```",
+        f"```toml\nx = 1\n```\n~~~py\n{SOLUTION}\n~~~",
+        f"{FENCED}\nFor example:\n```python\n" + "print(doubled([1, 2, 3]))\n" * 30 + "```",
+        f"{FENCED}\nTests:\n```python\nimport pytest\n\ndef test_it():\n    assert doubled([1]) == [2]\n"
+        + "\n" * 3
+        + "```",
+        "Not so:\n```python\ndef doubled(xs):\n" + "    x = 1\n" * 30 + f"    return None\n```\nbut so:\n{FENCED}",
+        "```python\ndef twice(x):\n    return 2 * x\n```\n```python\ndef doubled(xs):\n    return [twice(x) for x in xs]\n```",
+        "```python\ndef doubled(xs):\n    return [N * x for x in xs]\n```\nwhere\n```python\nN = 2\nprint(input())\n```",
+        f"1. So:\n\n   ```python\n   {SOLUTION}\n   ```",
+        f"```python\n{SOLUTION}",  # cut before the fence
+        f"{SOLUTION}\n```",
         "def doubled(xs):\n    return [2 * x for x in xs]\n\nif __name__ == '__main__':\n    input('?')",
     ],
 )
@@ -147,6 +167,51 @@ def test_mbpp_rows_of_every_kind(row, right, wrong):
     prompts = [Prompt("a", "mbpp", "?", reference=row)] * 4
     answers = [right, f"[BEGIN]\n{right}\n[DONE]\nNext", f"Sure.\n```python\n{right}\n```", wrong]
     assert [j.correct for j in get_verifier("mbpp")(answers, prompts)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def count_vowels(s):\n    return sum(c in 'aeiou' for c in s)",
+        "def vowel_count(text):\n    return sum(c in 'aeiou' for c in text)",
+        "def is_vowel(c):\n    return c in 'aeiou'\n\ndef number(s):\n    return len([c for c in s if is_vowel(c)])",
+        "def number(s):\n    return len([c for c in s if is_vowel(c)])\n\ndef is_vowel(c):\n    return c in 'aeiou'",
+        "def vowels(s):\n    return vowels(s[1:]) + (s[0] in 'aeiou') if s else 0",
+        "vowels = lambda s: 0\ncount_vowels = lambda s: sum(c in 'aeiou' for c in s)",
+        "```bash\npython v.py\n```\n```python\ndef v(s):\n    return sum(c in 'aeiou' for c in s)\n```",
+        "def v(s):\n    return sum(c in 'aeiou' for c in s)\n```\nThis counts.",
+        "```python\ndef v(s):\n    return sum(c in 'aeiou' for c in s)",
+        '"""\ndef v(s):\n    return sum(c in \'aeiou\' for c in s)\n"""',
+        "[BEGIN]\n```python\ndef v(s):\n    return sum(c in 'aeiou' for c in s)\n```\n[DONE]\nNext: [BEGIN]\nx\n[DONE]",
+        "def v(s):\n    return sum(c in 'aeiou' for c in s)\n[DONE]\n[BEGIN]\nx = 1\n[DONE]",
+        "Sure, this counts:\n\ndef v(s):\n    return sum(c in 'aeiou' for c in s)\n\nIt looks at each letter.",
+    ],
+)
+def test_an_mbpp_program_may_call_its_function_as_it_likes(answer):
+    prompt = MBPP.prompt(MBPP.example, "mbpp/1")
+    assert get_verifier("mbpp")([answer], [prompt])[0].correct is True
+
+
+@pytest.mark.parametrize("answer", ["", "I cannot.", "x = 1", "def v(s):\n    return 4", "class V: pass"])
+def test_an_mbpp_program_that_is_wrong_fails_under_any_name(answer):
+    prompt = MBPP.prompt(MBPP.example, "mbpp/1")
+    assert get_verifier("mbpp")([answer], [prompt])[0].correct is False
+
+
+@pytest.mark.parametrize(
+    ("tests", "answer", "right"),
+    [
+        (["assert sum(10, 15) == 6"], "def sum(a, b):\n    return 6", True),
+        (["assert sum(10, 15) == 6"], "def common(a, b):\n    return sum([1, 5])", True),  # calls Python's own
+        (["assert max([1, 2]) == 2"], "x = 1", False),  # Python's own is not the answer
+        (["assert max([1, 2]) == 2"], "def largest(xs):\n    return max(xs)", True),
+        (["assert set(f((1,))) == set((1,))"], "def g(xs):\n    return xs", True),
+        (["assert abs(f(1) - 1) < 1e-9"], "def g(x):\n    return x", True),
+    ],
+)
+def test_a_function_named_like_a_built_in_one(tests, answer, right):
+    prompt = Prompt("a", "mbpp", "?", reference={"test_list": tests})
+    assert get_verifier("mbpp")([answer], [prompt])[0].correct is right
 
 
 def test_a_reference_without_its_tests_says_nothing_of_the_answer():

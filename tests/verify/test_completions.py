@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from divwatch.errors import DivwatchError
+from divwatch.metrics.answers import distinct
+from divwatch.metrics.quality import majority_at_k
 from divwatch.records import Completion, Prompt, Verification
 from divwatch.score_file import score_file
 from divwatch.verify import NAMES, check_verifiers, get_verifier, verify_completions
@@ -29,6 +31,27 @@ def odd(answer, reference):
 
 def reward_that_breaks(completions, **columns):
     return [1.0 / (c != "break") for c in completions]
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference", "equal", "other"),
+    [
+        (
+            "gsm8k",
+            "#### 1200",
+            ["1200", "#### 1,200", "\\boxed{1{,}200}", "A: $1200.00", "The answer is 1\\,200."],
+            "12",
+        ),
+        ("math", "x^2-1", ["$x^2-1$", "$(x-1)(x+1)$", "$(x+1)(x-1)$", "$-1+x^2$", "$x \\cdot x - 1$"], "$x^2$"),
+        ("cruxeval", "{1, 2}", ["{1, 2}", "{2, 1}", "{1.0, 2}", "[ANSWER]{2, 1}[/ANSWER]", "f(1) == {2, 1}"], "{1}"),
+    ],
+)
+def test_one_answer_in_several_notations_is_one_answer(verifier, reference, equal, other):
+    prompt = Prompt("a", "t", "?", reference=reference, verifier=verifier)
+    ((samples,), _) = verify_completions([prompt], said(prompt, [*equal, *["7"] * 3, other]))
+    assert samples.correct == [True] * 5 + [False] * 4
+    assert distinct(samples.answers) == 3
+    assert majority_at_k(samples.answers, samples.correct) == 1
 
 
 def test_answers_are_stripped_of_reasoning_and_verified_once_each():

@@ -103,6 +103,44 @@ def test_answers_that_are_equal_have_one_canonical_form():
     assert {math(text, "0.5").answer for text in (r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", "1/2")} == {"1/2"}
 
 
+@pytest.mark.parametrize("reference", [None, "7"])  # right answers, wrong ones
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [r"\boxed{(x+1)^2}", r"\boxed{x^2+2x+1}", r"\boxed{1+x^2+2x}", r"$x(x+2)+1$", r"\boxed{y}"],
+        [
+            r"\boxed{\sqrt{18}}",
+            r"\boxed{3\sqrt2}",
+            r"\boxed{\frac{6}{\sqrt{2}}}",
+            r"\boxed{\sqrt{2}\cdot 3}",
+            r"\boxed{3}",
+        ],
+        [r"\boxed{0.25}", r"\boxed{\frac14}", "The answer is 1/4.", r"\boxed{x = \frac{2}{8}}", r"\boxed{4}"],
+        [r"\boxed{1, 2}", r"\boxed{2, 1}", r"\boxed{\{1, 2\}}", r"\boxed{\frac{2}{2}, 2}", r"\boxed{1, 3}"],
+        [
+            r"\boxed{\frac{1}{x+1}}",
+            r"\boxed{(x+1)^{-1}}",
+            r"\boxed{\frac{2}{2x+2}}",
+            r"\boxed{\frac{x}{x^2+x}}",
+            r"\boxed{x}",
+        ],
+        [
+            r"\boxed{5\text{ cm}}",
+            r"\boxed{5}",
+            r"\boxed{5.0}",
+            r"\boxed{\frac{10}{2}\text{ cm}}",
+            r"\boxed{6\text{ cm}}",
+        ],
+    ],
+)
+def test_equal_answers_are_one_answer(answers, reference):
+    *equal, other = answers
+    results = [math(answer, reference or equal[0]) for answer in equal]
+    assert {r.correct for r in results} == {reference is None}
+    assert len({r.answer for r in results}) == 1
+    assert math(other, reference or equal[0]).answer != results[0].answer
+
+
 def test_gsm8k_references_are_right_against_themselves(shared):
     for row in shared("tasks/gsm8k_test.jsonl")[:40]:
         number = row["answer"].rsplit("#### ", 1)[1]

@@ -156,3 +156,22 @@ def test_the_canonical_answer_is_the_literal_as_python_writes_it():
     assert cruxeval("{ 'b' : 1 }", "{'b': 1}").answer == "{'b': 1}"
     assert cruxeval("None", "None") == (True, "None", None)
     assert ast.literal_eval(cruxeval("('a','b')", "1").answer) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "literals",
+    [
+        ["1", "1.0", "True", "1+0j", "2"],
+        ["{1, 2, 3}", "{3, 2, 1}", "{1.0, 2, 3}", "{1, 2}"],
+        ["{'a': 1, 'b': [0]}", "{'b': [0], 'a': 1}", "{'b': [0.0], 'a': 1}", "{'a': 1}"],
+        ["[(1, 2)]", "[(1.0, 2.0)]", "[(True, 2)]", "[[1, 2]]"],
+        ["-0.0", "0", "0.0", "False", "None"],
+    ],
+)
+@pytest.mark.parametrize("reference", [None, "'else'"])
+def test_equal_literals_are_one_answer(literals, reference):
+    *equal, other = literals
+    results = [cruxeval(text, reference or equal[0]) for text in equal]
+    assert {r.correct for r in results} == {reference is None}
+    assert len({r.answer for r in results}) == 1
+    assert cruxeval(other, reference or equal[0]).answer != results[0].answer

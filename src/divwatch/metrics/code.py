@@ -1,32 +1,22 @@
 """Structural diversity of Python code: subtrees of the syntax tree.
 
-An output is the code in its longest fenced block, or all of it if nothing is fenced. Outputs that do not parse or have no
+An output is the program in it (`code_blocks.py`), or all of it if nothing is fenced. Outputs that do not parse or have no
 subtree of the height are left out, as in the paper's code. Direction: higher is more diverse.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from divwatch.metrics.code_blocks import extract_code
 from divwatch.metrics.subsets import draw_subsets
 
 HEIGHT = 4
-_FENCED = re.compile(r"```(?:python)?\s*\n(.*?)```", re.DOTALL)
 _DEEPEST = 500  # higher trees are left out, as in the paper's code
-
-
-def extract_code(text: str) -> str:
-    """The longest fenced block, stripped; the text itself if there is none.
-
-    >>> extract_code("Here:\\n```python\\nx = 1\\n```\\nDone.")
-    'x = 1'
-    """
-    return max(_FENCED.findall(text), key=len).strip() if _FENCED.search(text) else text
 
 
 def subtrees(source: str, height: int = HEIGHT) -> Counter[str]:

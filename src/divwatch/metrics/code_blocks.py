@@ -17,7 +17,7 @@ _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`\n]*$")
 _PYTHON = {"", "python", "python3", "py", "py3", "python2", "ipython", "python-repl"}
 _MARKED = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
 _QUOTES = ('"""', "'''", "`", '"', "'")
-_STARTS = re.compile(r"^(?:async def|def|class|from|import|@)\b|^@", re.MULTILINE)
+STARTS = re.compile(r"^(?:async def|def|class|from|import|@)\b|^@", re.MULTILINE)
 _LONGEST = 100_000  # characters; the parser needs too much memory for more
 
 
@@ -76,7 +76,7 @@ def first_program(text: str) -> str:
     >>> first_program("Sure, here it is:\\n\\ndef f(x):\\n    return x\\n\\nIt returns x.")
     'def f(x):\\n    return x'
     """
-    start = _STARTS.search(text)
+    start = STARTS.search(text)
     if start is None:
         return text
     lines = text[start.start() :].split("\n")
@@ -93,7 +93,7 @@ def _marked(text: str) -> list[str]:
     if "[BEGIN]" not in before_done:
         return [before_done]
     parts = _MARKED.findall(text)
-    return [*[part for part in parts if _STARTS.search(part)][:1], *parts[-1:]]
+    return [*[part for part in parts if STARTS.search(part)][:1], *parts[-1:]]
 
 
 def _unquoted(text: str) -> str:

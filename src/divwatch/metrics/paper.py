@@ -7,11 +7,13 @@ of this package, computed over all K outputs, the broken ones included.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _UNPARSED = object()
+_FENCED = re.compile(r"```(?:python)?\s*\n(.*?)```", re.DOTALL)
 
 
 def strip_cot(text: str) -> str:
@@ -25,6 +27,12 @@ def strip_cot(text: str) -> str:
     if _CLOSE in text and _OPEN not in text:
         text = text.partition(_CLOSE)[2]
     return text.strip()
+
+
+def longest_block(text: str) -> str:
+    """The code that the paper's AST metric compares: whatever stands longest between two fences, else all of the text."""
+    blocks = _FENCED.findall(text)
+    return max(blocks, key=len).strip() if blocks else text
 
 
 def first_is_correct(correct: Sequence[bool]) -> float:

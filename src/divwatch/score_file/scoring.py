@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -83,7 +83,16 @@ def _score_chunk(chunk: list[PromptSamples], rules: Rules, models: Models, rng: 
     values.pop("across/sbert", None)  # taken over the whole file instead
     if rules.paper:
         _as_in_the_paper(chunk, values)
+        _ast_as_in_the_paper(chunk, rules, values)
     return scores
+
+
+def _ast_as_in_the_paper(chunk: list[PromptSamples], rules: Rules, values: dict[str, np.ndarray]) -> None:
+    metrics = [name for name in rules.metrics if name in ("ast", "ast_distinct")]
+    if metrics:
+        blocks = [replace(s, outputs=[paper.longest_block(text) for text in s.outputs]) for s in chunk]
+        of_blocks = score_prompts(blocks, metrics, None, None, rules.seed, subsets=PLAIN).values
+        values.update({key: of_blocks[key] for key in of_blocks if key.rpartition("/")[2] in metrics})
 
 
 def _as_in_the_paper(chunk: list[PromptSamples], values: dict[str, np.ndarray]) -> None:

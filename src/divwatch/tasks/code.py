@@ -15,7 +15,7 @@
     '\"\"\"\\nWrite a function to add two numbers.\\n\"\"\"\\n'
 
 An MBPP prompt does not name the function that its tests call: the paper's code renames the model's function before it
-runs the tests (src/evaluation/code_execution.py, prepare_mbpp_execution), and so must a verifier.
+runs the tests (src/evaluation/code_execution.py, prepare_mbpp_execution), and so does the verifier `mbpp`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """HumanEval and MBPP: the program in an answer, run against the data set's tests in the sandbox.
 
-An answer to HumanEval continues the prompt after the signature (`    return x + 1`) or is the whole function, alone or in
-a fenced block. An answer to MBPP is the program, alone, in a fenced block, or between [BEGIN] and [DONE].
+An answer to HumanEval continues the prompt after the signature (`    return x + 1`) or is the whole function. An answer to MBPP
+is the program, whatever it calls its function: the prompt does not say. Both may be in a fenced block among others,
+between [BEGIN] and [DONE], in quotes or among prose (metrics/code_blocks.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.metrics.code import extract_code
+from divwatch.metrics.code_blocks import STARTS, extract_code, first_program
 from divwatch.records import Prompt, Verification
 from divwatch.verify.sandbox import DEFAULT_LIMITS, Job, Limits, run_programs
 from divwatch.verify.verifier import Verifier, unverified
@@ -22,6 +23,8 @@ from divwatch.verify.verifier import Verifier, unverified
 # An unindented line ends a function's body, unless it is a closing bracket. Chen et al. (2021, arXiv 2107.03374, section
 # 3.1) stop at the most common of these.
 _AFTER_BODY = re.compile(r"\n(?=[^\s)\]}])")
+
+_ALIAS = "def __getattr__(name):\n    if name == {}:\n        return {}\n    raise AttributeError(name)\n"
 
 
 def code_verifier(
@@ -57,7 +60,7 @@ def humaneval_job(answer: str, row: Any) -> Job:
     'def f(x):\\n    return x + 1'
     """
     prompt, test, name = _fields(row, "prompt", "test", "entry_point")
-    sources = _functions(prompt, name, extract_code(answer))
+    sources = _functions(prompt, name, extract_code(answer, name))
     return Job(sources, [test], [name], preamble=prompt.rstrip() + "\n    pass\n", check="check")
 
 
@@ -70,12 +73,22 @@ def _functions(prompt: str, name: str, code: str) -> list[str]:
     if whole:
         before = prompt[: prompt.index(f"def {name}")] if f"def {name}" in prompt else ""
         # A body that continues too long may define the function again. Imports or a sentence before it are not a body.
-        body_first = [prompt + cut] if re.search(r"\b(?:return|yield)\b", cut) else []
+        is_body = not STARTS.match(code) and re.search(r"\b(?:return|yield)\b", cut)
+        body_first = [prompt + cut] if is_body else []
         return [*body_first, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
     indented = textwrap.indent(code, "    ")
-    if re.search(r"^(?:return|yield)\b", code.split("\n", 1)[-1], re.MULTILINE) and "\n" in code:
+    at_margin = "\n" in code and not code[:1].isspace() and re.search(r"\b(?:return|yield)\b", code)
+    if at_margin and _compiles(f"def {name}():\n{indented}"):
         return [prompt + indented]  # a body without indentation
     return [prompt + cut, prompt + body, prompt + indented]
+
+
+def _compiles(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def mbpp_job(answer: str, row: Any) -> Job:
@@ -85,12 +98,14 @@ def mbpp_job(answer: str, row: Any) -> Job:
     ['def f(x): return x']
     """
     (tests,) = _fields(row, "test_list")
-    answer = answer.rsplit("[BEGIN]", 1)[-1].split("[DONE]", 1)[0].strip()
     imports, names = _of_solution(row.get("code") or "")
     names = names or _called(tests)
     preamble = "\n".join([*(row.get("test_imports") or []), *imports])
     setup = [row["test_setup_code"]] if row.get("test_setup_code") else []
-    return Job([extract_code(answer)], [*setup, *tests], names, preamble)
+    wanted = next((name for name in _called(tests) if name in names), None)
+    code = extract_code(answer, wanted)
+    sources = list(dict.fromkeys([code, first_program(code)]))
+    return Job([_under_name(source, wanted) for source in sources], [*setup, *tests], names, preamble)
 
 
 def _of_solution(code: str) -> tuple[list[str], list[str]]:
@@ -105,9 +120,39 @@ def _of_solution(code: str) -> tuple[list[str], list[str]]:
 
 
 def _called(tests: Sequence[str]) -> list[str]:
-    """The functions that the tests call by name, except built-in ones."""
-    calls = [node.func for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
-    return sorted({f.id for f in calls if isinstance(f, ast.Name) and not hasattr(builtins, f.id)})
+    """The functions that the tests call by name: built-in ones (`set(f(1))`) only where they call no other."""
+    calls = [node.func.id for test in tests for node in _calls(test) if isinstance(node.func, ast.Name)]
+    own = {name for name in calls if not hasattr(builtins, name)}
+    return sorted(own) or calls[:1]
+
+
+def _calls(test: str) -> list[ast.Call]:
+    """The calls in a test, outermost first."""
+    return [node for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+
+
+def _under_name(code: str, name: str | None) -> str:
+    """The program with its function available under the tests' name for it, which MBPP's prompt does not give.
+
+    The paper's code renames the function (src/evaluation/code_execution.py, prepare_mbpp_execution). A module's
+    `__getattr__` leaves the program itself unchanged: its own calls of a built-in `sum` stay what they are.
+    """
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return code
+    functions = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    bound = {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {n.name for n in body if isinstance(n, ast.ClassDef)} | {"__getattr__"} & set(functions)
+    bound |= {a.asname or a.name for n in body if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
+    if name is None or name in functions or name in bound:
+        return code
+    others = {f: {n.id for n in ast.walk(functions[f]) if isinstance(n, ast.Name)} for f in functions}
+    main = [f for f in functions if not any(f in others[g] for g in functions if g != f)] or list(functions)
+    if main:
+        return f"{code}\n\n{_ALIAS.format(repr(name), main[-1])}"
+    # Without a function a test of a built-in name would call Python's own.
+    return f"{code}\nglobals()[{name!r}]\n" if hasattr(builtins, name) else code
 
 
 def _fields(row: Any, *names: str) -> list[Any]:

@@ -18,7 +18,7 @@ def cruxeval(answer: str, reference: Any) -> Verification:
 
     The answer: between [ANSWER] tags, in a fenced block, or all of it; after `==` where it repeats the assertion. The
     reference: the literal's text, or the data set's row (its `output`). The canonical answer is the literal as Python
-    writes it.
+    writes it, the same for equal literals.
 
     >>> cruxeval("[ANSWER]assert f(2) == {'b': 1, 'a': (2,)}[/ANSWER]", "{'a': (2,), 'b': 1}").correct
     True
@@ -28,11 +28,11 @@ def cruxeval(answer: str, reference: Any) -> Verification:
     if literal is None:
         return Verification(False, None)
     value, text = literal
-    return Verification(bool(value == expected), text)
+    return Verification(True, _canonical(expected)) if value == expected else Verification(False, text)
 
 
 def _parse_literal(answer: str) -> tuple[Any, str] | None:
-    """The literal and Python's text of it; None where there is none."""
+    """The literal and its canonical text; None where there is none."""
     for pattern in (_WRAPPED, _FENCED):
         if blocks := pattern.findall(answer):
             answer = blocks[-1]
@@ -41,10 +41,31 @@ def _parse_literal(answer: str) -> tuple[Any, str] | None:
         if len(text) <= _LONGEST:
             try:
                 value = ast.literal_eval(text)
-                return value, repr(value)
+                return value, _canonical(value)
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 continue
     return None
+
+
+def _canonical(value: Any) -> str:
+    """Python's text of a literal; one text for all that are equal (1, 1.0 and True; sets and dicts in any order).
+
+    >>> _canonical({2.0: True, 1: {"b", "a"}})
+    "{1: {'a', 'b'}, 2: 1}"
+    """
+    if isinstance(value, complex) and not value.imag:
+        value = value.real
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return repr(int(value))
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_canonical, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_canonical, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, set) and value:
+        return "{" + ", ".join(sorted(map(_canonical, value))) + "}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{_canonical(k)}: {_canonical(v)}" for k, v in value.items())) + "}"
+    return repr(value)
 
 
 def _after_assertion(answer: str) -> list[str]:

@@ -35,8 +35,8 @@ def math(answer: str, reference: Any) -> Verification:
     The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). Boxes
     on one line are one answer of several values, as in math-verify. A last box that never closes is no answer. A unit
     behind a value is ignored; words between numbers (`4\\text{ hours }10\\text{ minutes}`) are compared as text. The
-    canonical answer is sympy's text of the expression, a decimal as its fraction. Raises ValueError for a reference
-    without an expression.
+    canonical answer is sympy's text of the expression in a normal form; where the two are equal, of the reference.
+    Raises ValueError for a reference without an expression.
 
     >>> math(r"Thus $x = \\boxed{\\frac{1}{2}}$.", "0.5")
     Verification(correct=True, answer='1/2', reason=None)
@@ -51,11 +51,13 @@ def math(answer: str, reference: Any) -> Verification:
         raise ValueError(f"no expression in the reference {str(reference)[:50]!r}")
     words, base, expressions = _read(answer)
     if gold_words is not None or words is not None:
-        return Verification(gold_words == words, words or (_canonical(expressions[0]) if expressions else None))
+        return Verification(gold_words == words, words or (_canonical(expressions[0], base) if expressions else None))
     if not expressions:
         return Verification(False, None)
     equal = verify(gold, expressions, timeout_seconds=None) and _same_size(gold[0], expressions[0])
-    return Verification(bool(equal) and not (base and gold_base and base != gold_base), _canonical(expressions[0]))
+    if equal and not (base and gold_base and base != gold_base):
+        return Verification(True, _canonical(gold[0], gold_base))
+    return Verification(False, _canonical(expressions[0], base))
 
 
 def _read(text: str) -> tuple[str | None, str, list[Any]]:
@@ -105,7 +107,28 @@ def _same_size(a: Any, b: Any) -> bool:
     return bool(abs(values[0] - values[1]) <= _RATIO * max(map(abs, values)))
 
 
-def _canonical(expression: Any) -> str:
+def _canonical(expression: Any, base: str) -> str:
+    """The text that answers in one group share. An answer that is equal to the reference gets the reference's."""
+    return str(_normal_form(expression))[:500] + base
+
+
+def _normal_form(expression: Any) -> Any:
+    """The same for expressions in different notation: expanded, one fraction, constants by value; sets by element."""
+    if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
+        return _normal_form(expression.rhs)  # x = 3 answers as 3 does
     if isinstance(expression, sympy.Float):
-        expression = sympy.Rational(str(expression))
-    return str(expression)[:500]
+        return sympy.Rational(str(expression))
+    try:
+        if isinstance(expression, sympy.Tuple | sympy.FiniteSet | sympy.Interval):
+            return expression.func(*map(_normal_form, expression.args))
+        if isinstance(expression, sympy.MatrixBase):
+            return expression.applyfunc(_normal_form)
+        if not isinstance(expression, sympy.Expr):
+            return expression
+        value = expression.doit()
+        if value.is_number and not value.is_Rational:
+            rational = sympy.nsimplify(value, rational=True) if value.has(sympy.Float) else sympy.expand(value)
+            return rational if rational.is_Rational else value.evalf(12)
+        return sympy.cancel(sympy.expand(value))
+    except Exception:  # what sympy cannot expand stays as it was written
+        return expression
