@@ -40,7 +40,7 @@ def decode(
     prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit, TRIES] random numbers.
     limits:     [n] new tokens after which a row is cut, at most how.limit.
     still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
-    any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done goes on with one
+    any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done continues with one
                 row until all are.
     """
     import torch
@@ -72,7 +72,7 @@ def _decode_shared(
     how: Decoding,
     still_open: Callable[[int, list[int]], bool],
 ) -> list[list[int]] | None:
-    """`decode` over keys that are stored once a prompt, or None where the model does not allow it."""
+    """`decode` over keys that are stored once per prompt, or None if the model does not allow it."""
     import torch
 
     from divwatch.sampling.graph import is_recordable

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class LookFailed(RuntimeError):
-    """A look that some rank could not take. Raised on every rank alike; the message names rank and reason."""
+    """A look that some rank could not take. Raised on every rank; the message names rank and reason."""
 
 
 class Ranks(NamedTuple):

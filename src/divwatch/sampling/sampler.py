@@ -1,7 +1,7 @@
 """A look's completions, on all ranks: agree that it can be taken, share it out, generate, meet on rank 0.
 
-Between the two meetings a rank may fail alone: it comes to the second one with its reason, and all ranks give the look
-up. Only inside a forward that is itself a collective can a failure not be mended.
+Between the two meetings a rank may fail alone: it brings its reason to the second one, and all ranks skip the look.
+A failure is fatal only inside a forward that is itself a collective.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Embeddings = tuple[list[bytes], np.ndarray]
 
 
 class LookEnds(RuntimeError):
-    """One rank failed where the others wait inside a collective. Nothing can mend that: the run must end."""
+    """One rank failed where the others wait inside a collective. There is no way to recover: the run must end."""
 
 
 class Part(NamedTuple):
@@ -49,7 +49,7 @@ def sample(
     """`config.samples` completions for each prompt, grouped by prompt in the order given; on other ranks than 0 none.
 
     A collective: every rank calls it with the same arguments. `progress` is called with the number of completions of
-    each finished batch of this rank. Leaves model and random state untouched. Raises LookFailed on every rank alike
+    each finished batch of this rank. Leaves model and random state untouched. Raises LookFailed on every rank
     where one failed, and LookEnds on a rank that failed inside a forward that others take part in.
     """
     return _sample(source, tokenizer, prompts, config, seed, progress, ranks)[0]
@@ -90,7 +90,7 @@ class Sampler:
         )
 
     def encoder(self) -> Any:
-        """The encoder on this rank's device, loaded where it is not there yet; None where no metric needs one."""
+        """The encoder on this rank's device, loaded on first use; None if no metric needs one."""
         return self._encoder or _load_encoder(self.config, self.trainer.args.device)
 
     def _embed(self, completions: Sequence[Completion]) -> Embeddings:
@@ -106,7 +106,7 @@ def look_seed(config: WatchConfig, step: int) -> int:
 
 
 def _load_encoder(config: WatchConfig, device: Any) -> Any:
-    """The encoder, or None where no metric needs one."""
+    """The encoder, or None if no metric needs one."""
     from divwatch.metrics.encoder import load_encoder
     from divwatch.metrics.scoring import needs_encoder
 

@@ -1,8 +1,8 @@
 """Decoding in steps of fixed shape over a shared prefix: as it is, or each step captured in a CUDA graph.
 
-All that changes between steps lies in tensors that stay where they are, and a step waits for the device once, at its
+Everything that changes between steps is in tensors that keep their addresses. A step waits for the device once, at its
 end. Shapes change when the own tokens outgrow a span and when rows that have stopped leave; the step is then captured
-anew.
+again.
 """
 
 from __future__ import annotations

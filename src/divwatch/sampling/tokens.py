@@ -21,7 +21,7 @@ PARTS = (
 def tokenizer_of(trainer: Any) -> Any:
     """The trainer's tokenizer; of a processor (vision-language models) its tokenizer, with the processor's chat template.
 
-    Raises DivwatchError where there is none.
+    Raises DivwatchError if there is none.
     """
     processing = trainer.processing_class
     if processing is None:

@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
     @property
     def sharding(self) -> str | None:
-        """zero3, fsdp2, or None where every rank holds the whole model."""
+        """zero3, fsdp2, or None if every rank holds the whole model."""
         if self.accelerator is None or self.accelerator.num_processes == 1:
             return None
         plugin = self.accelerator.state.deepspeed_plugin

@@ -1,9 +1,9 @@
 """The run directory: what a run was and what every look saw. Written atomically, readable after a crash.
 
 run.json                          settings, model, stage, lineage, parent, panel, versions
-looks.jsonl                       a line a look
+looks.jsonl                       one line per look
 completions/step-00000100.parquet a row a completion
-scores/step-00000100.parquet      a row a prompt
+scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 """
 
@@ -48,7 +48,7 @@ class RunDirectory(RunReader):
             ) from None
 
     def claim(self) -> None:
-        """Locks the directory for this process until `release` or its end. Raises DivwatchError where another holds it.
+        """Locks the directory for this process until `release` or its end. Raises DivwatchError if another holds it.
 
         A file system without locks gives no protection.
         """
@@ -103,7 +103,7 @@ class RunDirectory(RunReader):
         write_atomically(self._embeddings(step), buffer.getvalue())
 
     def take_embeddings(self, step: int) -> tuple[list[bytes], Any] | None:
-        """Reads and removes what `write_embeddings` stored: (keys, rows), or None where there are none."""
+        """Reads and removes what `write_embeddings` stored: (keys, rows), or None if there are none."""
         import numpy as np
 
         path = self._embeddings(step)

@@ -23,7 +23,7 @@ from divwatch.store.reader import SCORED
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing with its caption. `metric`: the measure it shows, where the page offers a choice."""
+    """One drawing with its caption. `metric`: the measure it shows, if the page offers a choice."""
 
     svg: Markup
     caption: str = ""
@@ -121,8 +121,8 @@ class _Drawer:
                 label = f"{f.lineage.name}, {groups[0][0]}: " + ", ".join(
                     f"{b.name} {percent(b.value)}" for b in groups[0][1]
                 )
-                drawn = forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
-                charts.append(Chart(drawn, _share_caption(f)))
+                svg = forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
+                charts.append(Chart(svg, _share_caption(f)))
         return charts
 
     def tasks(self) -> list[Chart]:
@@ -154,8 +154,8 @@ class _Drawer:
                     label = (
                         f"{name} against accuracy: a path a lineage, from the hollow dot (start) to the large one (end)"
                     )
-                    drawn = scatter_chart(series, label, "accuracy", name)
-                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", metric=metric))
+                    svg = scatter_chart(series, label, "accuracy", name)
+                    charts.append(Chart(svg, "From the hollow dot (start) to the large dot (end).", metric=metric))
         for key, title, caption in (
             ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
             ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),
@@ -169,7 +169,7 @@ class _Drawer:
 
     def cost(self) -> list[Chart]:
         panel = self.panel("Seconds that training waited for a look", "all", "watch/seconds")
-        return [c for c in [self._chart([panel], "all", "One point a look.", height=220)] if c.svg]
+        return [c for c in [self._chart([panel], "all", "One point per look.", height=220)] if c.svg]
 
     def _path(self, lineage: Lineage, key: str) -> Series | None:
         d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
@@ -208,7 +208,7 @@ def _share_caption(f: LineageFindings) -> str:
         return ""
     share = split.common.share
     size = f"{split.n_prompts} prompts."
-    if not share.hi - share.lo < 1:  # also where the interval is not computable
+    if not share.hi - share.lo < 1:  # also if the interval is not computable
         return f"{size} The change is too small to say which share of the loss persists among correct answers."
     persists = change(share.mean, share.lo, share.hi, signed=False)
     return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."
