@@ -25,7 +25,7 @@ test: .venv/.ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -q -n 2
+	.venv/bin/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: .venv/.ready
 	.venv/bin/python scripts/test_all.py

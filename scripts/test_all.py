@@ -34,7 +34,8 @@ class Case(NamedTuple):
 
 def main(only_faults):
     results = Path(tempfile.mkdtemp()) / "tests.xml"
-    pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "slow or not slow", f"--junitxml={results}"]
+    pytest = [sys.executable, "-m", "pytest", "-q", *"-n 2 --dist loadscope --no-loadscope-reorder".split()]
+    pytest += ["-m", "slow or not slow", f"--junitxml={results}"]
     if only_faults:
         steps = {"pytest": [*pytest, "tests/faults"]}
     else:
@@ -42,6 +43,7 @@ def main(only_faults):
             "ruff check": ["ruff", "check", "."],
             "ruff format": ["ruff", "format", "--check", "."],
             "mypy": ["mypy"],
+            "import contracts": ["lint-imports"],
         }
         steps = {name: [BIN / tool, *options] for name, (tool, *options) in checks.items()} | {"pytest": pytest}
     done = {name: timed(command) for name, command in steps.items()}

@@ -15,6 +15,17 @@ os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# The modules that take longest, in this order: two workers that take a module each (--dist loadscope) end together.
+LONGEST = [
+    "launched/test_strategies.py", "test_callback.py", "test_recipes.py", "faults/test_ranks.py", "faults/test_kills.py",
+    "test_tracking.py", "mixes/test_olmo3_configs.py", "faults/test_signals.py", "test_background.py",
+    "docs/test_examples.py", "test_verdicts_in_training.py", "faults/test_scoring.py", "ablation/test_ablation_launch.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
-from divwatch.verify.ifeval import INSTRUCTION_DICT, ifeval, ifeval_loose
+from divwatch.verify.ifeval import INSTRUCTION_DICT, ifeval, ifeval_google, ifeval_loose
 
 ENGLISH = "The quick brown fox jumps over the lazy dog near the old river bank"
 
@@ -72,6 +72,45 @@ def test_an_instruction_is_kept_or_broken(name):
     assert ifeval(good, row(name, arguments)).correct is True
     assert ifeval(bad, row(name, arguments)).correct is False
     assert ifeval("", row(name, arguments)).correct is False
+
+
+PARAGRAPHS = {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "text", "words", "code"),
+    [
+        ("language:response_language", {"language": "de"}, "\U0001f600\U0001f600", False, True),
+        ("language:response_language", {"language": "en"}, "123", False, True),
+        ("language:response_language", {"language": "hi"}, "?!", False, True),
+        ("change_case:english_capital", {}, "MY DOG IS A GOOD BOY AND HE LOVES BONES.", True, False),
+        ("change_case:english_capital", {}, "HELLO", True, False),
+        ("change_case:english_capital", {}, "DAS IST EIN KURZER SATZ \u00dcBER DEN FLUSS UND DIE STADT.", False, False),
+        (
+            "change_case:english_lowercase",
+            {},
+            "das ist ein kurzer satz \u00fcber den fluss und die stadt.",
+            False,
+            False,
+        ),
+        ("change_case:english_capital", {}, "\U0001f600", False, False),
+        ("length_constraints:nth_paragraph_first_word", PARAGRAPHS, "This.\n\n\n\nThen that.", True, False),
+        ("length_constraints:nth_paragraph_first_word", PARAGRAPHS, "This.\n \nThen that.", True, False),
+        ("length_constraints:nth_paragraph_first_word", PARAGRAPHS, "\n\nThis.\n\nThen that.\n", True, False),
+        ("length_constraints:nth_paragraph_first_word", PARAGRAPHS, "This.\n\n\nThen.\n\n\nAnd that.", False, False),
+    ],
+)
+def test_the_instructions_words_count_and_googles_code_has_a_score_of_its_own(name, arguments, text, words, code):
+    given = row(name, arguments)
+    assert ifeval(text, given).correct is words
+    assert ifeval_loose(text, given).correct or not words
+    assert ifeval_google(text, given).correct is code
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_googles_code_agrees_elsewhere(name):
+    arguments, good, bad = CASES[name]
+    assert [ifeval_google(text, row(name, arguments)).correct for text in (good, bad, "")] == [True, False, False]
 
 
 @pytest.mark.parametrize(("letter", "text"), [("#", "# one\n# two"), ("!", "Stop! Now!")])

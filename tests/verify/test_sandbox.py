@@ -158,9 +158,12 @@ class TestHostilePrograms:
     @pytest.mark.parametrize("name", hostile.GREEDY)
     def test_each_ends_within_its_limits(self, name):
         before, started = living(), time.monotonic()
+        assert run_programs([job("def f(x):\n    return x * x")])[0].passed
+        honest, started = time.monotonic() - started, time.monotonic()
         verdict = run_programs([job(hostile.GREEDY[name])], SHORT)[0]
         assert verdict.passed is False, verdict
-        assert time.monotonic() - started < SHORT.wall_seconds + 2
+        # Starting and ending the sandboxes takes 0.2 s on a quiet machine; a busy one is allowed what it needs just now.
+        assert time.monotonic() - started < SHORT.wall_seconds + 2 + 5 * honest
         assert_nothing_left(before)
 
     def test_none_harms_the_others_that_run_beside_it(self):

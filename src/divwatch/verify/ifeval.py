@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import random
+import re
+from collections.abc import Callable
 from typing import Any
 
 import langdetect
@@ -37,6 +39,16 @@ instructions_util._get_sentence_tokenizer = _sentences
 nltk.tokenize._get_punkt_tokenizer = _sentences
 
 
+# In three places Google's code decides against the instruction's words. `ifeval_google` alone follows it there.
+_LANGUAGE = "language:response_language"  # an answer without a letter has every language
+_ENGLISH = {
+    "change_case:english_capital": str.isupper,
+    "change_case:english_lowercase": str.islower,
+}  # capitals confuse it
+_PARAGRAPHS = "length_constraints:nth_paragraph_first_word"  # a third newline starts a paragraph
+_SHORT = 4  # words, below which the language cannot be detected: English then
+
+
 def ifeval(answer: str, reference: Any) -> Verification:
     """Strict: the answer as it is follows every instruction.
 
@@ -47,20 +59,45 @@ def ifeval(answer: str, reference: Any) -> Verification:
     >>> ifeval("No, never.", row).correct, ifeval("Never.", row).correct
     (False, True)
     """
-    return Verification(all(_followed([answer], reference)), None)
+    return Verification(all(_each([answer], reference, _follows)), None)
+
+
+def ifeval_google(answer: str, reference: Any) -> Verification:
+    """Strict as Google's code decides, for a comparison with published scores."""
+    return Verification(all(_each([answer], reference, _follows_code)), None)
 
 
 def ifeval_loose(answer: str, reference: Any) -> Verification:
     """Loose: the answer follows each instruction, as it is or without its first line, last line or asterisks."""
-    return Verification(all(_followed(get_loose_transformations(answer), reference)), None)
+    return Verification(all(_each(get_loose_transformations(answer), reference, _follows)), None)
 
 
-def _followed(variants: list[str], row: Any) -> list[bool]:
+def _each(variants: list[str], row: Any, follows: Callable[[str, Any, str], bool]) -> list[bool]:
     """Per instruction, whether any of the variants follows it."""
-    return [
-        any(bool(text.strip()) and bool(checker.check_following(text)) for text in variants)
-        for checker in _checkers(row)
-    ]
+    checkers = zip(row["instruction_id_list"], _checkers(row), strict=True)
+    return [any(bool(text.strip()) and follows(name, checker, text) for text in variants) for name, checker in checkers]
+
+
+def _follows_code(name: str, checker: Any, text: str) -> bool:
+    return bool(checker.check_following(text))
+
+
+def _follows(name: str, checker: Any, text: str) -> bool:
+    if name == _LANGUAGE:
+        return checker._language in (_language(text), _language(text.lower()) if text.isupper() else None)
+    if name in _ENGLISH:
+        return _ENGLISH[name](text) and (_language(text.lower()) == "en" or len(text.split()) < _SHORT)
+    if name == _PARAGRAPHS:
+        text = re.sub(r"\n\s*\n", "\n\n", text.strip())
+    return _follows_code(name, checker, text)
+
+
+def _language(text: str) -> str | None:
+    """The language of a text; None where it has no letters."""
+    try:
+        return str(langdetect.detect(text))
+    except langdetect.LangDetectException:
+        return None
 
 
 def _checkers(row: Any) -> list[Any]:

@@ -23,6 +23,7 @@ _OF_TEXT: dict[str, Verifier] = {
     "math": in_child_process("divwatch.verify.maths", "math"),
     "cruxeval": per_answer(cruxeval),
     "ifeval": in_child_process("divwatch.verify.ifeval", "ifeval"),
+    "ifeval_google": in_child_process("divwatch.verify.ifeval", "ifeval_google"),
     "ifeval_loose": in_child_process("divwatch.verify.ifeval", "ifeval_loose"),
     "truthfulqa": in_child_process("divwatch.verify.truthfulqa", "truthfulqa"),
     "tiny": per_answer(tiny.verify),
