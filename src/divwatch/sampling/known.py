@@ -56,7 +56,7 @@ def has_known_cache(model: Any) -> bool:
 
 
 def check_filled(cache: Any, rows: int) -> None:
-    """Raises UnknownCache where a filled DynamicCache has other states than those of `rows` rows in layers of `KINDS`."""
+    """Raises UnknownCache if a filled DynamicCache has other states than those of `rows` rows in layers of `KINDS`."""
     from transformers import DynamicCache
 
     if extra := set(vars(cache)) - set(vars(DynamicCache())):

@@ -89,7 +89,7 @@ def _layers(config: Any) -> list[tuple[bool, bool]]:
 
 
 def _text_config(model: Any) -> Any:
-    """The config of the part that writes text; the whole one where it names none or several."""
+    """The config of the part that writes text; the whole one if it names none or several."""
     try:
         return model.config.get_text_config(decoder=True)
     except Exception:
@@ -97,7 +97,7 @@ def _text_config(model: Any) -> Any:
 
 
 def _number(config: Any, *names: str) -> int | None:
-    """The first of `names` that the config has as a number, the largest where it has a list for the layers."""
+    """The first of `names` that the config has as a number, the largest if it has a list for the layers."""
     for name in names:
         try:
             value = getattr(config, name, None)

@@ -20,7 +20,7 @@ CHUNK_BYTES = 128 * 2**20
 
 
 def uniforms(seed: int, rows: Sequence[tuple[str, int]], count: int) -> np.ndarray:
-    """[len(rows), count, TRIES] float32 in [0, 1): a stream a row, a row being (prompt id, sample).
+    """[len(rows), count, TRIES] float32 in [0, 1): one stream per row, a row being (prompt id, sample).
 
     >>> one, both = uniforms(3, [("a", 1)], 2), uniforms(3, [("a", 0), ("a", 1)], 2)
     >>> bool((one[0] == both[1]).all()), bool((both[0] == both[1]).all())

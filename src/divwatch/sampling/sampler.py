@@ -1,7 +1,7 @@
 """A look's completions, on all ranks: agree that it can be taken, share it out, generate, meet on rank 0.
 
-Between the two meetings a rank may fail alone: it brings its reason to the second one, and all ranks skip the look.
-A failure is fatal only inside a forward that is itself a collective.
+Between the two meetings a rank may fail alone: it comes to the second one with its reason, and all ranks give the look
+up. A failure inside a forward that is itself a collective ends the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Embeddings = tuple[list[bytes], np.ndarray]
 
 
 class LookEnds(RuntimeError):
-    """One rank failed where the others wait inside a collective. There is no way to recover: the run must end."""
+    """One rank failed while the others wait inside a collective. The run must end."""
 
 
 class Part(NamedTuple):
@@ -131,8 +131,8 @@ def _sample(
     raise_if_failed(ranks.from_main([p.reason for p in parts]))
     if not ranks.main:
         return [], None
-    found = {(c.prompt_id, c.sample): c for p in parts for c in p.completions}
-    return [found[prompt.id, k] for prompt in prompts for k in range(config.samples)], _joined(parts)
+    by_sample = {(c.prompt_id, c.sample): c for p in parts for c in p.completions}
+    return [by_sample[prompt.id, k] for prompt in prompts for k in range(config.samples)], _joined(parts)
 
 
 def _prepare(
@@ -210,7 +210,7 @@ def _in_step(
 
 
 def _joined(parts: Sequence[Part]) -> Embeddings | None:
-    found = [part.embeddings for part in parts if part.embeddings is not None and part.embeddings[0]]
-    if not found:
+    embedded = [part.embeddings for part in parts if part.embeddings is not None and part.embeddings[0]]
+    if not embedded:
         return None
-    return [key for keys, _ in found for key in keys], np.concatenate([rows for _, rows in found])
+    return [key for keys, _ in embedded for key in keys], np.concatenate([rows for _, rows in embedded])

@@ -54,7 +54,7 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def why_endless(model: Any, tokenizer: Any) -> str | None:
-    """One line where the chat template ends an answer with none of `stop_tokens`; else None."""
+    """One line if the chat template ends an answer with none of `stop_tokens`; else None."""
     end = _turn_end(tokenizer)
     if end is None or set(_encode(tokenizer, end)) & set(stop_tokens(model, tokenizer)):
         return None

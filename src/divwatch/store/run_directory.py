@@ -2,7 +2,7 @@
 
 run.json                          settings, model, stage, lineage, parent, panel, versions
 looks.jsonl                       one line per look
-completions/step-00000100.parquet a row a completion
+completions/step-00000100.parquet one row per completion
 scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 """

@@ -27,7 +27,7 @@ class RunTables:
 
     looks:  one row per look: `LOOK_COLUMNS`.
     means:  one row per look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
-    scores: one row per look and prompt: `step`, `id`, `task` and one column per key.
+    scores: one row per look and prompt: `step`, `id`, `task` and a column per key.
     max_steps: length of the stage in optimizer steps (`length_of`).
     notes: what could not be read, a line each.
     """

@@ -122,7 +122,7 @@ def panel(report: Report) -> Table | None:
 
 
 def settings(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]], list[str]]:
-    """(settings that all runs share, settings that differ, with one value per run, names of the runs)."""
+    """(settings that all runs share, settings that differ with one value per run, names of the runs)."""
     runs = _metas(report)
     flat = [_flatten(meta) for _, meta in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
