@@ -71,7 +71,7 @@ class KillTheScorer(TrainerCallback):
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, "ok"), (2, "failed")])
-def test_a_killed_scoring_process_is_started_anew_and_a_look_is_given_up_after_the_second_time(tmp_path, times, status):
+def test_a_killed_scoring_process_is_restarted_and_the_look_fails_the_second_time(tmp_path, times, status):
     trainer = sft_trainer(tmp_path, steps=4)
     watcher = divwatch.watch(trainer, every=2, **BACKGROUND | {"on_error": "record"})
     trainer.add_callback(KillTheScorer(watcher, RunDirectory.of(tmp_path), times))
