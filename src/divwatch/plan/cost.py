@@ -160,8 +160,10 @@ def cost_of(
     free = device.memory - train
     gathered = sharded and whole < 0.9 * free
     room = free - (whole if gathered else 0)
-    held = look.prompt_tokens / look.samples if device.shares_prompts else look.prompt_tokens  # of a prompt, by row
-    width = held + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
+    prompt_share = (
+        look.prompt_tokens / look.samples if device.shares_prompts else look.prompt_tokens
+    )  # of a prompt, by row
+    width = prompt_share + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
     if MEMORY_SHARE * room < width * shape.token_bytes:
         raise DivwatchError(
             f"training takes {train / 1e9:.0f} of {device.memory / 1e9:.0f} GB a device ({strategy}), which leaves no room "
@@ -173,7 +175,7 @@ def cost_of(
     gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
     prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
-    step = decode_step(shape, device, rows, held + look.new_tokens / 2)
+    step = decode_step(shape, device, rows, prompt_share + look.new_tokens / 2)
     if sharded and not gathered:  # weights come over the link at every token
         step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
@@ -251,8 +253,8 @@ def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> 
             f"give a directory, a hub name, or {', '.join(KNOWN)}"
         ) from None
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    return shape_of_model(made, lora_r)
+        model_on_meta = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    return shape_of_model(model_on_meta, lora_r)
 
 
 def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
@@ -286,12 +288,12 @@ def this_machine() -> Device:
     import torch
 
     def fastest(what: Any, times: int = 20) -> float:
-        found = []
+        seconds = []
         for _ in range(times):
             started = time.perf_counter()
             what()
-            found.append(time.perf_counter() - started)
-        return min(found)
+            seconds.append(time.perf_counter() - started)
+        return min(seconds)
 
     with torch.no_grad():
         rows, square = torch.randn(64, 1024), torch.randn(1024, 1024)
@@ -300,9 +302,9 @@ def this_machine() -> Device:
         bandwidth = big.numel() * 4 / fastest(lambda: vector @ big)
     memory = psutil.virtual_memory().total
     bare = Device("this CPU", flops, bandwidth, math.inf, bandwidth, memory, 0.0, overlaps=False)
-    found = _Probes(bare)
+    probe = _Probes(bare)
     return replace(
-        bare, attention=found.attention, layer_seconds=found.layer, logit_seconds=found.logit, small_seconds=found.small
+        bare, attention=probe.attention, layer_seconds=probe.layer, logit_seconds=probe.logit, small_seconds=probe.small
     )
 
 
@@ -345,13 +347,13 @@ class _Probes:
 
         how = Decoding(0.6, 0.95, [-1], self.TOKENS)  # nothing stops early
         noise = uniforms(0, [("probe", k) for k in range(rows)], self.TOKENS)
-        found = []
+        seconds = []
         for _ in range(3):
             started = time.perf_counter()
             with torch.no_grad():
                 decode(model, [[5] * context], [0] * rows, noise, [self.TOKENS] * rows, how, torch.device("cpu"))
-            found.append((time.perf_counter() - started) / self.TOKENS)
+            seconds.append((time.perf_counter() - started) / self.TOKENS)
         shape = shape_of_model(model)
         # The prompt is read once, by all steps.
         prefill = 2 * (shape.multiplied - shape.head) * context / self._bare.flops / self.TOKENS
-        return min(found) - prefill - products_of(shape, self._bare, rows)
+        return min(seconds) - prefill - products_of(shape, self._bare, rows)
