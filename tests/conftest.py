@@ -14,6 +14,10 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure
+settings.load_profile("no deadline")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: the programs that tests interrupt too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
