@@ -27,7 +27,7 @@ def ead(outputs: Sequence[str], vocab_size: int = GPT2_VOCABULARY, max_n: int = 
     """Expectation-adjusted distinct n-grams over the K outputs, mean over n = 1..max_n.
 
     For one n: U / (V (1 - ((V - 1) / V)^T)), clipped to [0, 1]; U different and T total n-grams, V the vocabulary size;
-    0 where no output has n words. In [0, 1], higher is more diverse; NaN without outputs.
+    0 if no output has n words. In [0, 1], higher is more diverse; NaN without outputs.
     Biases: with V well above T it is nearly U / T, which falls with K and with length (compare at equal K, or use
     `rarefied_ead`; never across lengths); outputs of fewer than max_n words are held down; it sees words, not meaning,
     and has been seen to rise while meaning collapses. Compare only at one V: the paper's code uses 50,257 for every

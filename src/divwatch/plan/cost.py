@@ -150,7 +150,7 @@ def cost_of(
 ) -> Cost:
     """The cost of a look at a model on so many devices; `step_tokens`: tokens of an optimizer step, all devices together.
 
-    Raises DivwatchError where the model does not fit at all.
+    Raises DivwatchError if the model does not fit at all.
     """
     if strategy not in STRATEGIES:
         raise DivwatchError(f"unknown strategy {strategy!r}: choose from {', '.join(STRATEGIES)}")
