@@ -102,8 +102,8 @@ class Assessor:
 
     def _count_in(self, history: History, keys: list[str]) -> None:
         """The looks that are new; all of them where they do not simply follow those that were counted, or counting failed."""
-        kept = np.flatnonzero(history.comparable)
-        steps = [history.steps[i] for i in kept]
+        comparable = np.flatnonzero(history.comparable)
+        steps = [history.steps[i] for i in comparable]
         before = len(self._counted[1])
         if self._counted != (keys, steps[:before]):
             before, self._detectors, self._statuses = 0, {}, {}
@@ -112,7 +112,7 @@ class Assessor:
             for (task, key), alpha in self._shares(history, keys).items():
                 fresh = CollapseDetector(self.max_looks, alpha, self.min_drop, self.seed)
                 detector = self._detectors.setdefault((task, key), fresh)
-                values = history.series(key, task)[kept[before:]]
+                values = history.series(key, task)[comparable[before:]]
                 self._statuses[task, key] = detector.replay(steps[before:], values)
             if len(tasks := set(history.tasks)) == 1:  # its series is the panel's
                 self._statuses |= {(task, key): self._statuses[ALL, key] for task in tasks for key in keys}

@@ -148,17 +148,17 @@ class _Frame:
         ]
         largest = np.max([column.largest for _, _, column in columns], axis=0)
         reach = float(np.quantile(largest, self.level))
-        found = []
+        effects = []
         for measure, task, column in columns:
             for i, (name, other) in enumerate(names):
                 value, se = float(column.value[i]), float(column.se[i])
                 sure = bool(np.isfinite(se))
                 p = float((1 + np.sum(largest >= _ratio(abs(value), se))) / (1 + self.draws)) if sure else float("nan")
-                found.append(
+                effects.append(
                     Effect(measure, task, name, other, value, value - reach * se, value + reach * se, p, se,
                            int(column.n[i]), column.level)
                 )  # fmt: skip
-        return [e for e in found if np.isfinite(e.value)]
+        return [e for e in effects if np.isfinite(e.value)]
 
     def _columns(self, measure: str, contrasts: list[Contrast], parts: list[str]) -> _Columns:
         """Estimates of one measure over some tasks, and the largest |t| of every draw."""
@@ -196,9 +196,9 @@ class _Frame:
             value = np.where(n > 0, filled.sum(axis=0) / n, 0.0)
             deviation = np.where(there, filled - value, 0.0)
             variance = np.where(n > 1, (deviation**2).sum(axis=0) / freedom / n, 0.0)
-            drawn = weights @ deviation / np.sqrt(np.maximum(n, 1) * freedom)
+            errors = weights @ deviation / np.sqrt(np.maximum(n, 1) * freedom)
         drawn_variance = variance * self.rng.chisquare(freedom, (self.draws, len(contrasts))) / freedom
-        return _Moments(n, value, variance, drawn, drawn_variance)
+        return _Moments(n, value, variance, errors, drawn_variance)
 
     def _runs(self, table: Floats, contrasts: list[Contrast], parts: list[str]) -> tuple[Floats, Floats, Floats]:
         """(variance, [draws] errors, [draws] estimated variances) of each contrast from run to run."""
@@ -210,9 +210,9 @@ class _Frame:
         for i, contrast in enumerate(contrasts):
             for arm, coefficient in _net(contrast).items():
                 matrix[arm, i] = coefficient
-        drawn = np.sqrt(square) * self.rng.standard_normal((self.draws, self.arms)) @ matrix
+        errors = np.sqrt(square) * self.rng.standard_normal((self.draws, self.arms)) @ matrix
         estimated = square * self.rng.chisquare(self.run_df, self.draws) / self.run_df
-        return square * size, drawn, estimated[:, None] * size
+        return square * size, errors, estimated[:, None] * size
 
 
 @dataclass(frozen=True)

@@ -158,15 +158,15 @@ def decompose_pairs(
         )
     parts = _parts(before, after)
     per_prompt = {"total": sum(parts.values(), np.zeros(len(before.counts)))} | parts
-    found = bootstrap_means(np.column_stack(list(per_prompt.values())), level=level, draws=draws, seed=seed)
-    values = {name: interval.mean for name, interval in zip(per_prompt, found, strict=True)}
+    intervals = bootstrap_means(np.column_stack(list(per_prompt.values())), level=level, draws=draws, seed=seed)
+    values = {name: interval.mean for name, interval in zip(per_prompt, intervals, strict=True)}
     values["total"] = sum(values[name] for name in PARTS)
     options = {"level": level, "draws": draws, "seed": seed}
     both = ~np.isnan(before.correct + after.correct)
     return Decomposition(
         **values,
-        intervals={name: (interval.lo, interval.hi) for name, interval in zip(per_prompt, found, strict=True)},
-        n_prompts=found[0].n,
+        intervals={name: (interval.lo, interval.hi) for name, interval in zip(per_prompt, intervals, strict=True)},
+        n_prompts=intervals[0].n,
         per_prompt=per_prompt,
         common=_paper_view(before, after, both, options),
         own=_paper_view(before, after, None, options),

@@ -249,9 +249,9 @@ def _past_boundary(looks: Sequence[_Look], margin: float, alpha: float, max_look
 @lru_cache(maxsize=8)
 def _resamples(prompts: int, seed: int) -> Floats:
     """[RESAMPLES, prompts]: how often each prompt is drawn in each bootstrap resample."""
-    drawn = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
+    picks = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
     rows = np.arange(RESAMPLES)[:, None] * prompts
-    return np.bincount((rows + drawn).ravel(), minlength=RESAMPLES * prompts).reshape(RESAMPLES, prompts).astype(float)
+    return np.bincount((rows + picks).ravel(), minlength=RESAMPLES * prompts).reshape(RESAMPLES, prompts).astype(float)
 
 
 @lru_cache(maxsize=32)

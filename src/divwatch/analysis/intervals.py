@@ -72,8 +72,8 @@ def _stratum_means(filled: np.ndarray, there: np.ndarray, draws: int, rng: np.ra
     step = max(1, _BLOCK_CELLS // max(n, 1))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        drawn = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)  # how often each row is drawn
+        picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)  # how often each row is drawn
         out[start : start + size] = weights.astype(float) @ both
     sums, counts = np.hsplit(out, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -135,17 +135,17 @@ def bootstrap_means(
         return [Interval(float("nan"), float("nan"), float("nan"), 0)] * table.shape[1]
     replicates = resampled_means(table, strata=strata, draws=draws, seed=seed)
     labels = np.zeros(len(table), dtype=int) if strata is None else _codes(strata)
-    found = []
+    intervals = []
     for column, resampled in zip(table.T, replicates.T, strict=True):
         there = ~np.isnan(column)
         groups = np.unique(labels[there])
         if len(groups) == 0:
-            found.append(Interval(float("nan"), float("nan"), float("nan"), 0))
+            intervals.append(Interval(float("nan"), float("nan"), float("nan"), 0))
             continue
         mean = float(np.mean([column[there & (labels == g)].mean() for g in groups]))
         n = int(there.sum())
-        found.append(Interval(mean, *percentile_interval(resampled, n, level, len(groups)), n))
-    return found
+        intervals.append(Interval(mean, *percentile_interval(resampled, n, level, len(groups)), n))
+    return intervals
 
 
 def bootstrap_ratio(

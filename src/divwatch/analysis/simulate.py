@@ -115,7 +115,7 @@ def simulate(
 
 def _autocorrelated(draws: Floats, persistence: float) -> Floats:
     """A first-order autoregression of unit variance driven by standard normal draws."""
-    found = draws.copy()
+    noise = draws.copy()
     for look in range(1, len(draws)):
-        found[look] = persistence * found[look - 1] + np.sqrt(1 - persistence**2) * draws[look]
-    return found
+        noise[look] = persistence * noise[look - 1] + np.sqrt(1 - persistence**2) * draws[look]
+    return noise

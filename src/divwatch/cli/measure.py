@@ -42,9 +42,9 @@ def measure(
         "panel": panel, "prompts": prompts, "samples": samples, "temperature": temperature, "top_p": top_p,
         "max_new_tokens": max_new_tokens, "encoder": encoder, "lineage": lineage, "seed": seed,
     }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
+    settings = {name: value for name, value in options.items() if value is not None}
     run = RunDirectory.of(like) if like else None
-    config = settings_like(run, given) if run else WatchConfig.from_settings(**given)
+    config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
     done = run_measure(models, out, config, run, device)
     if as_json:
         print(json.dumps({"runs": [str(measured.path) for measured in done]}))

@@ -48,12 +48,12 @@ def show(
 
     if task not in TASKS:
         raise DivwatchError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
-    found = TASKS[task]
-    prompt = found.prompt(found.example, f"{found.name}/example")
+    entry = TASKS[task]
+    prompt = entry.prompt(entry.example, f"{entry.name}/example")
     facts = {
-        "task": found.name, "about": found.about, "path": found.path, "config": found.config, "split": found.split,
-        "revision": found.revision, "columns": list(found.columns), "prompts": found.limit or "all",
-        "verifier": found.verifier, "stop (plain form)": list(found.stop), "max_new_tokens": found.max_new_tokens,
+        "task": entry.name, "about": entry.about, "path": entry.path, "config": entry.config, "split": entry.split,
+        "revision": entry.revision, "columns": list(entry.columns), "prompts": entry.limit or "all",
+        "verifier": entry.verifier, "stop (plain form)": list(entry.stop), "max_new_tokens": entry.max_new_tokens,
         "example prompt": prompt.text, "example reference": prompt.reference,
     }  # fmt: skip
     if as_json:

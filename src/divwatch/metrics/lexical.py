@@ -82,11 +82,13 @@ class NgramIndex:
         hashing.
         """
         text = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(tokens))  # words from here to the end
+        remaining = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(
+            len(tokens)
+        )  # words from here to the end
         prefix, unique = tokens, vocabulary
         for n in range(1, self.max_n + 1):
             if n > 1:
-                fits = left >= n
+                fits = remaining >= n
                 start = np.flatnonzero(fits)
                 distinct, prefix = np.unique(prefix[start] * vocabulary + tokens[start + n - 1], return_inverse=True)
                 unique = len(distinct)
@@ -105,15 +107,15 @@ class NgramIndex:
         """Different n-grams within each subset of the outputs [draws, m], [draws, max_n]."""
         present = np.zeros((len(subsets), len(self.lengths)), dtype=np.float32)
         present[np.arange(len(subsets))[:, None], self.text_of[subsets]] = 1
-        found = np.empty((len(subsets), self.max_n))
+        distinct = np.empty((len(subsets), self.max_n))
         for n, (unique, number, text) in enumerate(self._orders):
             occurs = np.zeros((unique, len(self.lengths)), dtype=np.float32)
             occurs[number, text] = 1
             # Most n-grams occur in one text only, and are counted by text.
             shared = occurs[occurs.sum(axis=1) > 1]
             own = occurs.sum(axis=0) - shared.sum(axis=0)
-            found[:, n] = present @ own + (shared @ present.T > 0).sum(axis=0)
-        return found
+            distinct[:, n] = present @ own + (shared @ present.T > 0).sum(axis=0)
+        return distinct
 
     def totals(self, subsets: np.ndarray | None = None) -> np.ndarray:
         """Total n-grams of all outputs, [max_n], or of each subset, [draws, max_n]."""

@@ -126,13 +126,13 @@ def score_prompts(
     """
     smallest = min((len(s.outputs) for s in samples), default=0)
     sizes = live_subsets(smallest) if subsets is None else subsets
-    asked = [Metric.parse(name, sizes) for name in dict.fromkeys(metrics)]
+    requested = [Metric.parse(name, sizes) for name in dict.fromkeys(metrics)]
     members = {"diversity": [_usable_members(s) for s in samples]}
     if any(s.correct is not None for s in samples):
         members["correct_diversity"] = [_correct_members(s) for s in samples]
     context = _Context(samples, members, vocab_size, seed)
     values = quality_values(samples, smallest, seed, finished)
-    names = {metric.name for metric in asked}
+    names = {metric.name for metric in requested}
     embedded = sorted(names & _EMBEDDED.keys())
     if embedded:
         reader = _needed(encoder, "an encoder", embedded)
@@ -140,7 +140,7 @@ def score_prompts(
     if "nli" in names:
         context.nli_values = _nli(context, _needed(nli_model, "an NLI model", {"nli"}), nli_sentences, nli_rng, seed)
     for group in members:
-        for metric in asked:
+        for metric in requested:
             values[f"{group}/{metric.key}"] = _values(context, group, metric)
     if "sbert" in names:
         values |= _pair_values(context)
@@ -212,11 +212,11 @@ class _Context:
     def cosines(self, group: str, kind: str) -> list[np.ndarray]:
         if group == "diversity":
             return self.grams[kind]
-        found = []
+        grams = []
         for gram, everyone, some in zip(self.grams[kind], self.members["diversity"], self.members[group], strict=True):
             at = np.searchsorted(everyone, some)
-            found.append(gram[np.ix_(at, at)])
-        return found
+            grams.append(gram[np.ix_(at, at)])
+        return grams
 
 
 def _usable_members(sample: PromptSamples) -> list[int]:
@@ -280,8 +280,8 @@ def _of_set(name: str, m: int | None, context: _Context) -> Callable[[Any], floa
     rarefied: dict[str, Callable[[Any], float]] = {
         "ead": lambda texts: lexical.rarefied_ead(texts, size, context.vocab_size, seed=context.seed),
         "ast_distinct": lambda texts: code.rarefied_ast_distinct(texts, size, seed=context.seed),
-        "distinct_answers": lambda found: answers.rarefied_distinct(found, size),
-        "answer_entropy": lambda found: answers.rarefied_entropy(found, size),
+        "distinct_answers": lambda values: answers.rarefied_distinct(values, size),
+        "answer_entropy": lambda values: answers.rarefied_entropy(values, size),
     }
     return rarefied[name]
 

@@ -1,4 +1,4 @@
-"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, tokens of a step."""
+"""What `divwatch plan` reads from a recipe's config: model, looks, tokens per step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from divwatch.errors import DivwatchError
 
 @dataclass(frozen=True)
 class Planned:
-    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens a step, all devices.
+    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens per step, all devices.
     lora_r: rank of the adapter that is trained, None: the whole model. max_overhead: the share of the time that looks may
     take, 0: any. The defaults are those of a run without a config."""
 
@@ -26,28 +26,28 @@ class Planned:
     max_overhead: float = WatchConfig.max_overhead
 
 
-def planned(config: Path | None, gpus: int, prompt_tokens: int, given: dict[str, Any]) -> Planned:
-    """From the config, what is `given` winning. Raises DivwatchError without a model.
+def plan_of_config(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
+    """The plan of a config; `options` override it. Raises DivwatchError without a model.
 
-    Rows that are not packed are taken to be as long as a look's prompt and completion, no longer than max_length.
+    Rows that are not packed are assumed to be as long as a look's prompt and completion, up to max_length.
     """
     if config is None:
-        if "model" not in given:
+        if "model" not in options:
             raise DivwatchError("no model: give a recipe's config, or --model olmo3-7b, a directory or a hub name")
-        return Planned(**given)
+        return Planned(**options)
     from divwatch.files import read_yaml
 
-    told = read_yaml(config)
-    name = given.get("model") or told.get("model_name_or_path")
+    settings = read_yaml(config)
+    name = options.get("model") or settings.get("model_name_or_path")
     if not name:
         raise DivwatchError(f"{config} names no model_name_or_path: give --model")
-    found = Planned(released(str(name)), lora_r=int(told.get("lora_r", 16)) if told.get("use_peft") else None)
+    plan = Planned(released(str(name)), lora_r=int(settings.get("lora_r", 16)) if settings.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
-    watched: dict[str, Any] = {ours: int(told[theirs]) for ours, theirs in looks.items() if theirs in told}
-    found = replace(found, **watched, max_overhead=float(told.get("watch_max_overhead", found.max_overhead)))
-    step_tokens = _rows(told, gpus) * _row_tokens(told, prompt_tokens + found.new_tokens)
-    found = replace(found, step_tokens=step_tokens, every=_every(told, gpus, step_tokens))
-    return replace(found, **{k: v for k, v in given.items() if k != "model"})
+    watched: dict[str, Any] = {ours: int(settings[theirs]) for ours, theirs in looks.items() if theirs in settings}
+    plan = replace(plan, **watched, max_overhead=float(settings.get("watch_max_overhead", plan.max_overhead)))
+    step_tokens = _rows(settings, gpus) * _row_tokens(settings, prompt_tokens + plan.new_tokens)
+    plan = replace(plan, step_tokens=step_tokens, every=_every(settings, gpus, step_tokens))
+    return replace(plan, **{k: v for k, v in options.items() if k != "model"})
 
 
 def released(name: str) -> str:
@@ -63,40 +63,44 @@ def released(name: str) -> str:
     return name
 
 
-def _rows(told: dict[str, Any], gpus: int) -> int:
+def _rows(settings: dict[str, Any], gpus: int) -> int:
     """Rows of an optimizer step: packed sequences, pairs, or completions."""
-    return int(told.get("per_device_train_batch_size", 8)) * int(told.get("gradient_accumulation_steps", 1)) * gpus
+    return (
+        int(settings.get("per_device_train_batch_size", 8)) * int(settings.get("gradient_accumulation_steps", 1)) * gpus
+    )
 
 
-def _row_tokens(told: dict[str, Any], assumed: int) -> int:
-    longest = int(told.get("max_length") or 10**9)
-    if told.get("packing"):
+def _row_tokens(settings: dict[str, Any], assumed: int) -> int:
+    longest = int(settings.get("max_length") or 10**9)
+    if settings.get("packing"):
         return longest
-    answers = 2 if _kind(told) == "preference" else 1
+    answers = 2 if _kind(settings) == "preference" else 1
     return answers * min(assumed, longest)
 
 
-def _kind(told: dict[str, Any]) -> str | None:
+def _kind(settings: dict[str, Any]) -> str | None:
     from divwatch.mixes.show import described
 
-    mix = str(told.get("mix") or "")
+    mix = str(settings.get("mix") or "")
     return described(mix)["kind"] if mix and not mix.endswith((".json", ".jsonl")) else None
 
 
-def _every(told: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    return steps_between_looks(float(told.get("watch_every", WatchConfig.every)), _steps(told, gpus, step_tokens))
+def _every(settings: dict[str, Any], gpus: int, step_tokens: int) -> int:
+    return steps_between_looks(
+        float(settings.get("watch_every", WatchConfig.every)), _steps(settings, gpus, step_tokens)
+    )
 
 
-def _steps(told: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    """Optimizer steps of the run: told, or from the published size of the mix; 2,000 where that is not known."""
+def _steps(settings: dict[str, Any], gpus: int, step_tokens: int) -> int:
+    """Optimizer steps of the run: as set, or from the published size of the mix; 2,000 if that is not known."""
     from divwatch.mixes.show import described
 
-    if int(told.get("max_steps", -1)) > 0:
-        return int(told["max_steps"])
-    mix = str(told.get("mix") or "")
+    if int(settings.get("max_steps", -1)) > 0:
+        return int(settings["max_steps"])
+    mix = str(settings.get("mix") or "")
     known = described(mix) if mix and not mix.endswith((".json", ".jsonl")) else {"tokens": None, "rows": None}
-    epochs = float(told.get("num_train_epochs", 3))
-    if told.get("packing") and known["tokens"]:
+    epochs = float(settings.get("num_train_epochs", 3))
+    if settings.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
-    rows = told.get("mix_rows") or known["rows"]
-    return max(1, round(epochs * int(rows) / _rows(told, gpus))) if rows else 2000
+    rows = settings.get("mix_rows") or known["rows"]
+    return max(1, round(epochs * int(rows) / _rows(settings, gpus))) if rows else 2000
