@@ -252,16 +252,16 @@ def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str
     rate, rows = made[0] / seconds[0], work.prompts * work.samples
     each, shared = (roofline(shape, work, here, prefix) for prefix in (False, True))
     report.fact(f"roof, {way}, {rows}", rate / shared)
-    told = ""
+    prediction = ""
     if way == modes()[-1]:
         device = replace(here.constants(report.facts), shares_prompts=way != "eager")
         asked = cost.Look(work.prompts, work.samples, work.tokens, work.new)
         predicted = cost.cost_of(shape, device, 1, asked).seconds
-        told = beside(predicted, seconds[0])
+        prediction = beside(predicted, seconds[0])
         report.fact(f"off, {way}, {rows}", predicted / seconds[0] - 1)
     batches = f" ({len(sizes)} batches)" if len(sizes) > 1 else ""
     return [f"{rows}{batches}", way, f"{seconds[0]:.2f}", f"{rate:,.0f}", f"{rate / each:.0%}", f"{rate / shared:.0%}",
-            f"{peak:.1f}", told]  # fmt: skip
+            f"{peak:.1f}", prediction]  # fmt: skip
 
 
 # out of memory

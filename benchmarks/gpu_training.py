@@ -117,10 +117,10 @@ def _predict(here: Setting, report: Report, shape: cost.Shape, lora: bool, step:
     if "training" not in report.facts:
         report.fact("training", reached)
         return
-    told = cost.train_operations(trained) * tokens / device.training
-    report.line(f"`plan` predicts {beside(told, step)} for the step, from what the other run reached.")
+    predicted = cost.train_operations(trained) * tokens / device.training
+    report.line(f"`plan` predicts {beside(predicted, step)} for the step, from what the other run reached.")
     if here.on_gpu:
-        report.bound(f"prediction of the step within {CLOSE:.0%}", abs(told / step - 1) <= CLOSE)
+        report.bound(f"prediction of the step within {CLOSE:.0%}", abs(predicted / step - 1) <= CLOSE)
 
 
 def _watched(here: Setting, model: Any, lora: bool, folder: Path) -> tuple[list[float], list[dict[str, Any]], float]:

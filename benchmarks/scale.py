@@ -101,11 +101,18 @@ def model_of_cost(model: Any, found: dict[str, list[float]], probe: cost.Device,
     rows, worst = [], 0.0
     for name, (asked, work) in (looks | others).items():
         shape, look = cost.shape_of_model(asked), cost.Look(work.prompts, work.samples, work.tokens, work.new)
-        told = statistics.mean(cost.cost_of(shape, machine, 1, look).seconds for machine in (probe, again))
-        off = told / measured[name] - 1
+        predicted = statistics.mean(cost.cost_of(shape, machine, 1, look).seconds for machine in (probe, again))
+        off = predicted / measured[name] - 1
         worst = max(worst, abs(off))
         rows.append(
-            [name, str(work), f"{shape.parameters / 1e6:.0f} M", f"{measured[name]:.2f}", f"{told:.2f}", f"{off:+.0%}"]
+            [
+                name,
+                str(work),
+                f"{shape.parameters / 1e6:.0f} M",
+                f"{measured[name]:.2f}",
+                f"{predicted:.2f}",
+                f"{off:+.0%}",
+            ]
         )
     result.add("", "The cost model of `divwatch plan` with `--device here`, measured before and after:", "")
     result.add(*table(["look", "shape", "parameters", "measured, s", "predicted, s", "off by"], rows))
@@ -180,13 +187,13 @@ def on_paper(result: Result) -> None:
     for name in ("olmo3-7b", "olmo3-32b"):
         shape = cost.shape_of(name)
         for devices in (8, 64, 512):
-            told = cost.cost_of(shape, cost.DEVICES["h100"], devices, look, "zero3", 1_048_576)
-            sent = told.gather * cost.DEVICES["h100"].between(devices) / 1e9
+            predicted = cost.cost_of(shape, cost.DEVICES["h100"], devices, look, "zero3", 1_048_576)
+            sent = predicted.gather * cost.DEVICES["h100"].between(devices) / 1e9
             texts = look.prompts * look.samples * look.new_tokens * 5 * (devices - 1) / devices / 1e6
-            gathered = f"{sent:.1f} GB, {told.gather:.2f} s" if told.gathered else "at every token"
+            gathered = f"{sent:.1f} GB, {predicted.gather:.2f} s" if predicted.gathered else "at every token"
             rows.append([
-                name, devices, f"{told.seconds:.0f}", f"{told.decode:.0f}", gathered, f"{texts:.1f} MB",
-                f"{told.step_seconds:.1f}", f"{told.overhead:.1%}",
+                name, devices, f"{predicted.seconds:.0f}", f"{predicted.decode:.0f}", gathered, f"{texts:.1f} MB",
+                f"{predicted.step_seconds:.1f}", f"{predicted.overhead:.1%}",
             ])  # fmt: skip
     head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered per GPU", "texts to rank 0"]
     head += ["a step of 1,048,576 tokens, s", "share, a look every 100 steps"]

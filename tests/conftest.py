@@ -1,6 +1,7 @@
 """What every test needs: no hub, one thread (two would spin against each other), the embedded base, the shared data."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,14 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure
+settings.load_profile("no deadline")
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: the programs that tests interrupt too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 # The modules that take longest, in this order: two workers that take a module each (--dist loadscope) end together.

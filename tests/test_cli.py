@@ -83,7 +83,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_with_its_mend_and_status_2(mistake, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_line_with_its_fix_and_status_2(mistake, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "text.jsonl").write_text("what is this\n")
     (tmp_path / "samples.jsonl").write_text('{"id": "a", "prompt": "p", "outputs": ["x y", "z"]}\n')

@@ -58,7 +58,7 @@ def test_what_is_printed_is_no_reply(child):
     assert child.ask(["print", 100_000], 30) == [100_000]
 
 
-def test_a_handler_that_raises_goes_on_and_wrong_input_keeps_its_message(child):
+def test_a_handler_that_raises_continues_and_wrong_input_keeps_its_message(child):
     with pytest.raises(ChildError, match=r"^ZeroDivisionError: as asked$"):
         child.ask(["raise", "broken"], 30)
     with pytest.raises(DivwatchError, match=r"^as asked$"):

@@ -24,7 +24,7 @@ def test_group_diversity_is_in_the_trainers_log_and_weights_are_those_of_an_unwa
     assert trainer.reward_func_names == ["right_answer"]
 
 
-def test_alike_groups_have_none_and_one_member_says_nothing():
+def test_identical_rollouts_have_no_diversity_and_a_group_of_one_is_left_out():
     encoder = load_encoder("minilm")
     texts, prompts = ["a cat"] * 4 + ["a dog", "the price of gold rose"] + ["alone"], ["p"] * 4 + ["q"] * 2 + ["r"]
     found = rollout_diversity(prompts[:4], texts[:4], [1.0] * 4, ["sbert"], encoder)

@@ -226,20 +226,20 @@ def cut_short(out: Path, **changes):
         trainer.train()
 
 
-def gone_on_with(out: Path):
+def resume(out: Path):
     trainer = sft_trainer(out, steps=6, report_to="wandb")
     divwatch.watch(trainer, every=2, lineage="mine", **LIGHT)
     trainer.train(resume_from_checkpoint=str(out / "checkpoint-2"))
     return trainer
 
 
-def test_a_resumed_run_and_the_next_stage_are_in_one_group_with_a_pipeline_axis_that_goes_on(tmp_path, environment):
+def test_a_resumed_run_and_the_next_stage_are_in_one_group_on_one_pipeline_axis(tmp_path, environment):
     import wandb
 
     environment(tmp_path)
     cut_short(tmp_path / "sft")
     wandb.finish()
-    trainer = gone_on_with(tmp_path / "sft")
+    trainer = resume(tmp_path / "sft")
     trainer.save_model()
     wandb.finish()
     dpo = dpo_trainer(tmp_path / "dpo", steps=2, model=load_model(tmp_path / "sft"), report_to="wandb")
@@ -258,11 +258,11 @@ def test_a_resumed_run_and_the_next_stage_are_in_one_group_with_a_pipeline_axis_
     assert sorted(e["step"] for e in trainer.state.log_history if "collapse/alarm" in e) == [0, 2, 4, 6]
 
 
-def test_a_resumed_run_that_goes_on_in_the_same_wandb_run_logs_no_look_and_no_row_twice(tmp_path, environment):
+def test_a_run_resumed_in_the_same_wandb_run_logs_no_look_and_no_row_twice(tmp_path, environment):
     import wandb
 
     environment(tmp_path)
-    for part in (lambda: cut_short(tmp_path / "sft"), lambda: gone_on_with(tmp_path / "sft")):
+    for part in (lambda: cut_short(tmp_path / "sft"), lambda: resume(tmp_path / "sft")):
         wandb.init(id="same", resume="allow")
         part()
         wandb.finish()

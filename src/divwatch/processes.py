@@ -189,8 +189,8 @@ def _end(parent: int, process: subprocess.Popen[bytes], requests: Lines) -> None
 
 def _environment(threads: int) -> dict[str, str]:
     """The parent's variables without its place in the launch and its GPUs; modules are found where the parent finds them."""
-    kept = {n: v for n, v in os.environ.items() if n not in _LAUNCH and not n.startswith(_LAUNCH_PREFIXES)}
-    return kept | {
+    environment = {n: v for n, v in os.environ.items() if n not in _LAUNCH and not n.startswith(_LAUNCH_PREFIXES)}
+    return environment | {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

@@ -72,7 +72,7 @@ def test_effects_and_differences_are_those_of_the_slow_reference(missing):
     assert len(found.by_task) == 4 * 6
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.floats(-2, 2), st.floats(0.1, 5))
 def test_what_all_arms_share_does_not_matter_and_a_unit_scales(seed, shift, unit):
     values = world(seed, arms=3, prompts=24)

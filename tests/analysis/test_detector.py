@@ -156,7 +156,7 @@ def test_wrong_settings_are_refused(wrong):
     looks=st.integers(2, 30),
     min_drop=st.floats(0.0, 0.5),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_constant_series_never_alarms(level, looks, min_drop):
     detector = CollapseDetector(looks, min_drop=min_drop)
     for step in range(looks):
@@ -168,7 +168,7 @@ def test_a_constant_series_never_alarms(level, looks, min_drop):
 @given(
     kind=st.sampled_from(["null", "step", "ramp", "recovery"]), seed=st.integers(0, 10**6), scale=st.floats(0.01, 100)
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_unit_and_order_of_prompts_do_not_matter(kind, seed, scale):
     run = simulate(kind, prompts=24, looks=12, onset=3, missing=0.1, seed=seed)
     order = np.random.default_rng(seed).permutation(24)
@@ -181,7 +181,7 @@ def test_unit_and_order_of_prompts_do_not_matter(kind, seed, scale):
 @given(
     kind=st.sampled_from(["null", "step", "slide", "recovery"]), seed=st.integers(0, 10**6), split=st.integers(1, 19)
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_replay_says_what_updates_in_turn_say(kind, seed, split):
     run = simulate(kind, prompts=16, looks=20, onset=4, width=4, missing=0.2, seed=seed)
     run.values[7] = np.nan
@@ -195,7 +195,7 @@ def test_replay_says_what_updates_in_turn_say(kind, seed, split):
 
 
 @given(seed=st.integers(0, 10**6), onset=st.integers(0, 10), drop=st.floats(0.2, 0.9), width=st.integers(1, 6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_onset_lies_in_its_interval_and_before_the_alarm(seed, onset, drop, width):
     status = watch(simulate("ramp", prompts=32, looks=16, onset=onset, drop=drop, width=width, seed=seed))[-1]
     if status.collapsed:

@@ -26,7 +26,7 @@ def slow_onset(series, steps):
 
 
 @given(seed=st.integers(0, 10**6), looks=st.integers(2, 9), onset=st.integers(0, 6), width=st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_the_least_squares_knee(seed, looks, onset, width):
     rng = np.random.default_rng(seed)
     steps = np.cumsum(rng.integers(1, 100, looks)).astype(float)

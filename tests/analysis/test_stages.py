@@ -80,7 +80,7 @@ def per_prompt(rng, losses, prompts=40, noise=0.04, tasks=("a", "b", "c")):
 
 
 @given(seed=st.integers(0, 10**6), missing=st.floats(0, 0.3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_shares_add_up_and_prompts_are_paired(seed, missing):
     rng = np.random.default_rng(seed)
     values = per_prompt(rng, {"base": 0.0, "sft": 0.3, "dpo": 0.1, "rl": -0.05})

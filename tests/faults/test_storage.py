@@ -209,7 +209,7 @@ def test_a_look_that_is_lost(tmp_path, names, background, survive):
         cell("looks.jsonl that is not UTF-8", "looks.jsonl", b"\xff\xfe\n{}\n", "line 1", slow=True),
     ],
 )
-def test_a_record_that_cannot_be_gone_on_with(tmp_path, name, content, says):
+def test_a_record_that_cannot_be_resumed(tmp_path, name, content, says):
     """Refused before the first step, in one line that names the file; a fresh start moves it aside."""
     checkpoint = watched(tmp_path, checkpoints=True)
     (tmp_path / "divwatch" / name).write_bytes(content)

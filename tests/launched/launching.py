@@ -17,7 +17,12 @@ def launch(strategy, out, plan, processes=2, limit=LIMIT):
     """Runs the program; returns {arm: its results}. Raises AssertionError with the output if it fails or hangs."""
     done = start(strategy, out, plan, processes, limit)
     assert done.returncode == 0, done.stdout[-4000:]
-    return {arm: json.loads((out / f"{arm}.json").read_text()) for arm in plan["arms"]}
+    return read_results(out, plan["arms"])
+
+
+def read_results(out, arms):
+    """{arm: what rank 0 wrote at its end}."""
+    return {arm: json.loads((out / f"{arm}.json").read_text()) for arm in arms}
 
 
 def start(strategy, out, plan, processes=2, limit=LIMIT):

@@ -7,7 +7,7 @@ the other and several tests read them, because starting a launch takes longer th
 import pytest
 
 from divwatch.store.run_directory import RunDirectory
-from tests.launched.launching import launch, start
+from tests.launched.launching import launch, read_results, start
 
 PROOF = {
     "single": {"world": 1, "zero": 0, "engine": "Olmo3ForCausalLM"},
@@ -126,30 +126,47 @@ class TestDDP:
         assert sum(map(len, by_prompt.values())) > 4 * len(by_prompt), "ranks drew the same"
 
 
-@pytest.mark.parametrize(("strategy", "kind"), [("zero3", "sft"), ("fsdp2", "dpo")])
-def test_sharded_ranks_change_nothing_fail_and_agree(strategy, kind, tmp_path):
+FAULT = {"where": "inside", "rank": 1, "step": 2}
+LONG = {"every": 2, "on_error": "record", "prompts": 48, "samples": 16, "fault": FAULT}
+SHARDED = COMPARED | IN_STEP
+SHARDED |= {
+    "inside": LONG,
+    "before": {"every": 2, "on_error": "record", "gather": False, "fault": FAULT | {"where": "before"}},
+    "few": {"every": 2, "gather": False, "prompts": 1, "samples": 3},
+}
+
+
+def assert_sharded_ranks_agree(strategy, out, results):
     """With gathered weights each rank samples alone; in step, ranks without prompts take part in every forward pass."""
-    fault = {"where": "inside", "rank": 1, "step": 2}
-    arms = COMPARED | IN_STEP
-    arms |= {
-        "inside": {"every": 2, "on_error": "record", "prompts": 48, "samples": 16, "fault": fault},
-        "before": {"every": 2, "on_error": "record", "gather": False, "fault": fault | {"where": "before"}},
-        "few": {"every": 2, "gather": False, "prompts": 1, "samples": 3},
-    }
-    results = launch(strategy, tmp_path, {"kind": kind, "training": TRAINING, "arms": arms})
-    assert_nothing_changed(strategy, tmp_path, results)
+    assert_nothing_changed(strategy, out, results)
     for arm in ("inside", "before", "few"):
         assert weights(results, arm) == weights(results, "off"), arm
-    assert looks(tmp_path, "inside") == looks(tmp_path, "before") == [(0, "ok"), (2, "failed"), (3, "ok")]
-    assert len(RunDirectory.of(tmp_path / "few").read_completions(2)) == 3
+    assert looks(out, "inside") == looks(out, "before") == [(0, "ok"), (2, "failed"), (3, "ok")]
+    assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
 
 
-def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(tmp_path):
-    """The run ends in bounded time with rank and reason on one line; it can be resumed."""
-    fault = {"where": "inside", "rank": 1, "step": 2}
-    arms = {
-        "in_step": {"every": 2, "on_error": "record", "gather": False, "prompts": 48, "samples": 16, "fault": fault}
-    }
-    done = start("zero3", tmp_path, {"kind": "sft", "training": {"steps": 3}, "arms": arms})
-    assert done.returncode != 0
-    assert "rank 1 failed where the others wait for it: RuntimeError: planted inside a batch" in done.stdout
+def test_fsdp2_ranks_change_nothing_fail_and_agree(tmp_path):
+    results = launch("fsdp2", tmp_path, {"kind": "dpo", "training": TRAINING, "arms": SHARDED})
+    assert_sharded_ranks_agree("fsdp2", tmp_path, results)
+
+
+class TestZeRO3:
+    """One launch; its last arm ends it."""
+
+    @pytest.fixture(scope="class")
+    def zero3(self, tmp_path_factory):
+        out = tmp_path_factory.mktemp("zero3")
+        arms = SHARDED | {"ends": LONG | {"gather": False}}
+        return out, start("zero3", out, {"kind": "sft", "training": TRAINING, "arms": arms})
+
+    def test_ranks_change_nothing_fail_and_agree(self, zero3):
+        out, done = zero3
+        assert (out / "few.json").exists(), done.stdout[-4000:]
+        assert_sharded_ranks_agree("zero3", out, read_results(out, SHARDED))
+
+    def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(self, zero3):
+        """The run ends in bounded time with rank and reason on one line; it can be resumed."""
+        out, done = zero3
+        assert done.returncode != 0
+        assert not (out / "ends.json").exists()
+        assert "rank 1 failed where the others wait for it: RuntimeError: planted inside a batch" in done.stdout

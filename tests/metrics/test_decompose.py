@@ -95,7 +95,7 @@ def test_fewer_errors_alone_are_named_quality_control():
     assert abs(split.common.share.mean) < 0.1
 
 
-def test_alike_correct_answers_alone_are_named_genuine_narrowing():
+def test_similar_correct_answers_alone_are_named_genuine_narrowing():
     split = decompose(_planted(40, 12, 4, 0.9, 1.0), _planted(40, 12, 4, 0.2, 1.0, seed=1))
     assert split.quality_control == 0
     assert split.genuine_narrowing < -0.1
@@ -104,7 +104,7 @@ def test_alike_correct_answers_alone_are_named_genuine_narrowing():
     assert split.common.share.mean > 1  # D_c fell more than D_a
 
 
-def test_alike_errors_alone_are_named_error_narrowing():
+def test_similar_errors_alone_are_named_error_narrowing():
     split = decompose(_planted(40, 4, 12, 0.5, 1.0), _planted(40, 4, 12, 0.5, 0.05, seed=1))
     assert split.error_narrowing < -0.1
     assert split.quality_control == 0

@@ -140,7 +140,7 @@ def obvious(prompts, rows):
 SENTENCES = st.lists(st.sampled_from("a b A, b. c".split()), min_size=1, max_size=40).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(SENTENCES, min_size=1, max_size=2), st.lists(SENTENCES, max_size=6))
 def test_it_finds_what_the_obvious_way_finds(texts, rows):
     rows = [{"text": text} for text in rows]
@@ -148,7 +148,7 @@ def test_it_finds_what_the_obvious_way_finds(texts, rows):
     assert overlapping(panel(*texts), rows) == obvious(panel(*texts), rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 60), st.integers(0, 30), st.integers(14, 40))
 def test_a_planted_run_is_found_at_every_offset(before, start, length):
     words = [f"w{i}" for i in range(length)]

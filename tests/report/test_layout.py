@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divwatch.outputs.report.layout import lay_out, slot_lengths
@@ -26,7 +26,6 @@ def run(stage, line="think", lineage="demo", steps=100, folder=None):
 orders = st.lists(st.sampled_from(STAGES), unique=True, min_size=1).map(lambda s: sorted(s, key=STAGES.index))
 
 
-@settings(deadline=None)
 @given(st.lists(orders, min_size=1, max_size=6))
 def test_every_lineage_keeps_its_own_order_on_the_common_axis(orders):
     chains = [[run(s, folder=f"{i}-{s}") for s in order] for i, order in enumerate(orders)]

@@ -75,6 +75,8 @@ KNOWN = {
     "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "DeepseekV3": {**MLA, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 2,
                    "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 4},
+    "GlmMoeDsa": {**MLA, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
+                  "topk_group": 1, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8, "num_key_value_heads": 4},
     # dense
     "Llama": {},
     "Qwen3": {"head_dim": 16},
@@ -87,23 +89,53 @@ KNOWN = {
     "Falcon": {},
 }  # fmt: skip
 AS_GENERATE = {
+    "MiniMax": {**HALVES, "head_dim": 8, "num_local_experts": 4, "block_size": 16},
     "Mamba": {"state_size": 8},
     "Mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
     "FalconMamba": {"state_size": 8},
     "RecurrentGemma": {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16, "head_dim": 8},
 }
+IMAGES = {"image_token_id": 45, "video_token_id": 46, "vision_start_token_id": 47, "vision_end_token_id": 48}
+QWEN_IMAGES = {
+    "depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32, "patch_size": 8,
+    "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+}  # fmt: skip
+# Vision-language models, asked in text; Fuyu and Gemma 4 unified have no image encoder.
+VISION = {
+    "Fuyu": {"text_config": {"model_type": "persimmon", **SIZES}, "patch_size": 8, "image_token_id": 45},
+    "Gemma4Unified": {
+        "text_config": {
+            **SIZES, "head_dim": 8, "global_head_dim": 8, "sliding_window": 16, "vocab_size_per_layer_input": 50,
+            "hidden_size_per_layer_input": 8,
+        },
+        "image_token_id": 45, "video_token_id": 46, "boi_token_id": 47, "eoi_token_id": 48, "audio_token_id": 49,
+    },
+    "Qwen3_5": {"text_config": {**SIZES, **HALVES, **DELTA}, "vision_config": QWEN_IMAGES, **IMAGES},
+    "Llava": {
+        "text_config": {"model_type": "llama", **SIZES}, "image_token_index": 45,
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 32,
+                          "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8},
+    },
+}  # fmt: skip
 FAST = ("OlmoHybrid", "FalconH1", "Lfm2", "Mamba2", "RecurrentGemma", "Mistral")
-ALL = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in sorted({**KNOWN, **AS_GENERATE})]
+ALL = [
+    pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow)
+    for kind in sorted({**KNOWN, **AS_GENERATE, **VISION})
+]
 PROMPTS = [[5, 6, 7], list(range(2, 32)), [9, 10, 11, 12] * 5]
 OWNERS = [0, 1, 0, 2, 1, 2]
 LIMITS = [30, 30, 2, 30, 1, 2]  # after two tokens half of the rows have left
 HOW = Decoding(1e-6, 0.5, [1], 30)
 
 
-def make_model(kind):
+def make_model(kind, **changes):
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**{**SIZES, **{**KNOWN, **AS_GENERATE}[kind]})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    sizes = {**KNOWN, **AS_GENERATE, **VISION}[kind]
+    if kind not in VISION or kind == "Fuyu":
+        sizes = {**SIZES, **sizes}
+    auto = transformers.AutoModelForImageTextToText if kind in VISION else transformers.AutoModelForCausalLM
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **changes})
+    model = auto.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -118,13 +150,30 @@ def tokens_of(model, prompts, owners, limits, how=HOW, still_open=lambda row, id
         return decode(model, prompts, owners, noise, limits, how, torch.device("cpu"), still_open)
 
 
-def expected_of(model, prompts, limit=HOW.limit):
+class Force(transformers.LogitsProcessor):
+    """Leaves one token at some steps. tokens: {step: token}."""
+
+    def __init__(self, tokens):
+        self.tokens, self.step = tokens, -1
+
+    def __call__(self, input_ids, scores):
+        self.step += 1
+        if self.step not in self.tokens:
+            return scores
+        only = torch.full_like(scores, -torch.inf)
+        only[:, self.tokens[self.step]] = 0
+        return only
+
+
+def expected_of(model, prompts, limit=HOW.limit, forced=None):
     """Greedy tokens of `generate` on the left-padded batch of `prompts`."""
     width = max(map(len, prompts))
     ids = torch.tensor([[1] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     asked = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=1, pad_token_id=0)
-    rows = model.generate(ids, attention_mask=mask, generation_config=asked)[:, width:].tolist()
+    force = transformers.LogitsProcessorList([Force(forced or {})])
+    out = model.generate(ids, attention_mask=mask, generation_config=asked, logits_processor=force)
+    rows = out[:, width:].tolist()
     return [row[: row.index(1) + 1] if 1 in row else row for row in rows]
 
 
@@ -143,13 +192,10 @@ def test_greedy_tokens_equal_those_of_generate(kind, caplog):
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_thought_closed_by_force_continues_from_the_forced_tokens(kind):
-    """The tokens after three forced ones are those that `generate` gives after a prompt that ends in them."""
+    """The tokens are those of `generate` where a logits processor forces the same three."""
     model, how = make_model(kind), Decoding(1e-6, 0.5, [1], 20, 4, (7, 8, 9))
-    start = [tokens[:4] for tokens in expected_of(model, PROMPTS)]
-    forced = [[*p, *s, 7, 8, 9] for p, s in zip(PROMPTS, start, strict=True)]
-    rest = expected_of(model, forced, 13)
-    rows = tokens_of(model, PROMPTS, [0, 1, 2], [20] * 3, how, lambda row, ids: True)
-    assert rows == [s if 1 in s else [*s, 7, 8, 9, *r] for s, r in zip(start, rest, strict=True)]
+    expected = expected_of(model, PROMPTS, 20, forced={4: 7, 5: 8, 6: 9})
+    assert tokens_of(model, PROMPTS, [0, 1, 2], [20] * 3, how, lambda row, ids: True) == expected
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -1,6 +1,7 @@
 """HumanEval and MBPP: right programs pass however they are written down, wrong ones fail, nothing is decided by guess."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,56 @@ def test_all_canonical_solutions_pass(shared):
     assert [row["task_id"] for row, j in zip(rows, results, strict=True) if not j.correct] == []
 
 
+def _ways(program, name):
+    """Ways to write a program down in an answer."""
+    fenced = f"```python\n{program.rstrip()}\n```"
+    calls = "\n".join(f"print({name}({i}))" for i in range(60))
+    draft = f"def {name}(*args):\n" + "    x = 1\n" * 80 + "    return None"
+    return {
+        "fenced": f"Sure.\n{fenced}\nDone.",
+        "among other languages": f"```bash\npython --version\n```\nThen\n{fenced}\n```text\nok\n```\n```json\n{{}}\n```",
+        "usage and tests after it": f"{fenced}\n```python\n{calls}\n```\n```python\nimport pytest\ndef test(): {name}(1)\n```",
+        "a draft before it": f"```python\n{draft}\n```\nNo:\n{fenced}",
+        "cut before the closing fence": f"```python\n{program}",
+        "a closing fence alone": f"{program}\n```",
+        "in a list": "1. So:\n\n" + "\n".join("   " + line for line in fenced.split("\n")),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["body", *_ways("", "")])
+def test_all_humaneval_solutions_pass_in_every_way_of_writing(shared, way):
+    rows = shared("tasks/humaneval.jsonl")
+    answers = [
+        f"```\n{row['canonical_solution']}\n```"
+        if way == "body"
+        else _ways(row["prompt"] + row["canonical_solution"], row["entry_point"])[way]
+        for row in rows
+    ]
+    assert [row["task_id"] for row, j in zip(rows, humaneval(answers, rows), strict=True) if not j.correct] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["marked", "quoted", "among prose", *_ways("", "")])
+def test_all_mbpp_solutions_pass_in_every_way_of_writing_and_under_any_name(shared, way):
+    rows = shared("tasks/sanitized-mbpp.jsonl")
+    answers = []
+    for row in rows:
+        program = row["code"]
+        for name in re.findall(r"^def (\w+)", program, re.MULTILINE):
+            program = re.sub(rf"\b{name}\b", f"my_{name}", program)
+        outside = {
+            "marked": f"[BEGIN]\n{program}\n[DONE]\nNext: [BEGIN]\nx\n[DONE]",
+            "quoted": f'"""\n{program}\n"""',
+            "among prose": f"Here it is.\n\n{program}\n\nIt works, as you see.",
+        }
+        answers.append((outside | _ways(program, "my_function"))[way])
+    keys = ("test_list", "test_imports")
+    prompts = [Prompt("a", "mbpp", "?", reference={key: row[key] for key in keys}) for row in rows]
+    results = get_verifier("mbpp")(answers, prompts)
+    assert [row["task_id"] for row, j in zip(rows, results, strict=True) if not j.correct] == []
+
+
 def test_solutions_to_another_problem_fail(shared):
     rows = shared("tasks/humaneval.jsonl")[::4]
     results = humaneval([row["canonical_solution"] for row in rows[1:] + rows[:1]], rows)
@@ -184,6 +235,7 @@ def test_mbpp_rows_of_every_kind(row, right, wrong):
         '"""\ndef v(s):\n    return sum(c in \'aeiou\' for c in s)\n"""',
         "[BEGIN]\n```python\ndef v(s):\n    return sum(c in 'aeiou' for c in s)\n```\n[DONE]\nNext: [BEGIN]\nx\n[DONE]",
         "def v(s):\n    return sum(c in 'aeiou' for c in s)\n[DONE]\n[BEGIN]\nx = 1\n[DONE]",
+        "It is this.\n\nV = 'aeiou'\ndef v(s):\n    return sum(c in V for c in s)\n\nV has the vowels.",
         "Sure, this counts:\n\ndef v(s):\n    return sum(c in 'aeiou' for c in s)\n\nIt looks at each letter.",
     ],
 )

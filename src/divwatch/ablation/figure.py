@@ -1,4 +1,4 @@
-"""The ranking as a figure: a chart a measure, a row a source or arm, with its simultaneous interval and its tasks."""
+"""The ranking as a figure: one chart per measure, one row per source or arm, with its simultaneous interval and its tasks."""
 
 from __future__ import annotations
 

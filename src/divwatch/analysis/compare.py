@@ -196,9 +196,9 @@ class _Frame:
             value = np.where(n > 0, filled.sum(axis=0) / n, 0.0)
             deviation = np.where(there, filled - value, 0.0)
             variance = np.where(n > 1, (deviation**2).sum(axis=0) / freedom / n, 0.0)
-            errors = weights @ deviation / np.sqrt(np.maximum(n, 1) * freedom)
+            deviates = weights @ deviation / np.sqrt(np.maximum(n, 1) * freedom)
         drawn_variance = variance * self.rng.chisquare(freedom, (self.draws, len(contrasts))) / freedom
-        return _Moments(n, value, variance, errors, drawn_variance)
+        return _Moments(n, value, variance, deviates, drawn_variance)
 
     def _runs(self, table: Floats, contrasts: list[Contrast], parts: list[str]) -> tuple[Floats, Floats, Floats]:
         """(variance, [draws] errors, [draws] estimated variances) of each contrast from run to run."""
@@ -210,9 +210,9 @@ class _Frame:
         for i, contrast in enumerate(contrasts):
             for arm, coefficient in _net(contrast).items():
                 matrix[arm, i] = coefficient
-        errors = np.sqrt(square) * self.rng.standard_normal((self.draws, self.arms)) @ matrix
+        deviates = np.sqrt(square) * self.rng.standard_normal((self.draws, self.arms)) @ matrix
         estimated = square * self.rng.chisquare(self.run_df, self.draws) / self.run_df
-        return square * size, errors, estimated[:, None] * size
+        return square * size, deviates, estimated[:, None] * size
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,8 @@ def decompose(
     before, after: one `(embeddings [K, d] L2-normalised, correct [K] bool)` a prompt, the same prompts in the same
     order; K may differ. Units: cosine distance. Raises DivwatchError if the lists or shapes do not match.
 
-    >>> apart, alike, right = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [True, True]
-    >>> split = decompose([(apart, right)] * 3, [(alike, right)] * 3)
+    >>> apart, equal, right = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [True, True]
+    >>> split = decompose([(apart, right)] * 3, [(equal, right)] * 3)
     >>> split.total, split.genuine_narrowing, split.quality_control
     (-1.0, -1.0, 0.0)
     """

@@ -54,10 +54,10 @@ class Evidence:
         if key not in history.values:
             return None
         # Looks that are not comparable are themselves the evidence where capability is the question.
-        looks = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in CAPABILITIES]
-        table = history.series_of(_as_capability(history, key))[looks]
+        rows = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in CAPABILITIES]
+        table = history.series_of(_as_capability(history, key))[rows]
         detector = CollapseDetector(len(history.steps), min_drop=self.min_drop)
-        return detector.replay([history.steps[i] for i in looks], table)
+        return detector.replay([history.steps[i] for i in rows], table)
 
     def _note(self, key: str, status: CollapseStatus | None) -> None:
         if status is not None:
@@ -100,9 +100,9 @@ class Evidence:
     def risen_from_lowest(self, key: str) -> bool:
         """`key` has come up from its lowest two looks running by more than `min_drop` of the baseline, beyond noise."""
         h = self.history
-        looks = [i for i in range(len(h.steps)) if h.comparable[i]]
-        table = h.series(key)[looks]
-        if len(looks) < 5:
+        comparable = [i for i in range(len(h.steps)) if h.comparable[i]]
+        table = h.series(key)[comparable]
+        if len(comparable) < 5:
             return False
         two_running = (table[1:-1] + table[2:]) / 2  # [looks - 2, prompts]
         levels = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.inf for row in two_running]

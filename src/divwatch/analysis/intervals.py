@@ -33,8 +33,8 @@ def resampled_means(
 ) -> np.ndarray:
     """Means of every column over bootstrap samples of the rows.
 
-    values: [n, c] (or [n]), NaN if missing; a resampled mean is over the rows that are there.
-    strata: one label a row (the task). Rows are then resampled within their stratum, and the mean is the equal-weight
+    values: [n, c] (or [n]), NaN where missing; a resampled mean is over the rows that are there.
+    strata: one label per row (the task). Rows are then resampled within their stratum, and the mean is the equal-weight
             mean over strata of the strata's means; strata without a value in a column are left out of that column.
     Returns [draws, c]. Column j of any call with the same n, strata and seed uses the same resamples: differences are
     paired.

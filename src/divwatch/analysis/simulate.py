@@ -115,7 +115,7 @@ def simulate(
 
 def _autocorrelated(draws: Floats, persistence: float) -> Floats:
     """A first-order autoregression of unit variance driven by standard normal draws."""
-    noise = draws.copy()
+    values = draws.copy()
     for look in range(1, len(draws)):
-        noise[look] = persistence * noise[look - 1] + np.sqrt(1 - persistence**2) * draws[look]
-    return noise
+        values[look] = persistence * values[look - 1] + np.sqrt(1 - persistence**2) * draws[look]
+    return values

@@ -99,7 +99,7 @@ def _degeneration(case: Evidence, split: Split) -> Rule:
 
 
 def _template(case: Evidence, split: Split) -> Rule:
-    """Outputs of different prompts grow alike, more than the outputs of one prompt do."""
+    """Outputs of different prompts become similar, more than the outputs of one prompt do."""
     across = f"across/{case.primary}"
     if not case.lost(across):
         return None

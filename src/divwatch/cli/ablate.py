@@ -51,18 +51,18 @@ def ablate(
     if as_json:
         print(json.dumps([o.as_dict() for o in outcomes], indent=1))
     else:
-        finished_before = sum(o.status == "kept" for o in outcomes)
+        skipped = sum(o.status == "kept" for o in outcomes)
         print(
-            f"{len(outcomes)} runs: {len(outcomes) - finished_before - len(failed)} done, {finished_before} kept, {len(failed)} failed"
+            f"{len(outcomes)} runs: {len(outcomes) - skipped - len(failed)} done, {skipped} kept, {len(failed)} failed"
         )
         print(f"now: divwatch compare {ablation.output_dir}")
     if failed:
         sys.exit(1)
 
 
-def _known(what: str, choice: object, known: list) -> None:
-    if choice is not None and choice not in known:
-        raise DivwatchError(f"the plan has no {what} {choice!r}: choose from {', '.join(map(str, known))}")
+def _known(what: str, value: object, known: list) -> None:
+    if value is not None and value not in known:
+        raise DivwatchError(f"the plan has no {what} {value!r}: choose from {', '.join(map(str, known))}")
 
 
 def _progress(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Data mixes: the Olmo 3 sets by source, one's own, the embedded ones.")
+app = typer.Typer(no_args_is_help=True, help="Data mixes: the Olmo 3 sets by source, your own, the embedded ones.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

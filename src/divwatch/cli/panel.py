@@ -107,7 +107,7 @@ def check(
 
 
 def _loaded(panel: str) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The prompts of a panel, and a line about each of its tasks; for one of the hub, the commit it was read at."""
+    """The prompts of a panel, and a line about each of its tasks; for a hub set, the commit it was read at."""
     from divwatch.panel import load_panel
     from divwatch.tasks import TASKS
     from divwatch.tasks.task import hub_rows, resolved_revision

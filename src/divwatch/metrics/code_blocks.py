@@ -18,6 +18,8 @@ _PYTHON = {"", "python", "python3", "py", "py3", "python2", "ipython", "python-r
 _MARKED = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
 _QUOTES = ('"""', "'''", "`", '"', "'")
 STARTS = re.compile(r"^(?:async def|def|class|from|import|@)\b|^@", re.MULTILINE)
+_STATEMENT = re.compile(r"^[A-Za-z_]\w*\s*=(?!=)", re.MULTILINE)  # a constant before the definitions
+_TRIES = 10
 _LONGEST = 100_000  # characters; the parser needs too much memory for more
 
 
@@ -71,19 +73,19 @@ def fenced_blocks(text: str) -> list[tuple[str, str]]:
 
 
 def first_program(text: str) -> str:
-    """The lines from the first definition or import on, as far as they are Python; `text` itself if there are none.
+    """The lines from the first definition, import or constant on, as far as they are Python; `text` itself if there are none.
 
     >>> first_program("Sure, here it is:\\n\\ndef f(x):\\n    return x\\n\\nIt returns x.")
     'def f(x):\\n    return x'
     """
-    start = STARTS.search(text)
-    if start is None:
-        return text
-    lines = text[start.start() :].split("\n")
-    for end in range(len(lines), max(0, len(lines) - 200), -1):
-        code = "\n".join(lines[:end]).rstrip()
-        if (end == len(lines) or not lines[end][:1].isspace()) and _parses(code):
-            return code
+    starts = [m.start() for m in _STATEMENT.finditer(text)][:_TRIES]
+    first = STARTS.search(text)
+    for start in starts if first is None else [s for s in starts if s < first.start()] + [first.start()]:
+        lines = text[start:].split("\n")
+        for end in range(len(lines), max(0, len(lines) - 10 * _TRIES), -1):
+            tree = _tree(code) if (code := "\n".join(lines[:end]).rstrip()) else None
+            if tree is not None and _definitions(tree):
+                return code
     return text
 
 

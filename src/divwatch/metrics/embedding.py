@@ -124,7 +124,7 @@ def pair_statistics(cosines: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]
 
 
 def across_input_values(centres: Any) -> np.ndarray:
-    """Across-input diversity, a value a prompt: their mean is the mean distance between outputs of different prompts.
+    """Across-input diversity, one value per prompt: their mean is the mean distance between outputs of different prompts.
 
     centres: [N, d], the mean embedding of each prompt's outputs (NaN rows: missing), or one output's embedding each.
     The distance of two prompts is 1 - c_i.c_j, the mean over their pairs of outputs; higher = outputs depend more on

@@ -107,15 +107,15 @@ class NgramIndex:
         """Different n-grams within each subset of the outputs [draws, m], [draws, max_n]."""
         present = np.zeros((len(subsets), len(self.lengths)), dtype=np.float32)
         present[np.arange(len(subsets))[:, None], self.text_of[subsets]] = 1
-        distinct = np.empty((len(subsets), self.max_n))
+        shares = np.empty((len(subsets), self.max_n))
         for n, (unique, number, text) in enumerate(self._orders):
             occurs = np.zeros((unique, len(self.lengths)), dtype=np.float32)
             occurs[number, text] = 1
             # Most n-grams occur in one text only, and are counted by text.
             shared = occurs[occurs.sum(axis=1) > 1]
             own = occurs.sum(axis=0) - shared.sum(axis=0)
-            distinct[:, n] = present @ own + (shared @ present.T > 0).sum(axis=0)
-        return distinct
+            shares[:, n] = present @ own + (shared @ present.T > 0).sum(axis=0)
+        return shares
 
     def totals(self, subsets: np.ndarray | None = None) -> np.ndarray:
         """Total n-grams of all outputs, [max_n], or of each subset, [draws, max_n]."""

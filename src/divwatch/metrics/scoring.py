@@ -212,11 +212,11 @@ class _Context:
     def cosines(self, group: str, kind: str) -> list[np.ndarray]:
         if group == "diversity":
             return self.grams[kind]
-        grams = []
+        matrices = []
         for gram, everyone, some in zip(self.grams[kind], self.members["diversity"], self.members[group], strict=True):
             at = np.searchsorted(everyone, some)
-            grams.append(gram[np.ix_(at, at)])
-        return grams
+            matrices.append(gram[np.ix_(at, at)])
+        return matrices
 
 
 def _usable_members(sample: PromptSamples) -> list[int]:
@@ -280,8 +280,8 @@ def _of_set(name: str, m: int | None, context: _Context) -> Callable[[Any], floa
     rarefied: dict[str, Callable[[Any], float]] = {
         "ead": lambda texts: lexical.rarefied_ead(texts, size, context.vocab_size, seed=context.seed),
         "ast_distinct": lambda texts: code.rarefied_ast_distinct(texts, size, seed=context.seed),
-        "distinct_answers": lambda values: answers.rarefied_distinct(values, size),
-        "answer_entropy": lambda values: answers.rarefied_entropy(values, size),
+        "distinct_answers": lambda canonical: answers.rarefied_distinct(canonical, size),
+        "answer_entropy": lambda canonical: answers.rarefied_entropy(canonical, size),
     }
     return rarefied[name]
 
@@ -314,7 +314,7 @@ def _pair_values(context: _Context) -> dict[str, np.ndarray]:
 
 
 def _across_values(context: _Context) -> np.ndarray:
-    """Distance between outputs of different prompts of a task, a value a prompt; the mean over a task is the task's."""
+    """Distance between outputs of different prompts of a task, one value per prompt; the mean over a task is the task's."""
     assert context.centres is not None
     tasks = np.array([s.task for s in context.samples])
     values = np.full(len(tasks), np.nan)

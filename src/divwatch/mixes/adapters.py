@@ -198,8 +198,8 @@ def _constraints(text: Any) -> dict[str, Any]:
         raise Dropped(NO_REFERENCE) from None
     if len(names) != len(arguments) or not names:
         raise Dropped(NO_REFERENCE)
-    present = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
-    return {"instruction_id_list": names, "kwargs": present}
+    kwargs = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
+    return {"instruction_id_list": names, "kwargs": kwargs}
 
 
 def _tests(text: Any) -> list[Any]:

@@ -54,14 +54,14 @@ def allocate(counts: Mapping[str, int], selection: Selection) -> dict[str, int]:
     mass = {s: n * selection.weight.get(s, 1.0) for s, n in counts.items() if selection.wants(s)}
     if not sum(mass.values()) > 0:
         raise DivwatchError(f"the selection leaves no rows: the sources are {', '.join(counts)}")
-    sizes = {s: round(m) for s, m in mass.items()} if selection.rows is None else _quota(mass, selection.rows)
-    for source, size in sizes.items():
-        if size > counts[source] and not selection.repeat:
+    rows_of = {s: round(m) for s, m in mass.items()} if selection.rows is None else _quota(mass, selection.rows)
+    for source, wanted in rows_of.items():
+        if wanted > counts[source] and not selection.repeat:
             raise DivwatchError(
                 f"source {source!r} has {counts[source]} rows, {size} were asked for: lower its mix_weight or mix_rows, "
                 "or let rows repeat with --mix_repeat true"
             )
-    return sizes
+    return rows_of
 
 
 def _quota(mass: Mapping[str, float], rows: int) -> dict[str, int]:
@@ -73,18 +73,18 @@ def _quota(mass: Mapping[str, float], rows: int) -> dict[str, int]:
     """
     total = sum(mass.values())
     share = {s: m / total for s, m in mass.items() if m > 0}
-    sizes = dict.fromkeys(mass, 0)
+    rows_of = dict.fromkeys(mass, 0)
     waiting = [(0.0, s) for s in share]  # (h above which the source may have one more row, source)
     due: list[tuple[float, str]] = []
     heapq.heapify(waiting)
     for h in range(1, rows + 1):
         while waiting and waiting[0][0] < h - 1e-9 * h:
             source = heapq.heappop(waiting)[1]
-            heapq.heappush(due, ((sizes[source] + 1) / share[source], source))
+            heapq.heappush(due, ((rows_of[source] + 1) / share[source], source))
         source = heapq.heappop(due)[1]
-        sizes[source] += 1
-        heapq.heappush(waiting, (sizes[source] / share[source], source))
-    return sizes
+        rows_of[source] += 1
+        heapq.heappush(waiting, (rows_of[source] / share[source], source))
+    return rows_of
 
 
 def choose(sources: Sequence[str], selection: Selection, seed: int) -> list[int]:
@@ -96,9 +96,9 @@ def choose(sources: Sequence[str], selection: Selection, seed: int) -> list[int]
     places: dict[str, list[int]] = {}
     for position, source in enumerate(sources):
         places.setdefault(source, []).append(position)
-    sizes = allocate({s: len(p) for s, p in places.items()}, selection)
+    rows_of = allocate({s: len(p) for s, p in places.items()}, selection)
     chosen: list[int] = []
-    for source, count in sizes.items():
+    for source, count in rows_of.items():
         mine = places[source]
         whole, part = divmod(count, len(mine))
         chosen += mine * whole

@@ -159,7 +159,7 @@ class Background:
         self._child.close()
 
     def _start(self) -> ChildProcess:
-        """A new process, told of all that is open and waiting; it may still be loading its models."""
+        """A new process that knows all open runs and waiting looks; it may still be loading its models."""
         self._since = time.monotonic()
         threads = max(1, min(8, count_cores() // 2))
         server = f"{__name__}:serve"

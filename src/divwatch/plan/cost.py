@@ -191,7 +191,7 @@ def cost_of(
     room = free - (whole if gathered else 0)
     prompt_share = (
         look.prompt_tokens / look.samples if device.shares_prompts else look.prompt_tokens
-    )  # tokens of a prompt, per row
+    )  # of a prompt, by row
     width = prompt_share + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
     if MEMORY_SHARE * room < width * shape.token_bytes:
         raise DivwatchError(
@@ -332,13 +332,9 @@ def this_machine() -> Device:
         bandwidth = big.numel() * 4 / fastest(lambda: vector @ big)
     memory = psutil.virtual_memory().total
     bare = Device("this CPU", flops, bandwidth, math.inf, bandwidth, memory, 0.0, overlaps=False)
-    probes = _Probes(bare)
+    probe = _Probes(bare)
     return replace(
-        bare,
-        attention=probes.attention,
-        layer_seconds=probes.layer,
-        logit_seconds=probes.logit,
-        small_seconds=probes.small,
+        bare, attention=probe.attention, layer_seconds=probe.layer, logit_seconds=probe.logit, small_seconds=probe.small
     )
 
 

@@ -26,8 +26,8 @@ class Planned:
     max_overhead: float = WatchConfig.max_overhead
 
 
-def plan_of_config(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
-    """The plan of a config; `options` override it. Raises DivwatchError without a model.
+def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
+    """From the config; `options` win. Raises DivwatchError without a model.
 
     Rows that are not packed are assumed to be as long as a look's prompt and completion, up to max_length.
     """
@@ -37,17 +37,17 @@ def plan_of_config(config: Path | None, gpus: int, prompt_tokens: int, options: 
         return Planned(**options)
     from divwatch.files import read_yaml
 
-    settings = read_yaml(config)
-    name = options.get("model") or settings.get("model_name_or_path")
+    recipe = read_yaml(config)
+    name = options.get("model") or recipe.get("model_name_or_path")
     if not name:
         raise DivwatchError(f"{config} names no model_name_or_path: give --model")
-    plan = Planned(released(str(name)), lora_r=int(settings.get("lora_r", 16)) if settings.get("use_peft") else None)
+    run = Planned(released(str(name)), lora_r=int(recipe.get("lora_r", 16)) if recipe.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
-    watched: dict[str, Any] = {ours: int(settings[theirs]) for ours, theirs in looks.items() if theirs in settings}
-    plan = replace(plan, **watched, max_overhead=float(settings.get("watch_max_overhead", plan.max_overhead)))
-    step_tokens = _rows(settings, gpus) * _row_tokens(settings, prompt_tokens + plan.new_tokens)
-    plan = replace(plan, step_tokens=step_tokens, every=_every(settings, gpus, step_tokens))
-    return replace(plan, **{k: v for k, v in options.items() if k != "model"})
+    watched: dict[str, Any] = {ours: int(recipe[theirs]) for ours, theirs in looks.items() if theirs in recipe}
+    run = replace(run, **watched, max_overhead=float(recipe.get("watch_max_overhead", run.max_overhead)))
+    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + run.new_tokens)
+    run = replace(run, step_tokens=step_tokens, every=_every(recipe, gpus, step_tokens))
+    return replace(run, **{k: v for k, v in options.items() if k != "model"})
 
 
 def released(name: str) -> str:
@@ -63,44 +63,40 @@ def released(name: str) -> str:
     return name
 
 
-def _rows(settings: dict[str, Any], gpus: int) -> int:
+def _rows(recipe: dict[str, Any], gpus: int) -> int:
     """Rows of an optimizer step: packed sequences, pairs, or completions."""
-    return (
-        int(settings.get("per_device_train_batch_size", 8)) * int(settings.get("gradient_accumulation_steps", 1)) * gpus
-    )
+    return int(recipe.get("per_device_train_batch_size", 8)) * int(recipe.get("gradient_accumulation_steps", 1)) * gpus
 
 
-def _row_tokens(settings: dict[str, Any], assumed: int) -> int:
-    longest = int(settings.get("max_length") or 10**9)
-    if settings.get("packing"):
+def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
+    longest = int(recipe.get("max_length") or 10**9)
+    if recipe.get("packing"):
         return longest
-    answers = 2 if _kind(settings) == "preference" else 1
+    answers = 2 if _kind(recipe) == "preference" else 1
     return answers * min(assumed, longest)
 
 
-def _kind(settings: dict[str, Any]) -> str | None:
+def _kind(recipe: dict[str, Any]) -> str | None:
     from divwatch.mixes.show import described
 
-    mix = str(settings.get("mix") or "")
+    mix = str(recipe.get("mix") or "")
     return described(mix)["kind"] if mix and not mix.endswith((".json", ".jsonl")) else None
 
 
-def _every(settings: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    return steps_between_looks(
-        float(settings.get("watch_every", WatchConfig.every)), _steps(settings, gpus, step_tokens)
-    )
+def _every(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
+    return steps_between_looks(float(recipe.get("watch_every", WatchConfig.every)), _steps(recipe, gpus, step_tokens))
 
 
-def _steps(settings: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    """Optimizer steps of the run: as set, or from the published size of the mix; 2,000 if that is not known."""
+def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
+    """Optimizer steps of the run: as set, or from the published size of the mix; 2,000 where that is not known."""
     from divwatch.mixes.show import described
 
-    if int(settings.get("max_steps", -1)) > 0:
-        return int(settings["max_steps"])
-    mix = str(settings.get("mix") or "")
+    if int(recipe.get("max_steps", -1)) > 0:
+        return int(recipe["max_steps"])
+    mix = str(recipe.get("mix") or "")
     known = described(mix) if mix and not mix.endswith((".json", ".jsonl")) else {"tokens": None, "rows": None}
-    epochs = float(settings.get("num_train_epochs", 3))
-    if settings.get("packing") and known["tokens"]:
+    epochs = float(recipe.get("num_train_epochs", 3))
+    if recipe.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
-    rows = settings.get("mix_rows") or known["rows"]
-    return max(1, round(epochs * int(rows) / _rows(settings, gpus))) if rows else 2000
+    rows = recipe.get("mix_rows") or known["rows"]
+    return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else 2000

@@ -22,19 +22,19 @@ class _Roomy:
     _start: int
     _end: int
 
-    def append(self, keys: Any, values: Any, kept: int | None) -> tuple[Any, Any]:
-        """Writes new states behind the last `kept` ones (None: all) and returns both together."""
+    def append(self, keys: Any, values: Any, window: int | None) -> tuple[Any, Any]:
+        """Writes new states behind the last `window` ones (None: all) and returns both together."""
         new = keys.shape[-2]
         if self._room < new:
             self._make_room(max(CHUNK, new))
         start, end = self._start, self._end + new
-        if kept is not None:
-            start = max(start, self._end - kept)
+        if window is not None:
+            start = max(start, self._end - window)
         self._all_keys[:, :, self._end : end] = keys
         self._all_values[:, :, self._end : end] = values
         self._end = end
         full = self._all_keys[:, :, start:end], self._all_values[:, :, start:end]
-        self._start = start if kept is None else max(start, end - kept)
+        self._start = start if window is None else max(start, end - window)
         self._view()
         return full
 
@@ -56,10 +56,12 @@ class _Roomy:
         self._view()
 
     def _moved(self, states: Any, room: int, rows: Any) -> Any:
-        held = states[:, :, self._start : self._end]
-        count = held.shape[0] if rows is None else len(rows)
-        moved = held.new_empty((count, held.shape[1], held.shape[2] + room, held.shape[3]))
-        moved[:, :, : held.shape[2]] = held if rows is None else held[rows]
+        states_in_use = states[:, :, self._start : self._end]
+        count = states_in_use.shape[0] if rows is None else len(rows)
+        moved = states_in_use.new_empty(
+            (count, states_in_use.shape[1], states_in_use.shape[2] + room, states_in_use.shape[3])
+        )
+        moved[:, :, : states_in_use.shape[2]] = states_in_use if rows is None else states_in_use[rows]
         return moved
 
     def _view(self) -> None:
@@ -96,10 +98,10 @@ def give_room(cache: Any, rows: Any) -> None:
         if roomy is None or layer.keys is None or layer.keys.dim() != 4:
             _select(layer, rows)
             continue
-        made: Any = object.__new__(roomy)
-        made.__dict__.update(layer.__dict__)
-        made.adopt(rows)
-        cache.layers[i] = made
+        layer_with_room: Any = object.__new__(roomy)
+        layer_with_room.__dict__.update(layer.__dict__)
+        layer_with_room.adopt(rows)
+        cache.layers[i] = layer_with_room
 
 
 def select_rows(cache: Any, rows: Any) -> None:

@@ -42,11 +42,11 @@ def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callab
     finally:
         if model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
-    made = [list(output.generated_tokens) for output in outputs.values() if output.error is None]
-    if len(made) != len(rows):
-        raise RuntimeError(f"continuous batching returned {len(made)} of {len(rows)} completions")
-    progress(len(made))
-    return made
+    completions = [list(output.generated_tokens) for output in outputs.values() if output.error is None]
+    if len(completions) != len(rows):
+        raise RuntimeError(f"continuous batching returned {len(completions)} of {len(rows)} completions")
+    progress(len(completions))
+    return completions
 
 
 def _room(model: Any, request: Request, rows: Sequence[Row]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def decode(
     prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit, TRIES] random numbers.
     limits:     [n] new tokens after which a row is cut, at most how.limit.
     still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
-    any_rank:   whether any rank has rows left. Where a forward is a collective, a rank that is done goes on with one
-                row until all are.
+    any_rank:   whether any rank has rows left. If a forward is a collective, a rank that is done continues with one
+                row until all are done.
     """
     import torch
 

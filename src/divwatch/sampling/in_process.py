@@ -58,9 +58,9 @@ def generate_in_step(
     done: dict[Row, list[int]] = {}
     for turn in range(max(map(len, planned))):
         batch = mine[turn] if turn < len(mine) else [Row(0, 0)]
-        made = decode_batch(model, request, batch, lambda alive: ranks.any(alive, request.device))
+        tokens_by_row = decode_batch(model, request, batch, lambda alive: ranks.any(alive, request.device))
         if turn < len(mine):
-            done.update(zip(batch, made, strict=True))
+            done.update(zip(batch, tokens_by_row, strict=True))
             progress(len(batch))
     return [done[row] for row in shares[ranks.rank]]
 

@@ -51,13 +51,13 @@ def batches(
     >>> len(batches([Row(0, 0), Row(1, 0)], lengths=[2, 6], new_tokens=4, tokens=99, padded=False))
     2
     """
-    made: list[list[Row]] = []
+    groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample)):
-        fits = made and batch_tokens([*made[-1], row], lengths, new_tokens, shared) <= tokens
-        if not fits or not (padded or lengths[row.prompt] == lengths[made[-1][0].prompt]):
-            made.append([])
-        made[-1].append(row)
-    return made
+        fits = groups and batch_tokens([*groups[-1], row], lengths, new_tokens, shared) <= tokens
+        if not fits or not (padded or lengths[row.prompt] == lengths[groups[-1][0].prompt]):
+            groups.append([])
+        groups[-1].append(row)
+    return groups
 
 
 def batch_tokens(batch: Sequence[Row], lengths: Sequence[int], new_tokens: int, shared: bool = False) -> int:

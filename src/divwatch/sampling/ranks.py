@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class LookFailed(RuntimeError):
-    """A look that some rank could not take. Raised on every rank alike; the message names rank and reason."""
+    """A look that some rank could not take. Raised on every rank; the message names rank and reason."""
 
 
 class Ranks(NamedTuple):
@@ -30,9 +30,9 @@ class Ranks(NamedTuple):
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
-        return found
+        answers: list[Any] = [None] * self.world
+        dist.all_gather_object(answers, value)
+        return answers
 
     def collect(self, value: Any) -> list[Any]:
         """Everybody's `value`, by rank, on rank 0; elsewhere an empty list."""
@@ -40,9 +40,9 @@ class Ranks(NamedTuple):
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.world
-        dist.gather_object(value, found if self.main else None)
-        return found if self.main else []
+        answers: list[Any] = [None] * self.world
+        dist.gather_object(value, answers if self.main else None)
+        return answers if self.main else []
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value`, on every rank."""
@@ -73,8 +73,8 @@ class Ranks(NamedTuple):
 def raise_if_failed(reasons: Sequence[str | None]) -> None:
     failed = [(rank, reason) for rank, reason in enumerate(reasons) if reason is not None]
     if failed:
-        alike = len(failed) == len(reasons)
-        raise LookFailed(failed[0][1] if alike else "; ".join(f"rank {rank}: {reason}" for rank, reason in failed))
+        everywhere = len(failed) == len(reasons)
+        raise LookFailed(failed[0][1] if everywhere else "; ".join(f"rank {rank}: {reason}" for rank, reason in failed))
 
 
 ALONE = Ranks()

@@ -57,10 +57,10 @@ class Request:
         finished = bool(ids) and ids[-1] in self.how.stops
         text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
         end = min((at for stop in self.ends[prompt] if (at := text.find(stop)) >= 0), default=None)
-        asked = self.prompts[prompt]
+        question = self.prompts[prompt]
         return Completion(
-            asked.id,
-            asked.task,
+            question.id,
+            question.task,
             sample,
             (OPEN if self.opened[prompt] else "") + text[:end],
             finished or end is not None,

@@ -1,7 +1,7 @@
 """A look's completions, on all ranks: agree that it can be taken, share it out, generate, meet on rank 0.
 
 Between the two meetings a rank may fail alone: it comes to the second one with its reason, and all ranks give the look
-up. Only inside a forward that is itself a collective can a failure not be mended.
+up. A failure inside a forward that is itself a collective ends the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Embeddings = tuple[list[bytes], np.ndarray]
 
 
 class LookEnds(RuntimeError):
-    """One rank failed where the others wait inside a collective. Nothing can mend that: the run must end."""
+    """One rank failed while the others wait inside a collective. The run must end."""
 
 
 class Part(NamedTuple):
@@ -49,7 +49,7 @@ def sample(
     """`config.samples` completions for each prompt, grouped by prompt in the order given; on other ranks than 0 none.
 
     A collective: every rank calls it with the same arguments. `progress` is called with the number of completions of
-    each finished batch of this rank. Leaves model and random state untouched. Raises LookFailed on every rank alike
+    each finished batch of this rank. Leaves model and random state untouched. Raises LookFailed on every rank
     where one failed, and LookEnds on a rank that failed inside a forward that others take part in.
     """
     return _sample(source, tokenizer, prompts, config, seed, progress, ranks)[0]
@@ -131,8 +131,8 @@ def _sample(
     raise_if_failed(ranks.from_main([p.reason for p in parts]))
     if not ranks.main:
         return [], None
-    found = {(c.prompt_id, c.sample): c for p in parts for c in p.completions}
-    return [found[prompt.id, k] for prompt in prompts for k in range(config.samples)], _joined(parts)
+    by_sample = {(c.prompt_id, c.sample): c for p in parts for c in p.completions}
+    return [by_sample[prompt.id, k] for prompt in prompts for k in range(config.samples)], _joined(parts)
 
 
 def _prepare(
@@ -210,7 +210,7 @@ def _in_step(
 
 
 def _joined(parts: Sequence[Part]) -> Embeddings | None:
-    found = [part.embeddings for part in parts if part.embeddings is not None and part.embeddings[0]]
-    if not found:
+    embedded = [part.embeddings for part in parts if part.embeddings is not None and part.embeddings[0]]
+    if not embedded:
         return None
-    return [key for keys, _ in found for key in keys], np.concatenate([rows for _, rows in found])
+    return [key for keys, _ in embedded for key in keys], np.concatenate([rows for _, rows in embedded])

@@ -31,7 +31,7 @@ class Engine:
         if request.how.close_at is not None:
             raise DivwatchError("watch_think_tokens needs watch_backend transformers: vLLM closes no thought")
         self._sync()
-        asked = {
+        settings = {
             "temperature": request.how.temperature,
             "top_p": request.how.top_p,
             "top_k": 0,
@@ -39,12 +39,12 @@ class Engine:
             "repetition_penalty": 1.0,
             "max_completion_length": request.how.limit,
         }
-        with _set(self.generation, asked):
+        with _set(self.generation, settings):
             prompts = [request.encoded[row.prompt] for row in rows]
-            made = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1]
-        if len(made) != len(rows):
-            raise RuntimeError(f"vLLM returned {len(made)} of {len(rows)} completions")
-        return [list(ids) for ids in made]
+            completions = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1]
+        if len(completions) != len(rows):
+            raise RuntimeError(f"vLLM returned {len(completions)} of {len(rows)} completions")
+        return [list(ids) for ids in completions]
 
     def _sync(self) -> None:
         """Gives the engine this step's weights, once: a GRPO trainer keeps the step it last did so for."""

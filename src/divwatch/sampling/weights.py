@@ -109,14 +109,14 @@ def _gathered_fsdp2(source: Source) -> Iterator[None]:
     modules = [module for module in model.modules() if _is_fsdp2(module)]
     states = [module._get_fsdp_state() for module in modules]
     groups = [group for state in states for group in _groups(state)]
-    kept = [state._auto_reshard_after_forward for state in states]
+    flags = [state._auto_reshard_after_forward for state in states]
     meshes = [group.post_forward_mesh_info for group in groups]
     try:
         model.set_reshard_after_forward(False)
         model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=source.device), use_cache=False)
         yield
     finally:
-        for state, automatic in zip(states, kept, strict=True):
+        for state, automatic in zip(states, flags, strict=True):
             state._auto_reshard_after_forward = automatic
         for group, mesh in zip(groups, meshes, strict=True):
             group.post_forward_mesh_info = mesh

@@ -77,7 +77,7 @@ class RunReader:
             raise self._damaged(step, str(error)) from None
 
     def score_table(self, step: int) -> Any:
-        """The same as a pyarrow table: a row a prompt, with `id`, `task` and a column a key."""
+        """The same as a pyarrow table: one row per prompt, with `id`, `task` and one column per key."""
         table = read_parquet(self._file("scores", step))
         if not {"id", "task"} <= set(table.column_names):
             raise self._damaged(step, "it has no columns 'id' and 'task'")

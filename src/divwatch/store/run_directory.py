@@ -1,9 +1,9 @@
 """The run directory: what a run was and what every look saw. Written atomically, readable after a crash.
 
 run.json                          settings, model, stage, lineage, parent, panel, versions
-looks.jsonl                       a line a look
-completions/step-00000100.parquet a row a completion
-scores/step-00000100.parquet      a row a prompt
+looks.jsonl                       one line per look
+completions/step-00000100.parquet one row per completion
+scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 """
 

@@ -25,9 +25,9 @@ MEAN_COLUMNS = ["step", "task", "key", "mean", "lo", "hi", "n"]
 class RunTables:
     """One training stage as its run directory holds it.
 
-    looks:  a row a look: `LOOK_COLUMNS`.
-    means:  a row a look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
-    scores: a row a look and prompt: `step`, `id`, `task` and a column per key.
+    looks:  one row per look: `LOOK_COLUMNS`.
+    means:  one row per look, task and key: `MEAN_COLUMNS`, as written in looks.jsonl.
+    scores: one row per look and prompt: `step`, `id`, `task` and a column per key.
     max_steps: length of the stage in optimizer steps (`length_of`).
     notes: what could not be read, a line each.
     """

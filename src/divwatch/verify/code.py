@@ -102,10 +102,10 @@ def mbpp_job(answer: str, row: Any) -> Job:
     names = names or _called(tests)
     preamble = "\n".join([*(row.get("test_imports") or []), *imports])
     setup = [row["test_setup_code"]] if row.get("test_setup_code") else []
-    function = next((name for name in _called(tests) if name in names), None)
-    code = extract_code(answer, function)
+    entry_point = next((name for name in _called(tests) if name in names), None)
+    code = extract_code(answer, entry_point)
     sources = list(dict.fromkeys([code, first_program(code)]))
-    return Job([_under_name(source, function) for source in sources], [*setup, *tests], names, preamble)
+    return Job([_under_name(source, entry_point) for source in sources], [*setup, *tests], names, preamble)
 
 
 def _of_solution(code: str) -> tuple[list[str], list[str]]:

@@ -47,7 +47,9 @@ def without_units(latex: str) -> tuple[str, bool]:
     >>> without_units(r"4\text{ hours }10\text{ minutes}")[1]
     True
     """
-    latex = _SPACED.sub(lambda m: m[0].replace(" ", ""), _LETTER.sub(r"\1", _SYMBOL.sub(r"\1", plain_numbers(latex))))
+    latex = _SPACED.sub(
+        lambda m: m[0].replace(" ", ""), _LETTER.sub(r"\1", _SYMBOL.sub(r"\1", " ".join(plain_numbers(latex).split())))
+    )
     latex = _JOINED.sub(", ", _QUANTITY.sub(r"\1\\text{ \2}", latex))
     units = {plain_text(m[0]) for m in _UNIT.finditer(latex)}
     bare = _PLAIN_UNIT.sub("", _UNIT.sub("", latex)).strip()

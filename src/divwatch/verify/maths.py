@@ -24,6 +24,7 @@ _CONFIG = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=_L
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+_LONGEST = 2000  # characters of an expression
 _RATIO = 1e-4  # 0.333333 is 1/3, 0.0000011 is not 0.0000012
 _SEGMENT = re.compile(r"(?<!\\)\$\$?([^$]+)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BASE = re.compile(r"(?<=\d)_(?:\d|\{[^{}]*(?:\{[^{}]*\})?\s*\})")  # 12_8, 12_{\text{eight}}
@@ -72,6 +73,8 @@ def _read(text: str) -> tuple[str | None, str, list[Any]]:
         parts = [(m.start(), m.end(), m[1] or m[2] or m[3], "$%s$") for m in _SEGMENT.finditer(text)]
     words, base, rewritten, at = None, "", "", 0
     for start, end, content, form in parts:
+        if len(content) > _LONGEST:
+            return None, "", []
         bare, mixed = without_units(content.strip().strip("$"))
         base = "".join(plain_text(m[0]) for m in _BASE.finditer(bare))
         if base:

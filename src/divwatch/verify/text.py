@@ -21,12 +21,12 @@ _FILLERS = r"(?:(?:approximately|about|roughly|exactly|only|just|simply|therefor
 _ANNOUNCED = [
     re.compile(rf"####(?!#)[\s:*]*{_BEFORE_NUMBER}"),
     re.compile(rf"answer(?:\s+is\b|\s*[:=])[\s:*_=($]*?{_FILLERS}{_BEFORE_NUMBER}", re.IGNORECASE),
-    re.compile(rf"^\s*A:[\s*]*{_BEFORE_NUMBER}", re.MULTILINE),
+    re.compile(rf"^[ \t]*A:[\s*]*{_BEFORE_NUMBER}", re.MULTILINE),
 ]
 _HEADING = re.compile(r"\d+(?:[.):](?=\s+\S)|(?:st|nd|rd|th)\b| [-\u2013\u2014] )")  # #### 2. Add the rest
 _EQUATION = re.compile(r"[-\d\s.,+*/x\u00d7\u00f7()$£€¥₹%]*=(?=[^=\n]*\d)")  # The answer is 3 * 6 = 18.
 _TIMES = re.compile(r"\\(?:times|cdot)(?![a-z])")
-_FRACTION = re.compile(r"(?<![\d}])\s*\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"(?<![\d}])\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _STYLED = re.compile(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}|\\(?:underline|emph)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(r"\\[()\[\]]|\\(?:left|right|displaystyle|quad|,|;|:|!)(?![a-z])|[{}]")
 

@@ -121,8 +121,8 @@ class _Drawer:
                 label = f"{f.lineage.name}, {groups[0][0]}: " + ", ".join(
                     f"{b.name} {percent(b.value)}" for b in groups[0][1]
                 )
-                drawn = forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
-                charts.append(Chart(drawn, _share_caption(f)))
+                chart = forest_chart(groups, label, f.lineage.name, x_range, f.lineage.colour)
+                charts.append(Chart(chart, _share_caption(f)))
         return charts
 
     def tasks(self) -> list[Chart]:
@@ -154,8 +154,8 @@ class _Drawer:
                     label = (
                         f"{name} against accuracy: a path a lineage, from the hollow dot (start) to the large one (end)"
                     )
-                    drawn = scatter_chart(series, label, "accuracy", name)
-                    charts.append(Chart(drawn, "From the hollow dot (start) to the large dot (end).", metric=metric))
+                    chart = scatter_chart(series, label, "accuracy", name)
+                    charts.append(Chart(chart, "From the hollow dot (start) to the large dot (end).", metric=metric))
         for key, title, caption in (
             ("gain/majority", "Majority gain", "Accuracy of the majority answer minus accuracy of one sample."),
             ("gain/pass", "pass@k gain", "Share of prompts with a correct sample minus accuracy of one sample."),

@@ -179,12 +179,12 @@ def _few_prompts(report: Report) -> Iterable[str]:
     key = f"correct_diversity/{report.primary}"
     last = report.curves.groupby(["lineage", "number", "task", "key"], sort=False).tail(1)
     judged = last[(last["key"] == key) & (last["task"] != "all")]
-    asked = last[last["key"] == "quality/accuracy"].set_index(["lineage", "number", "task"])["n"]
+    counts = last[last["key"] == "quality/accuracy"].set_index(["lineage", "number", "task"])["n"]
     for (lineage, stage), rows in judged.groupby(["lineage", "stage"], sort=False):
         few = [
-            f"{r.task} ({r.n:.0f} of {asked.get((lineage, r.number, r.task), float('nan')):.0f})"
+            f"{r.task} ({r.n:.0f} of {counts.get((lineage, r.number, r.task), float('nan')):.0f})"
             for r in rows.itertuples()
-            if r.n < FEW_PROMPTS and r.n < 0.5 * asked.get((lineage, r.number, r.task), 0)
+            if r.n < FEW_PROMPTS and r.n < 0.5 * counts.get((lineage, r.number, r.task), 0)
         ]
         if few:
             where = f"{lineage}, end of {stage_name(stage)}"
@@ -217,8 +217,8 @@ def _differences(f: LineageFindings) -> Iterable[str]:
     for name in SAMPLING:
         values = list(dict.fromkeys(str(settings_of(run).get(name)) for run in f.lineage.runs))
         if len(values) > 1:
-            given = ", ".join(values)
-            yield f"{f.lineage.name}: {name} differs between stages ({given}), so their numbers cannot be compared."
+            listing = ", ".join(values)
+            yield f"{f.lineage.name}: {name} differs between stages ({listing}), so their numbers cannot be compared."
     prints = {str((run.meta.get("panel") or {}).get("fingerprint")) for run in f.lineage.runs}
     if len(prints) > 1:
         yield f"{f.lineage.name}: the panel differs between stages; only prompts that all stages share are compared."

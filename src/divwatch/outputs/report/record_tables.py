@@ -122,7 +122,7 @@ def panel(report: Report) -> Table | None:
 
 
 def settings(report: Report) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]], list[str]]:
-    """(settings that all runs share, settings that differ with a value a run, names of the runs)."""
+    """(settings that all runs share, settings that differ with one value per run, names of the runs)."""
     runs = _metas(report)
     flat = [_flatten(meta) for _, meta in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
@@ -147,7 +147,7 @@ def _metas(report: Report) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _panel_of(report: Report) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The panel of the first run, and a row a task: how many prompts, and one of them."""
+    """The panel of the first run, and one row per task: how many prompts, and one of them."""
     meta = report.lineages[0].runs[0].meta.get("panel")
     meta = meta if isinstance(meta, dict) else {}
     prompts = pd.DataFrame([p for p in meta.get("prompts") or [] if isinstance(p, dict)])

@@ -50,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt, a column a look."""
+    """One prompt, one column per look."""
 
     prompt: str
     prompt_more: int

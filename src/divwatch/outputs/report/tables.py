@@ -151,9 +151,9 @@ def published(report: Report) -> Table | None:
     """What the paper reports for the lines on this page: shares of the base's diversity, mean over 15 tasks."""
     rows = []
     for line in dict.fromkeys(line for v in report.lineages if (line := v.published_line)):
-        kept = [1.0] + [reference.retained(line, stage) or math.nan for stage in ("sft", "dpo", "rl")]
-        lost = [Cell(percent(b - a)) for a, b in pairwise(kept)]
-        rows.append(Row([Cell(line), *lost, Cell(percent(kept[-1], signed=False))]))
+        shares = [1.0] + [reference.retained(line, stage) or math.nan for stage in ("sft", "dpo", "rl")]
+        lost = [Cell(percent(b - a)) for a, b in pairwise(shares)]
+        rows.append(Row([Cell(line), *lost, Cell(percent(shares[-1], signed=False))]))
     caption = f"Olmo 3 7B on 15 tasks: change of diversity by stage, as shares of the base's ({reference.SOURCE})"
     return Table(caption, ["Line", "SFT", "DPO", "RL", "Retained"], rows) if rows else None
 

@@ -1,4 +1,4 @@
-"""The tidy tables behind page, charts and CSV files: a row a look, stage, onset, change or part."""
+"""The tidy tables behind page, charts and CSV files: one row per look, stage, onset, change or part."""
 
 from __future__ import annotations
 
