@@ -41,7 +41,7 @@ def plan(
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32 --every 100
     """
     from divwatch.plan.cost import DEVICES, Look, cost_of, shape_of, this_machine
-    from divwatch.plan.of_config import plan_of_config
+    from divwatch.plan.of_config import planned
 
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
@@ -49,9 +49,7 @@ def plan(
         "model": model, "every": every, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
         "step_tokens": step_tokens,
     }  # fmt: skip
-    run = plan_of_config(
-        config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None}
-    )
+    run = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
     shape = shape_of(run.model, "float32" if device == "here" else "bfloat16", run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
     look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.every)

@@ -82,9 +82,8 @@ class NgramIndex:
         hashing.
         """
         text = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        remaining = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(
-            len(tokens)
-        )  # words from here to the end
+        # Words from here to the end.
+        remaining = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(tokens))
         prefix, unique = tokens, vocabulary
         for n in range(1, self.max_n + 1):
             if n > 1:

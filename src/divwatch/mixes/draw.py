@@ -58,7 +58,7 @@ def allocate(counts: Mapping[str, int], selection: Selection) -> dict[str, int]:
     for source, wanted in rows_of.items():
         if wanted > counts[source] and not selection.repeat:
             raise DivwatchError(
-                f"source {source!r} has {counts[source]} rows, {size} were asked for: lower its mix_weight or mix_rows, "
+                f"source {source!r} has {counts[source]} rows, {wanted} were asked for: lower its mix_weight or mix_rows, "
                 "or let rows repeat with --mix_repeat true"
             )
     return rows_of

@@ -1,4 +1,4 @@
-"""What `divwatch plan` reads from a recipe's config: model, looks, tokens per step."""
+"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, tokens of a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from divwatch.errors import DivwatchError
 
 @dataclass(frozen=True)
 class Planned:
-    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens per step, all devices.
+    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens a step, all devices.
     lora_r: rank of the adapter that is trained, None: the whole model. max_overhead: the share of the time that looks may
     take, 0: any. The defaults are those of a run without a config."""
 
@@ -29,7 +29,7 @@ class Planned:
 def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
     """From the config; `options` win. Raises DivwatchError without a model.
 
-    Rows that are not packed are assumed to be as long as a look's prompt and completion, up to max_length.
+    Rows that are not packed are taken to be as long as a look's prompt and completion, no longer than max_length.
     """
     if config is None:
         if "model" not in options:
