@@ -3,7 +3,7 @@
     accelerate launch recipes/grpo.py                                         # the embedded RL-Zero stage, on a CPU
     accelerate launch recipes/grpo.py --config configs/olmo3/rl_zero/math.yaml
 
-A completion is rewarded where the verifier that its row names finds it right; the panel's verifiers are the same ones.
+A completion is rewarded if the verifier named in its row judges it correct. The panel uses the same verifiers.
 Settings are those of TRL's GRPOConfig and ModelConfig, `mix...` for the data and `watch_...` for the monitor.
 """
 

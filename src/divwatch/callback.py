@@ -71,9 +71,9 @@ class DiversityCallback(TrainerCallback):
         trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
 
     def attach(self) -> None:
-        """Loads the models, starts the scoring process and measures the trainer's rollouts, where it has any.
+        """Loads the models, starts the scoring process and measures the trainer's rollouts, if it has any.
 
-        Does nothing the second time. Raises DivwatchError where a model cannot be loaded, and for what cannot
+        Does nothing the second time. Raises DivwatchError if a model cannot be loaded, and for what cannot
         be watched.
         """
         if self._sampler is None:
@@ -118,7 +118,7 @@ class DiversityCallback(TrainerCallback):
             self._on_main(lambda recorder: recorder.poll())
 
     def before_trackers_close(self, args: Any, state: Any, control: Any) -> None:
-        """Takes the last look, if training ended where none was due, and waits for the scores."""
+        """Takes the last look, if none was due when training ended, and waits for the scores."""
         # With load_best_model_at_end the weights are by now those of another step.
         if state.global_step not in self._steps_with_look and not args.load_best_model_at_end:
             self._look(control)
@@ -131,9 +131,9 @@ class DiversityCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Adds the scalars to evaluate()'s metrics where `metric_for_best_model` is one of them: correct_diversity/all/sbert.
+        """Adds the scalars to evaluate()'s metrics if `metric_for_best_model` is one of them: correct_diversity/all/sbert.
 
-        Takes a look even where none is due, and waits for its scores.
+        Takes a look even if none is due, and waits for its scores.
         """
         group = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
         if metrics is None or group not in LOGGED_GROUPS:
@@ -145,7 +145,7 @@ class DiversityCallback(TrainerCallback):
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
     def _may_look(self, step: int) -> bool:
-        """Rank 0 decides for all, at steps where a look is due and nowhere else."""
+        """Rank 0 decides for all, only at steps where a look is due."""
         return bool(self.ranks.from_main(self._on_main(lambda recorder: recorder.allows_look(step), True)))
 
     # a look
@@ -235,7 +235,7 @@ class DiversityCallback(TrainerCallback):
 
 
 class _AheadOfTrackers(TrainerCallback):
-    """Stands ahead of the trackers' callbacks, which open their runs as training begins and close them as it ends."""
+    """Runs before the trackers' callbacks, which open their runs when training begins and close them when it ends."""
 
     def __init__(self, watching: DiversityCallback) -> None:
         self._watching = watching

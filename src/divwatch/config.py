@@ -46,7 +46,7 @@ class WatchConfig:
         "Default: the prompts of the trainer's eval_dataset, else the panel quick.",
     )
     form: str = _setting(
-        "auto", "Form of the prompts: chat (the tokenizer's template), plain, or auto (chat where there is a template)."
+        "auto", "Form of the prompts: chat (the tokenizer's template), plain, or auto (chat if there is a template)."
     )
     held_out: str = _setting(
         "drop", "Prompts that share 13 consecutive words with the training data: drop them, report them only, or off."
@@ -88,7 +88,7 @@ class WatchConfig:
         "of tokens. It is recorded in divwatch/full.",
     )
     background: bool = _setting(
-        True, "Score in a process of its own while training continues; false: in the training process, which waits."
+        True, "Score in a separate process while training continues; false: in the training process, which waits."
     )
     max_overhead: float = _setting(
         0.03,
@@ -110,7 +110,7 @@ class WatchConfig:
     )
     unsafe_code: bool = _setting(
         False,
-        "Run the model's code unsandboxed where no sandbox is available (verifiers humaneval and mbpp).",
+        "Run the model's code unsandboxed if no sandbox is available (verifiers humaneval and mbpp).",
     )
     min_usable: float = _setting(0.5, "Smallest share of finished, readable outputs for a look to be comparable.")
     seed: int = _setting(0, "Seed for choosing prompts and for sampling.")

@@ -14,7 +14,7 @@ class DivwatchError(ValueError):
 def one_line(error: BaseException, kind: bool = True) -> str:
     """The first line of an error's message, at most 200 characters, after the error's class name.
 
-    kind: False leaves the class name out, except where there is no message.
+    kind: False omits the class name, unless the error has no message.
 
     >>> one_line(ValueError("no such file\\nand more"))
     'ValueError: no such file'

@@ -57,7 +57,7 @@ def _parse_object(line: bytes, path: Path, number: int) -> dict[str, Any] | BadL
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises DivwatchError where the file holds none, FileNotFoundError where it is missing."""
+    """The object in a JSON file. Raises DivwatchError if the file holds none, FileNotFoundError if it is missing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -68,7 +68,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises DivwatchError where the file is missing or holds none."""
+    """The mapping in a YAML file. Raises DivwatchError if the file is missing or holds none."""
     import yaml
 
     try:
@@ -84,7 +84,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes the whole file or leaves the old one: a crash or a full disk leaves no half-written file."""
-    # With the process in its name, so that several processes may write the same file. `.tmp` is what a crash leaves.
+    # The name has the process id, so that several processes may write the same file. A crash leaves a `.tmp` file.
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
@@ -99,7 +99,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Appends a row of JSON, all of it or nothing. A half-written line that a crash left at the end is cut off first."""
+    """Appends a line of JSON, completely or not at all. Removes a half-written last line that a crash left."""
     rest = memoryview(json_line(row))
     with path.open("a+b", buffering=0) as file:
         end = _end_of_lines(file)

@@ -107,7 +107,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id; None where the process could not be started."""
+        """The process id; None if the process could not be started."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -115,17 +115,17 @@ class ChildProcess:
         return self._process is not None and self._process.poll() is None
 
     def send(self, request: Any) -> None:
-        """Hands a request over and returns at once, even where the child does not read.
+        """Queues a request and returns at once, even if the child does not read.
 
-        Raises TypeError or ValueError where the request is not JSON.
+        Raises TypeError or ValueError if the request is not JSON.
         """
         self._requests.put(json.dumps(request).encode() + b"\n")
 
     def receive(self, seconds: float | None = None) -> Any:
         """The next reply: None for the start, then one for each request, in order.
 
-        Raises TimeoutError where none comes within `seconds` (None: no limit), ChildError where the child has ended or
-        its server failed, and DivwatchError where the server raised one.
+        Raises TimeoutError if none comes within `seconds` (None: no limit), ChildError if the child has ended or
+        its server failed, and DivwatchError if the server raised one.
         """
         try:
             line = self._replies.get(timeout=seconds)
@@ -181,7 +181,7 @@ def _end(parent: int, process: subprocess.Popen[bytes], requests: Lines) -> None
         return  # a fork of the parent, such as a DataLoader worker, does not own the child
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # the child leads a process group of its own
+            os.killpg(process.pid, signal.SIGKILL)  # the child leads its own process group
     requests.put(None)  # only now: the child ends with its input, and the group would stay
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_CLOSE_LIMIT)

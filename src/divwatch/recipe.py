@@ -35,7 +35,7 @@ class MixArguments:
         default=None, metadata={"help": "SOURCE=FACTOR: that source with FACTOR times its rows ('FLAN=0.5')."}
     )
     mix_repeat: bool = field(
-        default=False, metadata={"help": "Let rows occur more than once where a source has too few of them."}
+        default=False, metadata={"help": "Let rows occur more than once if a source has too few of them."}
     )
     mix_max_prompt: Optional[int] = field(
         default=None, metadata={"help": "Drop rows whose prompt has more tokens. Default: those that fill max_length."}
@@ -172,7 +172,7 @@ def prepare(training: Any, model: Any) -> dict[str, Any]:
 
 
 def peft_config(model: Any) -> Any:
-    """A LoRA config where `--use_peft` asks for one."""
+    """A LoRA config if `--use_peft` asks for one."""
     from trl import get_peft_config
 
     return get_peft_config(model)
@@ -214,7 +214,7 @@ def check_output(directory: str) -> None:
 
 
 def set_up_wandb(training: Any) -> None:
-    """Project `divwatch`, and offline where nobody is logged in, unless the environment says otherwise."""
+    """Project `divwatch`, and offline if nobody is logged in, unless the environment says otherwise."""
     if "wandb" not in (training.report_to or []):
         return
     os.environ.setdefault("WANDB_PROJECT", "divwatch")

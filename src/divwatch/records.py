@@ -15,7 +15,7 @@ class Prompt:
     verifier:       name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
     question:       the prompt without its task's wording; None: the text itself. It must not be in the training data.
     stop:           texts that end a completion in plain form (a chat ends its own turns).
-    max_new_tokens: the task's own limit; None where it has none.
+    max_new_tokens: the task's own limit; None if it has none.
     thinking:       "as-trained", or "off": the thought is prefilled empty.
     variant_of:     id of the prompt that this one repeats with thinking as trained (`watch_thinking: both`); None for
                     the prompt itself.
@@ -38,9 +38,9 @@ class Prompt:
 class Completion:
     """One sampled completion, as the model wrote it (special tokens removed).
 
-    finished:       False where the token limit cut it.
+    finished:       False if the token limit cut it.
     tokens:         number of generated tokens, the end token included.
-    thought_closed: True where its thought was closed by force, after `think_tokens`.
+    thought_closed: True if its thought was closed by force, after `think_tokens`.
     """
 
     prompt_id: str
@@ -55,7 +55,7 @@ class Completion:
 class Verification(NamedTuple):
     """What a verifier returns for one answer.
 
-    correct: True, False, or None where the verifier could not decide; `reason` then says why.
+    correct: True, False, or None if the verifier could not decide; `reason` then says why.
     answer:  the canonical answer, the same for answers that are equal; None if none was parsed or the task has no
              canonical form.
     """
@@ -71,8 +71,8 @@ class PromptSamples:
 
     outputs: K answer texts, reasoning stripped.
     usable:  K flags. False: empty, cut by the token limit, or a thought that never closed. Metrics leave these out.
-    correct: K flags, or None where the prompt has no verifier. An unusable output is never correct.
-    answers: K canonical answers (None: nothing could be parsed), or None where the task has no canonical form.
+    correct: K flags, or None if the prompt has no verifier. An unusable output is never correct.
+    answers: K canonical answers (None: nothing could be parsed), or None if the task has no canonical form.
     """
 
     id: str
@@ -85,7 +85,7 @@ class PromptSamples:
 
 @dataclass
 class PromptScores:
-    """Per-prompt values of one look: `values[key]` has one number per prompt, NaN where it could not be computed.
+    """Per-prompt values of one look: `values[key]` has one number per prompt, NaN if it could not be computed.
 
     Keys are `group/metric`: `diversity/sbert`, `correct_diversity/vendi`, `quality/accuracy`, `pairs/cc_distance` ...
     """
@@ -103,7 +103,7 @@ PARTS = ("quality_control", "genuine_narrowing", "cross_narrowing", "error_narro
 class Change:
     """How a metric has changed since the baseline look, over a task or over the whole panel (task "all").
 
-    change:          (mean now - mean at the baseline) / mean at the baseline; NaN where it cannot be computed.
+    change:          (mean now - mean at the baseline) / mean at the baseline; NaN if it cannot be computed.
     change_interval: its 95 % interval.
     alarm_step:      step of the look at which the fall was flagged; None: not flagged.
     onset_step:      the last step still at the baseline level; None before the alarm.
@@ -125,8 +125,8 @@ class Change:
 class RunAssessment:
     """What the looks of a run show up to one of them, in numbers.
 
-    primary:       the metric that carries the alarm; None where no diversity metric was measured.
-    baseline_step: step of the first comparable look; None where there is none.
+    primary:       the metric that carries the alarm; None if no diversity metric was measured.
+    baseline_step: step of the first comparable look; None if there is none.
     verdict:       `kind` and `sentence`.
     changes:       every series that is watched, the whole panel first.
     splits:        task -> one of PARTS -> that part of the change.

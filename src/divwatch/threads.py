@@ -27,7 +27,7 @@ class BackgroundThread:
     """Does jobs in order on one daemon thread, which starts with the first job. Handing a job over never blocks.
 
     pending: how many jobs may wait or run.
-    report: called on the thread as `report(what, reason)` where a job fails, once for each distinct reason.
+    report: called on the thread as `report(what, reason)` if a job fails, once for each distinct reason.
     """
 
     def __init__(self, name: str, pending: int = 512, report: Callable[[str, str], None] | None = None) -> None:
@@ -38,7 +38,7 @@ class BackgroundThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Callable[[], Result], what: str = "job") -> Future[Result]:
-        """Hands a job over, named `what` in reports. Raises queue.Full where too many are pending."""
+        """Queues a job, named `what` in reports. Raises queue.Full if too many are pending."""
         if len(self._unfinished) >= self._pending:
             raise queue.Full(f"{self._pending} jobs are pending")
         future: Future[Result] = Future()
@@ -52,15 +52,15 @@ class BackgroundThread:
     def close(self, seconds: float) -> list[str]:
         """Waits at most `seconds` for the jobs that are left; returns the names of those that are not done.
 
-        The thread ends after its last job, also where it is no longer waited for.
+        The thread ends after its last job, even if nobody waits for it any more.
         """
         if self._thread is None:
             return []
         self._jobs.put(None)
         self._thread.join(seconds)
-        left = list(self._unfinished.values()) if self._thread.is_alive() else []
+        unfinished = list(self._unfinished.values()) if self._thread.is_alive() else []
         self._thread = None
-        return left
+        return unfinished
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

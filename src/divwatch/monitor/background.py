@@ -31,7 +31,7 @@ LIMIT = 1800.0
 class Scored(NamedTuple):
     """What became of a look that was handed over: the scored look, or the error in one line.
 
-    path: its run directory. raised: the error itself, where the look was scored in this process.
+    path: its run directory. raised: the error itself, if the look was scored in this process.
     """
 
     path: str
@@ -87,7 +87,7 @@ class Background:
     """A scoring process that is ready to use. It is restarted when it ends; a look on which it ends twice is given up.
 
     limit: seconds for one look; after that the look is given up and the process restarted.
-    Raises DivwatchError where a model that the metrics need cannot be loaded.
+    Raises DivwatchError if a model that the metrics need cannot be loaded.
     """
 
     def __init__(self, config: WatchConfig, limit: float = LIMIT) -> None:
@@ -151,9 +151,9 @@ class Background:
 
     def abandon(self) -> list[Scored]:
         """Gives up the looks that are not scored. Their completions stay in the run directory and are scored on resume."""
-        left = list(self._waiting)
+        jobs = list(self._waiting)
         self._waiting.clear()
-        return [Scored(job.path, job.step, error="training ended before it was scored") for job in left]
+        return [Scored(job.path, job.step, error="training ended before it was scored") for job in jobs]
 
     def close(self) -> None:
         self._child.close()
@@ -173,7 +173,7 @@ class Background:
         self._child = self._start()
 
     def _receive(self, seconds: float) -> list[Scored] | None:
-        """The looks that one reply completes, which may be none; None where no reply comes within `seconds`."""
+        """The looks that one reply completes, which may be none; None if no reply comes within `seconds`."""
         try:
             reply = self._child.receive(seconds)
         except TimeoutError:

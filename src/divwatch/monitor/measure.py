@@ -24,7 +24,7 @@ from divwatch.verify import check_verifiers
 
 
 def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
-    """The settings of a watched run. Raises DivwatchError where `changes` would make looks incomparable."""
+    """The settings of a watched run. Raises DivwatchError if `changes` would make looks incomparable."""
     theirs = run.info()["settings"]
     differ = [f"{k} {v!r} instead of {theirs[k]!r}" for k, v in changes.items() if k in COMPARABLE and v != theirs[k]]
     if differ:
@@ -38,7 +38,7 @@ def measure(
     """Takes a look at each of `models`; returns the runs that were written.
 
     models: directories or hub names, in the order of training. like: a watched run, whose prompts must be the same.
-    Raises DivwatchError where a model cannot be loaded or the prompts differ.
+    Raises DivwatchError if a model cannot be loaded or the prompts differ.
     """
     import torch
 
@@ -109,6 +109,6 @@ def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """The names of the directories, with their position in front where two are the same."""
+    """The names of the directories, with their position in front if two are the same."""
     names = [Path(model).name or model for model in models]
     return [f"{i}-{name}" if names.count(name) > 1 else name for i, name in enumerate(names)]

@@ -22,7 +22,7 @@ FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a m
 class PanelChoice:
     """Candidates from the panel, and the choice among them once the training data has been searched.
 
-    Raises DivwatchError where the panel cannot be read.
+    Raises DivwatchError if the panel cannot be read.
     """
 
     def __init__(self, trainer: Any, config: WatchConfig) -> None:
@@ -45,7 +45,7 @@ class PanelChoice:
 
     @property
     def overlap(self) -> dict[str, Any] | None:
-        """The result of the search for run.json; None where nothing was searched."""
+        """The result of the search for run.json; None if nothing was searched."""
         return self._check.report.as_dict() if self._check is not None and self._check.report is not None else None
 
     def choose(self, parent: RunDirectory | None) -> list[Prompt]:
@@ -63,14 +63,14 @@ class PanelChoice:
         return in_forms(chosen, config.thinking)
 
     def _shared_with(self, parent: RunDirectory | None) -> list[Prompt]:
-        """The candidates that the parent run watched, so that stages can be compared; all where it watched none."""
+        """The candidates that the parent run watched, so that stages can be compared; all if it watched none."""
         if parent is None:
             return list(self.candidates)
         theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
         return [p for p in self.candidates if p.id in theirs] or list(self.candidates)
 
     def _held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Without the prompts that overlap the training data, where `held_out` says so."""
+        """Without the prompts that overlap the training data, if `held_out` says so."""
         check, drop = self._check, self.config.held_out == "drop"
         if check is None:
             return list(prompts)

@@ -30,7 +30,7 @@ class Record:
     def claim(self, config: WatchConfig, prompts: Sequence[Prompt]) -> None:
         """Makes sure that the record that is there can be resumed with these settings and prompts.
 
-        Raises DivwatchError where looks would not be comparable with those on record, or another process is writing.
+        Raises DivwatchError if looks would not be comparable with those on record, or another process is writing.
         """
         self.store.claim()
         info = self.store.info()
@@ -45,7 +45,7 @@ class Record:
 
     def resume(self, step: int, config: WatchConfig, processes: int, tracked: dict[str, Any] | None) -> None:
         """Continues a claimed record at `step`: later looks are dropped. run.json keeps which settings changed, and the
-        W&B run that was `tracked` before where there is another one now."""
+        W&B run that was `tracked` before if there is another one now."""
         info = self.store.info()
         old = info["settings"] | {"processes": info.get("processes")}
         changed = _changed(old, config.as_dict() | {"processes": processes})
@@ -79,7 +79,7 @@ class Record:
         return new
 
     def add_failure(self, step: int, reason: str, status: str = "failed", seconds: float | None = None) -> None:
-        """A look without scores: `failed`, or `unscored` where its completions are stored. Says so where it cannot."""
+        """A look without scores: `failed`, or `unscored` if its completions are stored. Prints a message on failure."""
         spent = {} if seconds is None else {"total": round(seconds, 3)}
         row = {"step": step, "status": status, "reason": reason, "time": time.time(), "seconds": spent}
         try:

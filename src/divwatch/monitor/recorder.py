@@ -58,7 +58,7 @@ class Recorder:
     def start(self) -> None:
         """Starts the search of the training data and the scoring process.
 
-        Raises DivwatchError where a model that the metrics need cannot be loaded.
+        Raises DivwatchError if a model that the metrics need cannot be loaded.
         """
         self.panel.search_training_data()
         self._scorer = (Background if self.config.background else Inline)(self.config)
@@ -78,7 +78,7 @@ class Recorder:
     def open(self, state: Any) -> tuple[list[Prompt], set[int]]:
         """Starts the record, or resumes it; returns the prompts to watch and the steps that have a look.
 
-        Raises DivwatchError where it can do neither.
+        Raises DivwatchError if it can do neither.
         """
         try:
             return self._open(state)
@@ -235,17 +235,17 @@ class Recorder:
         return action
 
     def scalars_at(self, step: int) -> dict[str, float] | None:
-        """The scalars of the look at `step`; None where it has no scores."""
+        """The scalars of the look at `step`; None if it has no scores."""
         at, scalars = self._published
         return dict(scalars) if at == step else None
 
     def assessment(self) -> Assessment | None:
-        """What the looks scored so far show, computed from the record; None where there are none."""
+        """What the looks scored so far show, computed from the record; None if there are none."""
         looks = read_scored_looks(self.record.store) if self.record.store.exists else {}
         return assess_looks(looks, self.config, self._max_looks) if looks else None
 
     def _final_assessment(self) -> RunAssessment | None:
-        """That of the last look; computed again only where an earlier look was the last one to be scored."""
+        """That of the last look; computed again only if an earlier look was the last one to be scored."""
         last = max(self._scored_looks(), default=None)
         if self._latest is None or self._latest[0] != last:
             assessment = self.assessment()

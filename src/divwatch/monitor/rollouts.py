@@ -32,7 +32,7 @@ METRICS = ("ead", "sbert", "vendi")
 def watch_rollouts(trainer: Any, config: WatchConfig, load_encoder: Callable[[], Any]) -> bool:
     """Wraps the trainer's first reward function that is a plain function; returns whether it has one.
 
-    load_encoder: called at the first rollouts; returns the encoder, or None where no metric needs one.
+    load_encoder: called at the first rollouts; returns the encoder, or None if no metric needs one.
     """
     functions = getattr(trainer, "reward_funcs", None) or []
     metrics = [name for name in config.metrics if name in METRICS]

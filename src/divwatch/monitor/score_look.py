@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Models(NamedTuple):
-    """The models that metrics need; None where no metric does."""
+    """The models that metrics need; None if no metric does."""
 
     encoder: Any
     nli: Any
 
 
 def load_models(config: WatchConfig, device: str = "cpu") -> Models:
-    """The encoder and the NLI classifier that the metrics need. Raises DivwatchError where one cannot be loaded."""
+    """The encoder and the NLI classifier that the metrics need. Raises DivwatchError if one cannot be loaded."""
     from divwatch.metrics.encoder import load_encoder
     from divwatch.metrics.nli import load_nli
     from divwatch.metrics.scoring import needs_encoder

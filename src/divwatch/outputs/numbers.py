@@ -35,7 +35,7 @@ def percent(value: float | None, signed: bool = True, digits: int = 0) -> str:
 
 
 def interval(lo: float | None, hi: float | None, form: str = "percent", digits: int = 3, signed: bool = True) -> str:
-    """An interval as text; empty where it could not be computed.
+    """An interval as text; empty if it could not be computed.
 
     form: percent (of shares), step (whole numbers) or number. signed: whether a gain in per cent has a plus.
 

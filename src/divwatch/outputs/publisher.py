@@ -88,7 +88,7 @@ class Publisher:
         add_to_log_history(state, step, look_scalars(tasks) | assessment_scalars(assessment))
 
     def close(self, assessment: RunAssessment | None, path: Path) -> None:
-        """Publishes what the run showed; waits for W&B, within bounds. assessment: None where no look was scored."""
+        """Publishes what the run showed; waits for W&B, within bounds. assessment: None if no look was scored."""
         if assessment is not None:
             verdict = assessment.verdict
             scalars = assessment_scalars(assessment)

@@ -42,7 +42,7 @@ class Snapshot:
 
 
 def table(snapshots: Sequence[Snapshot]) -> Any:
-    """A row a run: its step, levels, changes and verdict. Below the table, a line for each series that falls."""
+    """One row per run: its step, levels, changes and verdict. Below the table, a line for each series that falls."""
     from rich.box import SIMPLE
     from rich.console import Group
     from rich.table import Table
@@ -72,7 +72,7 @@ def table(snapshots: Sequence[Snapshot]) -> Any:
 
 
 def names_of(snapshots: Sequence[Snapshot]) -> list[str]:
-    """Lineage and stage, with the directory where two runs share both."""
+    """Lineage and stage, with the directory if two runs share both."""
     names = [f"{one.lineage} {one.stage}" for one in snapshots]
     return [
         f"{name} ({Path(one.path).name})" if names.count(name) > 1 else name

@@ -23,14 +23,14 @@ NAN = float("nan")
 
 
 class Follower:
-    """Takes snapshots of the runs under `paths`. Reads a run again only where it has changed, and finds new runs."""
+    """Takes snapshots of the runs under `paths`. Reads a run again only if it has changed, and finds new runs."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._known: dict[Path, tuple[Any, dict[str, Any]]] = {}
 
     def snapshots(self) -> list[Snapshot]:
-        """The runs in the order in which they started. Raises DivwatchError where there is none."""
+        """The runs in the order in which they started. Raises DivwatchError if there is none."""
         runs = [RunDirectory(path) for path in find_runs(self._paths)]
         infos = [(run, run.info()) for run in runs]
         infos.sort(key=lambda pair: str(pair[1].get("created", "")))
@@ -67,7 +67,7 @@ def _state(info: dict[str, Any], looks: list[dict[str, Any]], unscored: list[int
 
 
 def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the looks of a run show; nothing where none was scored."""
+    """What the looks of a run show; empty if none was scored."""
     from statistics import median
 
     from divwatch.store.scored import assess_looks, read_scored_looks

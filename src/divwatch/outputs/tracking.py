@@ -2,7 +2,7 @@
 
 `trainer.log` is never called: TRL's override flushes the trainer's own metric windows. W&B is never given `step=`: it drops
 steps below its counter. Every name is defined exactly there, because overlapping globs are matched in random order.
-What W&B does with a look, however long it takes and however it fails, happens on a thread of its own.
+What W&B does with a look, however long it takes and however it fails, happens on its own thread.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _reporters() -> tuple[Any, ...]:
 
 
 def wandb_run(trainer: Any) -> Any:
-    """The W&B run of the trainer's WandbCallback; None where it has no such callback or W&B is off."""
+    """The W&B run of the trainer's WandbCallback; None if it has no such callback or W&B is off."""
     from transformers.integrations import WandbCallback
 
     if not any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks):

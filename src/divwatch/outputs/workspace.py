@@ -24,7 +24,7 @@ COLUMNS = [
 
 
 class Plot(NamedTuple):
-    """A line plot: its logged names over an axis; bounds of y, None where free."""
+    """A line plot: its logged names over an axis; bounds of y, None if free."""
 
     title: str
     names: tuple[str, ...]
@@ -105,7 +105,7 @@ def watched(run: Path) -> tuple[list[str], str]:
 
 
 def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:
-    """Saves the workspace; returns its address. Raises DivwatchError where the server cannot be reached."""
+    """Saves the workspace; returns its address. Raises DivwatchError if the server cannot be reached."""
     import wandb
 
     try:

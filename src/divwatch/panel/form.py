@@ -45,7 +45,7 @@ def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
 
 
 def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Each prompt once, with thinking as trained and without a token limit of its own."""
+    """Each prompt once, with thinking as trained and without its own token limit."""
     return [replace(p, thinking="as-trained", max_new_tokens=None) for p in prompts if p.variant_of is None]
 
 

@@ -30,7 +30,7 @@ FEW_ROWS = 5000
 
 
 class HeldOutCheck:
-    """Searches the training rows for the prompts from the moment it is made, on a thread of its own.
+    """Searches the training rows for the prompts from the moment it is made, on its own thread.
 
     A stream cannot be read twice and is not searched: `streamed`.
     """
@@ -49,7 +49,7 @@ class HeldOutCheck:
 
     @property
     def report(self) -> OverlapReport | None:
-        """The result; None where the check has not ended, has failed or was not made."""
+        """The result; None if the check has not ended, has failed or was not made."""
         return None if self._check is None or not self._check.done() or self.error else self._check.result()
 
     @property
@@ -76,7 +76,7 @@ def check_held_out(
     workers: child processes, each of which searches a share of a Dataset; 0 (and any other iterable): this process.
     decode: token ids to text, for a data set that its trainer has tokenised already (`tokenizer.decode`).
     cache: folder for results, by fingerprints of panel and data set. Default: `divwatch/overlap` in the user's cache.
-    Raises DivwatchError where the rows have no column with text, or a child process fails.
+    Raises DivwatchError if the rows have no column with text, or a child process fails.
     """
     panel, data = fingerprint(prompts), getattr(dataset, "_fingerprint", None)
     results = _Cache(cache, panel, data)

@@ -54,7 +54,7 @@ class PanelIndex:
     """The panel's n-grams by hash, and the prompts that must occur as a whole by their longest word.
 
     Any 13 consecutive words of a text contain a run of 7 that starts at a multiple of 7. If none of these sevens of a text
-    is in the panel, the text has no 13-gram of it, so that nearly every text takes a seventh of the look-ups. The longest
+    is in the panel, the text has no 13-gram of it, so nearly every text takes a seventh of the look-ups. The longest
     word of a whole prompt is likely its rarest: a text without it needs no further comparison. Hashes are Python's, 64
     bits: the chance of a false match of a billion n-grams with a million of the panel's is about 1e-2.
     """

@@ -26,7 +26,7 @@ def decode_as_generate(
     )
 
     class Choose(LogitsProcessor):
-        """Leaves one token a row: the chosen one."""
+        """Leaves one token per row: the chosen one."""
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             only = torch.full_like(scores, -torch.inf)

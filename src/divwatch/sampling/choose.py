@@ -1,4 +1,4 @@
-"""The new tokens of a batch, chosen step by step from the model's logits: drawn, or forced where a thought is closed."""
+"""The new tokens of a batch, chosen step by step from the model's logits: drawn, or forced when a thought is closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Choices:
     """The completions of a batch so far.
 
     rows:    [n] which completions the batch still holds.
-    running: [n] whether each of them goes on.
+    running: [n] whether each of them is still decoding.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Choices:
 
     @property
     def left(self) -> int:
-        """Rows that go on; none once the limit is reached."""
+        """Rows still decoding; none once the limit is reached."""
         return int(self.running.sum()) if self.steps < self.how.limit else 0
 
     def keep(self, places: Any) -> None:

@@ -72,7 +72,7 @@ def _decode_shared(
     how: Decoding,
     still_open: Callable[[int, list[int]], bool],
 ) -> list[list[int]] | None:
-    """`decode` over keys that are stored once a prompt, or None where the model does not allow it."""
+    """`decode` over keys that are stored once per prompt, or None if the model does not allow it."""
     import torch
 
     from divwatch.sampling.graph import is_recordable

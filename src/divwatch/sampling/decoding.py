@@ -33,7 +33,7 @@ class Decoding:
             raise ValueError(f"unknown mode {self.mode!r}: choose from {', '.join(MODES)}")
 
     def mode_on(self, device: Any) -> str:
-        """The mode that `auto` stands for on a device."""
+        """The mode that `auto` selects on a device."""
         if self.mode != "auto":
             return self.mode
         return "captured" if device.type == "cuda" else "eager"

@@ -14,7 +14,7 @@ from divwatch.sampling.known import restore_modules, states_in_modules
 def untouched(model: Any, device: Any) -> Iterator[None]:
     """Inside: eval mode and plain generation defaults. After: all as it was.
 
-    Sampling draws from streams of its own (`nucleus.uniforms`); still the random state of Python, NumPy and torch is
+    Sampling draws from its own streams (`nucleus.uniforms`); still the random state of Python, NumPy and torch is
     kept, for what a model, a backend or a library might draw. The mode of each submodule and the model's
     generation_config (Olmo 3 ships T 0.6 and top-p 0.95, which `generate` would mix into what was asked) come back too,
     and so do states that a model keeps in its modules (RecurrentGemma's recurrent states, Qwen-VL's position offsets).

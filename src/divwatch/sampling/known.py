@@ -1,4 +1,4 @@
-"""Which models read a prompt once for all its rows: those whose every state lies in cache layers of known kinds.
+"""Which models read a prompt once for all its rows: those that keep all their state in cache layers of known kinds.
 
 Rows of any other cache are never selected: such a model is decoded by its own `generate`.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from divwatch.errors import one_line
 
-# Kinds of cache layers by name, exactly: a subclass may hold states of its own. Older releases lack some.
+# Kinds of cache layers by name, exactly: a subclass may hold further states. Older releases lack some.
 KINDS = {
     "DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer", "DummyLayer", "LinearAttentionLayer",
     "LinearAttentionAndFullAttentionLayer", "LinearAttentionAndSlidingWindowAttentionLayer",
@@ -56,7 +56,7 @@ def has_known_cache(model: Any) -> bool:
 
 
 def check_filled(cache: Any, rows: int) -> None:
-    """Raises UnknownCache where a filled DynamicCache has other states than those of `rows` rows in layers of `KINDS`."""
+    """Raises UnknownCache if a filled DynamicCache has other states than those of `rows` rows in layers of `KINDS`."""
     from transformers import DynamicCache
 
     if extra := set(vars(cache)) - set(vars(DynamicCache())):
@@ -91,7 +91,7 @@ def states_in_modules(model: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def changes_in_modules(model: Any, before: list[tuple[Any, dict[str, Any]]]) -> str | None:
-    """The first attribute that holds another tensor than `before`, by name; None where there is no such."""
+    """The first attribute that holds another tensor than `before`, by name; None if there is none."""
     for (module, now), (_, then) in zip(states_in_modules(model), before, strict=True):
         for name, value in now.items():
             if value is not None and value is not then.get(name):

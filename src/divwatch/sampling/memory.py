@@ -72,7 +72,7 @@ def has_attention_only(model: Any) -> bool:
 
 
 def context_length(model: Any) -> int | None:
-    """Tokens that the model reads at most, as its config says; None where it names no limit."""
+    """Tokens that the model reads at most, as its config says; None if it names no limit."""
     return _number(_text_config(model), "max_position_embeddings")
 
 
@@ -82,14 +82,14 @@ def _layers(config: Any) -> list[tuple[bool, bool]]:
 
     try:
         layers = DynamicCache(config=config).layers
-    except Exception:  # a config that names its layers in a way of its own
+    except Exception:  # a config that names its layers in its own way
         layers = []
     kinds = [(isinstance(x, DynamicLayer), isinstance(x, LinearAttentionCacheLayerMixin)) for x in layers]
     return kinds or [(True, False)] * (_number(config, "num_hidden_layers", "num_layers", "n_layer") or 1)
 
 
 def _text_config(model: Any) -> Any:
-    """The config of the part that writes text; the whole one where it names none or several."""
+    """The config of the part that writes text; the whole one if it names none or several."""
     try:
         return model.config.get_text_config(decoder=True)
     except Exception:
@@ -97,7 +97,7 @@ def _text_config(model: Any) -> Any:
 
 
 def _number(config: Any, *names: str) -> int | None:
-    """The first of `names` that the config has as a number, the largest where it has a list for the layers."""
+    """The first of `names` that the config has as a number, the largest if it has a list for the layers."""
     for name in names:
         try:
             value = getattr(config, name, None)

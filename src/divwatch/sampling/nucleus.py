@@ -1,7 +1,7 @@
-"""One token a row from its logits, by temperature and nucleus, with the row's own random numbers.
+"""One token per row from its logits, by temperature and nucleus, with the row's own random numbers.
 
-A row's randomness is a stream of its own, keyed by seed, prompt and sample. So what is drawn depends neither on the
-batch a row shares nor on the rank that holds it, and no random state of the training run is read or moved.
+Each row draws from its own stream of random numbers, keyed by seed, prompt and sample. Its tokens
+depend neither on the batch it is in nor on the rank that holds it. It neither reads nor changes the random state of training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK_BYTES = 128 * 2**20
 
 
 def uniforms(seed: int, rows: Sequence[tuple[str, int]], count: int) -> np.ndarray:
-    """[len(rows), count, TRIES] float32 in [0, 1): a stream a row, a row being (prompt id, sample).
+    """[len(rows), count, TRIES] float32 in [0, 1): one stream per row, a row being (prompt id, sample).
 
     >>> one, both = uniforms(3, [("a", 1)], 2), uniforms(3, [("a", 0), ("a", 1)], 2)
     >>> bool((one[0] == both[1]).all()), bool((both[0] == both[1]).all())
@@ -38,7 +38,7 @@ def draw(logits: Any, uniform: Any, temperature: float, top_p: float) -> Any:
 
     The law is that of transformers' TemperatureLogitsWarper and TopPLogitsWarper: a token stays when those more
     probable than it have less than `top_p` together (of equally probable ones at the edge all stay). It is drawn by
-    rejection, without sorting the vocabulary: a draw from the whole distribution is kept if it lies in the nucleus.
+    rejection, without sorting the vocabulary: a draw from the whole distribution is kept if it is in the nucleus.
     Raises RuntimeError where a row's logits are not finite.
     """
     import torch
@@ -93,7 +93,7 @@ def draw_without_sync(logits: Any, uniform: Any, temperature: float, top_p: floa
 
 
 def _first_tries(logits: Any, uniform: Any, temperature: float, top_p: float) -> tuple[Any, Any, Any]:
-    """Tokens [n] of the first try, whether each lies outside the nucleus [n], and whether all logits are finite []."""
+    """Tokens [n] of the first try, whether each is outside the nucleus [n], and whether all logits are finite []."""
     import torch
 
     size = _rows_at_once(logits)
@@ -121,7 +121,7 @@ def _tries(logits: Any, uniform: Any, temperature: float) -> tuple[Any, Any, Any
 
 
 def _outside(probabilities: Any, tokens: Any, top_p: float) -> Any:
-    """Whether each token [n] lies outside the nucleus of its row of probabilities [n, vocabulary]."""
+    """Whether each token [n] is outside the nucleus of its row of probabilities [n, vocabulary]."""
     likelier = probabilities > probabilities.gather(-1, tokens[:, None])
     return (probabilities * likelier).sum(-1) >= top_p
 

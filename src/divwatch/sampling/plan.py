@@ -61,7 +61,7 @@ def batches(
 
 
 def batch_tokens(batch: Sequence[Row], lengths: Sequence[int], new_tokens: int, shared: bool = False) -> int:
-    """Tokens that a batch stores: prompts padded to the longest, once a prompt or once a row, and `new_tokens` a row."""
+    """Tokens that a batch stores: prompts padded to the longest, once per prompt or once per row, and `new_tokens` per row."""
     prompts = {row.prompt for row in batch}
     longest = max(lengths[prompt] for prompt in prompts)
     return longest * (len(prompts) if shared else len(batch)) + new_tokens * len(batch)

@@ -113,7 +113,7 @@ class PrefixCache(Cache):
         super().__init__(layers=[PrefixLayer(self, layer.keys, layer.values) for layer in filled.layers])
 
     def use_kernels(self, queries: int) -> bool:
-        """Takes the Triton kernels where they serve all layers, `queries` of a row to each head of keys."""
+        """Uses the Triton kernels if they support all layers, `queries` of a row to each head of keys."""
         layers: list[Any] = self.layers
         shapes = {(layer.keys.shape[3], layer.values.shape[3], layer.keys.dtype) for layer in layers}
         if self.device.type == "cuda" and len(shapes) == 1 and kernels_work(self.device, *shapes.pop(), queries):
@@ -283,7 +283,7 @@ def _example(device: Any, size: int, dtype: Any) -> PrefixLayer:
 
 
 def check_attention(model: Any, longest: int) -> None:
-    """Raises Unsupported where the model is known not to work with `attend`.
+    """Raises Unsupported if the model is known not to work with `attend`.
 
     longest: tokens of the longest prompt and of all that may follow it.
     """
@@ -305,7 +305,7 @@ def check_attention(model: Any, longest: int) -> None:
 
 
 def check_cache(filled: Any, device: Any) -> None:
-    """Raises Unsupported where the prompts' DynamicCache has something else than keys and values on one device."""
+    """Raises Unsupported if the prompts' DynamicCache has something else than keys and values on one device."""
     for layer in filled.layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise Unsupported(f"a cache layer of type {type(layer).__name__}")

@@ -90,7 +90,7 @@ class Sampler:
         )
 
     def encoder(self) -> Any:
-        """The encoder on this rank's device, loaded where it is not there yet; None where no metric needs one."""
+        """The encoder on this rank's device, loaded on first use; None if no metric needs one."""
         return self._encoder or _load_encoder(self.config, self.trainer.args.device)
 
     def _embed(self, completions: Sequence[Completion]) -> Embeddings:
@@ -106,7 +106,7 @@ def look_seed(config: WatchConfig, step: int) -> int:
 
 
 def _load_encoder(config: WatchConfig, device: Any) -> Any:
-    """The encoder, or None where no metric needs one."""
+    """The encoder, or None if no metric needs one."""
     from divwatch.metrics.encoder import load_encoder
     from divwatch.metrics.scoring import needs_encoder
 

@@ -1,8 +1,8 @@
 """Decoding in steps of fixed shape over a shared prefix: as it is, or each step captured in a CUDA graph.
 
-All that changes between steps lies in tensors that stay where they are, and a step waits for the device once, at its
+Everything that changes between steps is in tensors that keep their addresses. A step waits for the device once, at its
 end. Shapes change when the own tokens outgrow a span and when rows that have stopped leave; the step is then captured
-anew.
+again.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Steps:
         self.logits, self.open, self.status = tensors
 
     def count_running(self) -> int:
-        """How many rows go on. The one wait of a step; draws what `decide` left open."""
+        """How many rows are still decoding. The one wait of a step; draws what `decide` left open."""
         running, still_open, broken = self.status.tolist()
         check_finite(not broken)
         if still_open:
@@ -99,7 +99,7 @@ class Steps:
         return int(running)
 
     def drop_stopped(self) -> None:
-        """Keeps the rows that go on."""
+        """Keeps the rows still decoding."""
         chosen = self._running().nonzero()[:, 0]
         self.cache.keep(chosen.tolist())
         self.rows, self.first, self.token = self.rows[chosen], self.first[chosen], self.token[chosen]

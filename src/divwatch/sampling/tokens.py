@@ -21,7 +21,7 @@ PARTS = (
 def tokenizer_of(trainer: Any) -> Any:
     """The trainer's tokenizer; of a processor (vision-language models) its tokenizer, with the processor's chat template.
 
-    Raises DivwatchError where there is none.
+    Raises DivwatchError if there is none.
     """
     processing = trainer.processing_class
     if processing is None:
@@ -54,7 +54,7 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def why_endless(model: Any, tokenizer: Any) -> str | None:
-    """One line where the chat template ends an answer with none of `stop_tokens`; else None."""
+    """One line if the chat template ends an answer with none of `stop_tokens`; else None."""
     end = _turn_end(tokenizer)
     if end is None or set(_encode(tokenizer, end)) & set(stop_tokens(model, tokenizer)):
         return None

@@ -30,12 +30,12 @@ class Source(NamedTuple):
 
     @property
     def device(self) -> Any:
-        """Where to compute: not always where the weights lie, which may be offloaded."""
+        """Where to compute: not always where the weights are stored, which may be offloaded."""
         return self.model.device if self.accelerator is None else self.accelerator.device
 
     @property
     def sharding(self) -> str | None:
-        """zero3, fsdp2, or None where every rank holds the whole model."""
+        """zero3, fsdp2, or None if every rank holds the whole model."""
         if self.accelerator is None or self.accelerator.num_processes == 1:
             return None
         plugin = self.accelerator.state.deepspeed_plugin

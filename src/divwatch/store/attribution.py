@@ -22,7 +22,7 @@ def attribute_stages(
 
     runs: a lineage, oldest run first. names: of its stages, each once (default: as recorded). numbers: the stages to
     count (default: all); what happens between two of them then counts to the later one. Prompts are paired by task and
-    id; only those with a value at every stage count. None where there are none, or no look is comparable.
+    id; only those with a value at every stage count. None if there are none, or no look is comparable.
     """
     names = [run.stage for run in runs] if names is None else names
     counted = range(len(runs)) if numbers is None else numbers

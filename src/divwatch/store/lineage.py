@@ -1,4 +1,4 @@
-"""Lineages: the parent of a run, also where the runs were moved together, and the chains of runs that follow from it."""
+"""Lineages: the parent of a run, also if the runs were moved together, and the chains of runs that follow from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parent = Callable[[Path], Path | None]
 def parent_of(directory: Path, info: dict[str, Any]) -> Path | None:
     """The run directory of the parent that run.json (`info`) of `directory` names. None: no parent, or it is gone.
 
-    The recorded path first; where it is gone, the same place relative to this run, then a sibling of the same name.
+    The recorded path first; if it is gone, the same place relative to this run, then a sibling of the same name.
     """
     recorded = info.get("parent")
     if not recorded or not isinstance(recorded, str):
@@ -32,7 +32,7 @@ def parent_of(directory: Path, info: dict[str, Any]) -> Path | None:
 def lineage_of(run: RunReader) -> list[RunReader]:
     """The chain of runs that ends with `run`, oldest first. It starts where a parent is missing.
 
-    Raises DivwatchError where a run is its own ancestor.
+    Raises DivwatchError if a run is its own ancestor.
     """
     chain, circular = _follow(run.path.resolve(), lambda path: parent_of(path, RunReader(path).info()))
     if circular:

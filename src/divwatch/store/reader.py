@@ -37,7 +37,7 @@ class RunReader:
         return (self.path / "run.json").is_file()
 
     def info(self) -> dict[str, Any]:
-        """What run.json holds. Raises DivwatchError where it cannot be read."""
+        """What run.json holds. Raises DivwatchError if it cannot be read."""
         try:
             info = read_json_object(self.path / "run.json")
         except FileNotFoundError:
@@ -58,7 +58,7 @@ class RunReader:
         return self._lines("events.jsonl")
 
     def max_steps(self) -> int:
-        """Length of the stage in optimizer steps: as planned, or up to the last look where no length is recorded."""
+        """Length of the stage in optimizer steps: as planned, or up to the last look if no length is recorded."""
         return length_of(self.info(), self.looks())
 
     def comparable_steps(self) -> list[int]:
@@ -66,7 +66,7 @@ class RunReader:
         return [look["step"] for look in self.looks() if look["status"] == "ok"]
 
     def scores(self, step: int) -> PromptScores:
-        """Per-prompt values of a look. Raises DivwatchError where they cannot be read."""
+        """Per-prompt values of a look. Raises DivwatchError if they cannot be read."""
         import numpy as np
 
         columns = self.score_table(step).to_pydict()
@@ -84,7 +84,7 @@ class RunReader:
         return table
 
     def completions(self, step: int) -> list[dict[str, Any]]:
-        """A row a completion of a look. Raises DivwatchError where they cannot be read."""
+        """One row per completion of a look. Raises DivwatchError if they cannot be read."""
         return self.completion_table(step).to_pylist()
 
     def completion_table(self, step: int) -> Any:
@@ -145,7 +145,7 @@ def is_step(value: Any) -> bool:
 
 
 def length_of(info: dict[str, Any], looks: list[dict[str, Any]]) -> int:
-    """Optimizer steps of a stage, at least 1. Trainers write -1 where the length follows from the epochs."""
+    """Optimizer steps of a stage, at least 1. Trainers write -1 if the length follows from the epochs."""
     planned = info.get("max_steps")
     last: int = looks[-1]["step"] if looks else 1
     return max(planned if isinstance(planned, int) and is_step(planned) else 0, last, 1)

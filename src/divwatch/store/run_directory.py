@@ -48,7 +48,7 @@ class RunDirectory(RunReader):
             ) from None
 
     def claim(self) -> None:
-        """Locks the directory for this process until `release` or its end. Raises DivwatchError where another holds it.
+        """Locks the directory for this process until `release` or its end. Raises DivwatchError if another holds it.
 
         A file system without locks gives no protection.
         """
@@ -103,7 +103,7 @@ class RunDirectory(RunReader):
         write_atomically(self._embeddings(step), buffer.getvalue())
 
     def take_embeddings(self, step: int) -> tuple[list[bytes], Any] | None:
-        """Reads and removes what `write_embeddings` stored: (keys, rows), or None where there are none."""
+        """Reads and removes what `write_embeddings` stored: (keys, rows), or None if there are none."""
         import numpy as np
 
         path = self._embeddings(step)

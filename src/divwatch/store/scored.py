@@ -18,7 +18,7 @@ ScoredLooks = dict[int, tuple[PromptScores, bool]]  # step -> (scores, whether t
 
 
 def read_scored_looks(store: RunReader) -> ScoredLooks:
-    """The looks that have scores. Raises DivwatchError where their scores cannot be read."""
+    """The looks that have scores. Raises DivwatchError if their scores cannot be read."""
     looks = [look for look in store.looks() if look["status"] in SCORED]
     return {look["step"]: (store.scores(look["step"]), look["status"] == "ok") for look in looks}
 

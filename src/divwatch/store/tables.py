@@ -47,7 +47,7 @@ class RunTables:
 
     @property
     def parent(self) -> Path | None:
-        """The run directory of the stage before, where it can be found."""
+        """The run directory of the stage before, if it can be found."""
         return parent_of(self.directory, self.meta)
 
     def scored_looks(self) -> list[tuple[int, bool]]:
@@ -67,14 +67,14 @@ class RunTables:
         return PromptScores(list(scores["id"]), list(scores["task"]), values)
 
     def values_at(self, step: int, key: str) -> pd.Series:
-        """Per-prompt values of one look and key, indexed by task and id; empty where the key was not measured."""
+        """Per-prompt values of one look and key, indexed by task and id; empty if the key was not measured."""
         scores = self.scores[self.scores["step"] == step]
         if key not in scores.columns:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
         return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
 
     def completions(self, step: int) -> pd.DataFrame:
-        """The completions of one look; empty where none are stored or the file cannot be read."""
+        """The completions of one look; empty if none are stored or the file cannot be read."""
         if step not in self.completion_steps():
             return pd.DataFrame()
         try:
@@ -88,7 +88,7 @@ class RunTables:
 
 
 def load_runs(paths: Sequence[Path]) -> list[RunTables]:
-    """The runs under `paths` and, where they can still be found, their ancestors."""
+    """The runs under `paths` and, if they can still be found, their ancestors."""
     directories = find_runs(paths)
     runs: dict[Path, RunTables] = {}
     while directories:
@@ -100,7 +100,7 @@ def load_runs(paths: Sequence[Path]) -> list[RunTables]:
 
 
 def load_run(directory: Path) -> RunTables:
-    """One run directory. Raises DivwatchError where run.json cannot be read."""
+    """One run directory. Raises DivwatchError if run.json cannot be read."""
     notes: list[str] = []
     reader = RunReader(directory, notes)
     meta, looks, events = reader.info(), reader.looks(), reader.events()

@@ -28,7 +28,7 @@ def escape(text: str) -> Markup:
 
 @dataclass(frozen=True)
 class Point:
-    """One look: place on the pipeline axis, mean and interval. `solid` is False where the look is not comparable."""
+    """One look: place on the pipeline axis, mean and interval. `solid` is False if the look is not comparable."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Segments (one a stage) of one lineage. `colour` and `dash` are indices, so that colour is never the only cue."""
+    """Segments (one per stage) of one lineage. `colour` and `dash` are indices, so that colour is never the only cue."""
 
     name: str
     segments: Sequence[Sequence[Point]]
@@ -93,7 +93,7 @@ class Area:
 
 
 def fit(text: str, width: float, per_character: float) -> Markup:
-    """The text, cut off with … where it is wider than `width` pixels at about `per_character` each."""
+    """The text, cut off with … if it is wider than `width` pixels at about `per_character` each."""
     room = max(3, int(width / per_character))
     return escape(text if len(text) <= room else text[: room - 1] + "…")
 

@@ -1,6 +1,6 @@
 """Charts as figures: several drawings on one sheet, written as PNG and PDF without a browser or a network.
 
-vl-convert (resvg) renders them. It brings its own font, Liberation Sans, so that text is there in a bare container.
+vl-convert (resvg) renders them. It brings its own font, Liberation Sans, so text also renders in a container without fonts.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ ROW, LEFT, TOP = 21, 128, 26
 
 @dataclass(frozen=True)
 class Estimate:
-    """One row. `parts`: values behind it, such as one a task, drawn as small ticks."""
+    """One row. `parts`: values behind it, such as one per task, drawn as small ticks."""
 
     name: str
     value: float
@@ -26,7 +26,7 @@ class Estimate:
 
 
 def interval_chart(rows: Sequence[Estimate], label: str, title: str, x_title: str) -> Markup:
-    """A row an estimate, first row on top; orange where the interval excludes 0, else blue."""
+    """One row per estimate, first row on top; orange if the interval excludes 0, else blue."""
     values = [-0.001, 0.001, *(v for row in rows for v in (row.value, row.lo, row.hi, *row.parts))]
     bottom = TOP + ROW * len(rows)
     area = Area(LEFT, TOP, WIDTH - LEFT - 14, ROW * len(rows), limits_of(values, zero=False), (0, 1))

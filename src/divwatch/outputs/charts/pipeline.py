@@ -56,7 +56,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Axis:
-    """The pipeline axis: one slot a stage, all of the same width, with the stage's name and length below it."""
+    """The pipeline axis: one slot per stage, all of the same width, with the stage's name and length below it."""
 
     names: Sequence[str]
     lengths: Sequence[str] = field(default_factory=tuple)

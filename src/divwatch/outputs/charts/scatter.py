@@ -1,4 +1,4 @@
-"""Paths in a plane, such as accuracy against diversity: a dot a look."""
+"""Paths in a plane, such as accuracy against diversity: one dot per look."""
 
 from __future__ import annotations
 

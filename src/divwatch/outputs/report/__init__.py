@@ -14,7 +14,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     run_dirs: each an output_dir, its divwatch/ folder, or a folder of several runs. `parent` links are followed.
     out: the page (a name that ends in .html) or a folder for it; by default `report.html` in the first of `run_dirs`.
         Figures (PNG, PDF) and tables (CSV) go into a folder of the page's name beside it: `report/`.
-    Raises DivwatchError where there is no run, no finished look, or `out` cannot be written.
+    Raises DivwatchError if there is no run, no finished look, or `out` cannot be written.
     """
     from divwatch.outputs.report.write import write
 

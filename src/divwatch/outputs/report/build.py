@@ -60,7 +60,7 @@ class Report:
 
 
 def build(paths: Sequence[Path]) -> Report:
-    """Loads the runs, arranges their lineages and analyses them. Raises DivwatchError where there is no look to show."""
+    """Loads the runs, arranges their lineages and analyses them. Raises DivwatchError if there is no look to show."""
     runs = load_runs(paths)
     if not any(len(run.means) for run in runs):
         raise DivwatchError(

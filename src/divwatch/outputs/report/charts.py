@@ -23,7 +23,7 @@ from divwatch.store.reader import SCORED
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing with its caption. `metric`: the measure it shows, where the page offers a choice."""
+    """One drawing with its caption. `metric`: the measure it shows, if the page offers a choice."""
 
     svg: Markup
     caption: str = ""
@@ -169,7 +169,7 @@ class _Drawer:
 
     def cost(self) -> list[Chart]:
         panel = self.panel("Seconds that training waited for a look", "all", "watch/seconds")
-        return [c for c in [self._chart([panel], "all", "One point a look.", height=220)] if c.svg]
+        return [c for c in [self._chart([panel], "all", "One point per look.", height=220)] if c.svg]
 
     def _path(self, lineage: Lineage, key: str) -> Series | None:
         d, a = self.groups.get((lineage.name, "all", key)), self.groups.get((lineage.name, "all", "quality/accuracy"))
@@ -208,7 +208,7 @@ def _share_caption(f: LineageFindings) -> str:
         return ""
     share = split.common.share
     size = f"{split.n_prompts} prompts."
-    if not share.hi - share.lo < 1:  # also where the interval is not computable
+    if not share.hi - share.lo < 1:  # also if the interval is not computable
         return f"{size} The change is too small to say which share of the loss persists among correct answers."
     persists = change(share.mean, share.lo, share.hi, signed=False)
     return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."

@@ -18,13 +18,13 @@ def write_figures(report: Report, charts: Charts, folder: Path) -> list[Path]:
     written = []
     curves = "Bands: 95 % intervals over prompts. Dashed line and strip: onset of a flagged fall, its 90 % interval."
     parts = "Shares of the mean pairwise distance at the base. Whiskers: 95 % intervals."
-    for name, drawn, columns, entries, note in (
+    for name, group, columns, entries, note in (
         ("lineage", charts.whole, 3, legend, curves),
         ("tasks", charts.tasks, 4, legend, curves),
         ("split", charts.splits, 3, [], parts),
         ("quality", charts.quality, 2, legend, "Paths run from the hollow dot (start) to the large dot (end)."),
     ):
-        cells = [(chart.title, str(chart.svg)) for chart in drawn if chart.metric in ("", report.primary)]
+        cells = [(chart.title, str(chart.svg)) for chart in group if chart.metric in ("", report.primary)]
         if cells:
             svg = sheet(cells, columns, entries, crowded=len(report.lineages) > 3, note=note)
             written.append(write_png(svg, folder / f"{name}.png"))

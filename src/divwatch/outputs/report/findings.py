@@ -24,7 +24,7 @@ class LineageFindings:
     """The assessment of each stage and of the whole lineage, and the loss by stage.
 
     stages, whole: None without scores. attribution, correct_attribution: of diversity over all and over correct outputs.
-    paper_attribution: as the paper counts, where the lineage starts from another line's checkpoint (`own_stages`).
+    paper_attribution: as the paper counts, if the lineage starts from another line's checkpoint (`own_stages`).
     """
 
     lineage: Lineage
@@ -102,7 +102,7 @@ def _attribute(lineage: Lineage, key: str, numbers: Sequence[int] | None = None)
 
 
 def own_stages(lineage: Lineage) -> list[int] | None:
-    """The last stage of each kind, where a kind occurs twice (Instruct SFT after Think SFT). None: no kind does."""
+    """The last stage of each kind, if a kind occurs twice (Instruct SFT after Think SFT). None: no kind does."""
     last = {run.stage: number for number, run in enumerate(lineage.runs)}
     return sorted(last.values()) if len(last) < len(lineage.runs) else None
 

@@ -1,6 +1,6 @@
 """Lineages on one pipeline axis: all stages have a slot of the same width, so that lineages of different length compare.
 
-A look at step s of a stage of S steps in slot i stands at x = i + s / S.
+A look at step s of a stage of S steps in slot i is at x = i + s / S.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Lineage:
         return self.slots[number] + min(step / self.runs[number].max_steps, 1.0)
 
     def curves(self) -> pd.DataFrame:
-        """A row a look, task and key over the whole lineage: `stage, number, x` and the columns of looks.jsonl."""
+        """One row per look, task and key over the whole lineage: `stage, number, x` and the columns of looks.jsonl."""
         frames = []
         for number, run in enumerate(self.runs):
             frame = run.means.merge(run.looks[["step", "status", "reason"]], on="step", how="left")
@@ -52,7 +52,7 @@ class Lineage:
         return pd.concat(frames, ignore_index=True)[columns]
 
     def looks(self) -> pd.DataFrame:
-        """A row a look: its place on the axis, its status and its seconds."""
+        """One row per look: its place on the axis, its status and its seconds."""
         frames = []
         for number, run in enumerate(self.runs):
             x = [self.x(number, s) for s in run.looks["step"]]
@@ -81,7 +81,7 @@ def lay_out(chains: Sequence[Sequence[RunTables]]) -> tuple[list[Lineage], list[
 
 
 def slot_lengths(lineages: Sequence[Lineage], slots: Sequence[str]) -> list[str]:
-    """How long each slot is, in steps: one number, or the range where lineages differ."""
+    """How long each slot is, in steps: one number, or the range if lineages differ."""
     out = []
     for i in range(len(slots)):
         steps = sorted({v.runs[n].max_steps for v in lineages for n, slot in enumerate(v.slots) if slot == i})

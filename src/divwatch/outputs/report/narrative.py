@@ -94,7 +94,7 @@ def _kept(a: StageAttribution) -> str:
 
 
 def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
-    """The stage with the largest loss and its onset; empty where no loss is beyond `min_drop`."""
+    """The stage with the largest loss and its onset; empty if no loss is beyond `min_drop`."""
     if a.first_collapse is None:
         return ""
     largest = min(a.share, key=lambda stage: a.share[stage])

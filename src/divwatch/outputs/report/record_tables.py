@@ -14,7 +14,7 @@ from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.cells import Cell, Row, Table, stage_ends
 from divwatch.outputs.report.layout import stage_name
 
-# What of run.json is no setting, or has a table of its own.
+# Fields of run.json that are not settings, or that have their own table.
 NOT_SETTINGS = ("format", "created", "ended", "output_dir", "parent", "stage", "wandb", "wandb_before", "held_out")
 
 

@@ -39,7 +39,7 @@ class ShownLook:
 
 @dataclass(frozen=True)
 class Column:
-    """The completions of one prompt at one look. `correct`: None where nothing was judged. `hidden`: texts left out."""
+    """The completions of one prompt at one look. `correct`: None if nothing was judged. `hidden`: texts left out."""
 
     samples: int
     correct: int | None
@@ -100,7 +100,7 @@ def _prompts(meta: dict) -> list[dict]:
 
 
 def _choose(lineage: Lineage, first: ShownLook, last: ShownLook, key: str) -> list[tuple[str, str]]:
-    """(task, id) of the prompt with the median change of `key` of each task; any prompt where nothing was scored."""
+    """(task, id) of the prompt with the median change of `key` of each task; any prompt if nothing was scored."""
     before, after = (_scores(lineage, look, key) for look in (first, last))
     both = before.merge(after, on=["id", "task"], suffixes=("_before", "_after")).dropna()
     if both.empty:

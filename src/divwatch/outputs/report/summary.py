@@ -35,7 +35,7 @@ def as_json(report: Report, page: Path) -> str:
 
 
 def stage_table(report: Report) -> Any:
-    """A row a stage: its levels at the last look, its changes, and where a fall of the whole panel begins."""
+    """One row per stage: its levels at the last look, its changes, and where a fall of the whole panel begins."""
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -57,7 +57,7 @@ def stage_table(report: Report) -> Any:
 
 
 def reference_lines(curves: pd.DataFrame) -> list[str]:
-    """A line a stage and published task, for lineages named think or instruct. curves: the report's table of curves."""
+    """One line per stage and published task, for lineages named think or instruct. curves: the report's table of curves."""
     from divwatch.tasks.published import LINES, retained
 
     rows = curves[(curves["key"] == "diversity/sbert") & (curves["task"] != "all") & (curves["status"] == "ok")]
@@ -86,7 +86,7 @@ def _change(row: dict[str, Any], key: str) -> str:
 def _onset(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "none flagged"
-    first = min(rows, key=lambda row: row["key"])  # that of correct answers, where there is one, as on the page
+    first = min(rows, key=lambda row: row["key"])  # that of correct answers, if there is one, as on the page
     return f"step {first['step']} [{first['lo']:.0f}, {first['hi']:.0f}]"
 
 

@@ -78,7 +78,7 @@ def _share(name: str, attribution: StageAttribution | None, stage: str) -> dict[
 
 
 def onset_rows(findings: LineageFindings) -> list[dict[str, Any]]:
-    """A row a flagged series: where its fall began, in steps of the stage and on the pipeline axis (x)."""
+    """One row per flagged series: where its fall began, in steps of the stage and on the pipeline axis (x)."""
     lineage, rows = findings.lineage, []
     for number, assessment in enumerate(findings.stages):
         for task, key, status in assessment.alarms if assessment else []:
@@ -93,7 +93,7 @@ def onset_rows(findings: LineageFindings) -> list[dict[str, Any]]:
 
 
 def change_rows(findings: LineageFindings) -> list[dict[str, Any]]:
-    """A row a stage, task and key: the change within the stage, against its own first look, and its alarm."""
+    """One row per stage, task and key: the change within the stage, against its own first look, and its alarm."""
     rows = []
     for number, assessment in enumerate(findings.stages):
         for (task, key), status in assessment.statuses.items() if assessment else []:
@@ -105,7 +105,7 @@ def change_rows(findings: LineageFindings) -> list[dict[str, Any]]:
 
 
 def split_rows(findings: LineageFindings) -> list[dict[str, Any]]:
-    """A row a stage (the whole lineage first), task and part: in cosine distance, and as a share of the base's."""
+    """One row per stage (the whole lineage first), task and part: in cosine distance, and as a share of the base's."""
     if findings.whole is None:
         return []
     lineage = findings.lineage
@@ -168,7 +168,7 @@ def _seconds(looks: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(looks: pd.DataFrame) -> pd.DataFrame:
-    """A row a stage: its looks by status and their seconds."""
+    """One row per stage: its looks by status and their seconds."""
     grouped = looks.groupby(["lineage", "stage"], sort=False)
     table = grouped.agg(
         looks=("step", "size"),
