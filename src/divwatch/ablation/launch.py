@@ -51,7 +51,7 @@ class Outcome:
 
 
 def write_record(plan: Plan) -> None:
-    """Writes the arms and seeds of the plan beside its runs. Raises DivwatchError where the folder cannot be written."""
+    """Writes the arms and seeds of the plan beside its runs. Raises DivwatchError if the folder cannot be written."""
     arms = [{"name": a.name, "changes": dict(a.changes), "left_out": a.left_out} for a in plan.arms]
     record = {"recipe": str(plan.recipe), "config": str(plan.config), "arms": arms, "seeds": list(plan.seeds)}
     try:
@@ -62,7 +62,7 @@ def write_record(plan: Plan) -> None:
 
 
 def check_kept(plan: Plan, runs: list[PlannedRun]) -> None:
-    """Raises DivwatchError where a run was finished with other settings than the plan has now."""
+    """Raises DivwatchError if a run was finished with other settings than the plan has now."""
     for run in runs:
         before = finished_settings(run)
         if before is not None and before != _settings_of(plan, run):
@@ -84,7 +84,7 @@ def launch_all(plan: Plan, runs: list[PlannedRun], say: Callable[[str], None]) -
 
 
 def finished_settings(run: PlannedRun) -> dict[str, Any] | None:
-    """The settings with which the run was finished; None where it was not."""
+    """The settings with which the run was finished; None if it was not."""
     try:
         return read_json_object(run.output_dir / FINISHED)
     except (OSError, DivwatchError):

@@ -75,7 +75,7 @@ class Plan:
     launch: Settings
 
     def runs(self) -> Iterator[PlannedRun]:
-        """All runs, one seed after another, so that a plan that is stopped early has complete replicates."""
+        """All runs, one seed after another, so a plan that is stopped early has complete replicates."""
         for seed in self.seeds:
             for arm in self.arms:
                 folder = self.output_dir / arm.name / f"seed-{seed}"

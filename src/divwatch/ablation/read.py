@@ -37,7 +37,7 @@ class ArmRuns:
 
 @dataclass(frozen=True)
 class ArmValues:
-    """What is compared. values: measure -> [arms, seeds, prompts], NaN where not computable; names[0] is the reference.
+    """What is compared. values: measure -> [arms, seeds, prompts], NaN if not computable; names[0] is the reference.
 
     sources: every other arm leaves one source out, and effects are those of the sources. notes: what is left out, and why.
     """

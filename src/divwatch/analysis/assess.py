@@ -128,7 +128,7 @@ class Assessor:
 
 
 def split_of(history: History, task: str = ALL) -> Decomposition | None:
-    """The split of the change between the first and the last comparable look; None where pairs were not measured.
+    """The split of the change between the first and the last comparable look; None if pairs were not measured.
 
     Over the whole panel tasks weigh equally, as in the curves: its five numbers are means over tasks.
     """

@@ -17,7 +17,7 @@ def critical_value(pairs: int, alpha: float, df: float) -> float:
     """The c with P(change < -c * se in two looks running, at any of `pairs` places) <= alpha when nothing changes.
 
     Every change is measured against the same baseline, whose noise b is half of the variance. Given b and the
-    estimated scale u (chi-square with `df` degrees of freedom), looks are independent, so that the chance at one place
+    estimated scale u (chi-square with `df` degrees of freedom), looks are independent, so the chance at one place
     is p(b, u)^2 with p = Phi(b - sqrt(2) c u), and the union bound over places gives
 
         E_u E_b min(1, pairs * p(b, u)^2) = alpha,

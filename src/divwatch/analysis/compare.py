@@ -3,7 +3,7 @@
 What varies: prompts (each arm answers the same ones), and training runs (a seed moves all prompts of a run together). An
 estimate is a mean over prompts of differences that were first averaged over the seeds. Its variance is that of the prompts
 plus that of the runs, which is read off the arms x seeds table of run means by its residual about arm + seed: the
-analysis of variance of a randomised block design, seeds being the blocks. Sampling noise is in both parts, so that intervals
+analysis of variance of a randomised block design, seeds being the blocks. Sampling noise is in both parts, so intervals
 are wider than they need be, by a factor of at most sqrt(2).
 
 Several differences at once: single-step max-t (Westfall and Young 1993, Resampling-Based Multiple Testing). The errors of
@@ -33,7 +33,7 @@ class Effect:
     """How one arm stands to another: mean(plus) - mean(minus), over prompts that both have.
 
     Of a pair: effect of `name` - effect of `other` (else None). lo, hi, p: simultaneous interval and adjusted p-value within
-    the family; NaN where a task has fewer than FEWEST prompts. se: standard error. n: prompts. level: the reference arm's
+    the family; NaN if a task has fewer than FEWEST prompts. se: standard error. n: prompts. level: the reference arm's
     mean, to say the effect in per cent.
     """
 
@@ -85,7 +85,7 @@ def compare_arms(
 ) -> Comparison:
     """Effects of `items` on every measure, with intervals, and the ranks that they leave open.
 
-    values: measure -> [arms, seeds, prompts], NaN where missing; seeds are paired across arms. tasks: one name a prompt; in
+    values: measure -> [arms, seeds, prompts], NaN if missing; seeds are paired across arms. tasks: one name a prompt; in
     the whole panel they weigh equally. reference: the arm whose mean effects are held against in per cent.
 
     >>> runs = np.array([[[0.5] * 8] * 2, [[0.3, 0.5] * 4] * 2])

@@ -7,7 +7,7 @@ exactly
     sum_g (w_g1 - w_g0) (D_g0 + D_g1) / 2     quality control: outputs changed group
   + sum_g (w_g0 + w_g1) / 2 (D_g1 - D_g0)     narrowing within each group: genuine (cc), cross (cw), error (ww)
 
-A group that is empty on one side has no D there; it is taken from the other side, so that its whole effect is quality
+A group that is empty on one side has no D there; it is taken from the other side, so its whole effect is quality
 control. All signs: negative = diversity lost.
 """
 
@@ -33,8 +33,8 @@ class PairStats:
     """Pairs of outputs of N prompts, by correctness.
 
     counts:    [N, 3], in the order cc, cw, ww. A prompt with no pair at all, or with NaN, is missing.
-    distances: [N, 3], mean distance in the group, NaN where it is empty.
-    vendi_all, vendi_correct: [N] or None, Vendi score over all and over the correct outputs (NaN where missing).
+    distances: [N, 3], mean distance in the group, NaN if it is empty.
+    vendi_all, vendi_correct: [N] or None, Vendi score over all and over the correct outputs (NaN if missing).
     """
 
     counts: np.ndarray
@@ -78,8 +78,8 @@ class PaperView:
     """The paper's numbers on one choice of prompts: (before, after) means, each with its interval, and the share.
 
     share: change of D_c / change of D_a, the share of the loss that persists among correct answers. Outside [0, 1]
-    where the two move apart; its interval is NaN where the sign of the change of D_a is not sure.
-    v_a, v_c: Vendi scores, None where none were given. v_c as in the paper grows with the number of correct outputs.
+    where the two move apart; its interval is NaN if the sign of the change of D_a is not sure.
+    v_a, v_c: Vendi scores, None if none were given. v_c as in the paper grows with the number of correct outputs.
     """
 
     d_a: tuple[Interval, Interval]
@@ -122,7 +122,7 @@ def decompose(
     """Split the change of mean pairwise distance between two sets of samples of the same prompts.
 
     before, after: one `(embeddings [K, d] L2-normalised, correct [K] bool)` a prompt, the same prompts in the same
-    order; K may differ. Units: cosine distance. Raises DivwatchError where the lists or shapes do not match.
+    order; K may differ. Units: cosine distance. Raises DivwatchError if the lists or shapes do not match.
 
     >>> apart, equal, right = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]], [True, True]
     >>> split = decompose([(apart, right)] * 3, [(equal, right)] * 3)
@@ -174,7 +174,7 @@ def decompose_pairs(
 
 
 def _parts(before: PairStats, after: PairStats) -> dict[str, np.ndarray]:
-    """The four parts of every prompt, [N] each, NaN where a side has no pairs."""
+    """The four parts of every prompt, [N] each, NaN if a side has no pairs."""
     w0, w1 = before.weights, after.weights
     d0, d1 = (np.where(s.weights > 0, np.asarray(s.distances, dtype=float), np.nan) for s in (before, after))
     d0, d1 = np.where(np.isnan(d0), d1, d0), np.where(np.isnan(d1), d0, d1)

@@ -136,7 +136,7 @@ class CollapseDetector:
     def update(self, step: int, values: ArrayLike) -> CollapseStatus:
         """Counts one look in and says what is known.
 
-        values: [prompts], the same prompts in the same order, NaN where not computable. Steps rise; only the first, the
+        values: [prompts], the same prompts in the same order, NaN if not computable. Steps rise; only the first, the
         baseline's, may come several times.
         """
         return self.replay([step], np.array(values, dtype=float)[None])
@@ -190,7 +190,7 @@ class CollapseDetector:
 @dataclass(frozen=True)
 class _Look:
     """One look against the baseline. Variances are of means over prompts: `paired` of the change, `own` of this look's
-    mean relative to itself, from the difference to the look before, so that unequal falls of prompts do not enter."""
+    mean relative to itself, from the difference to the look before, so unequal falls of prompts do not enter."""
 
     step: int
     values: Floats

@@ -41,7 +41,7 @@ class Evidence:
         self._changes: dict[str, CollapseStatus | None] = {}
 
     def change(self, key: str) -> CollapseStatus | None:
-        """Change of `key` over the whole panel, None where it was not measured. Noted as evidence."""
+        """Change of `key` over the whole panel, None if it was not measured. Noted as evidence."""
         if key not in self._changes:
             status = self.statuses.get((ALL, key)) or self._measure(key)
             # Where accuracy is gone nothing can be said of correct answers now; what was said of them stands.

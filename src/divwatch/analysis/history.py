@@ -18,7 +18,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class History:
-    """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN where missing.
+    """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN if missing.
     comparable: [L], False where too few outputs were usable for the look to be held against others."""
 
     steps: list[int]

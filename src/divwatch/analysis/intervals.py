@@ -1,6 +1,6 @@
 """Bootstrap intervals of means over prompts. The prompt is the unit that is resampled: its K outputs stay together.
 
-One matrix of resampling weights serves every column, so that intervals of different metrics are joint and differences
+One matrix of resampling weights serves every column, so intervals of different metrics are joint and differences
 paired. Intervals are percentile intervals with the small-sample expansion of Hesterberg (2015, The American
 Statistician 69, 371-386): a plain percentile interval of n values is too narrow by the factor sqrt((n - 1) / n) and by
 the difference of t and z.
@@ -159,7 +159,7 @@ def bootstrap_ratio(
 ) -> Interval:
     """(top . m) / (bottom . m), m the means of the columns of [n, c] over the rows that each has; paired by prompt.
 
-    The interval is NaN where the sign of the denominator is not sure (it changes in more than 1 % of the resamples):
+    The interval is NaN if the sign of the denominator is not sure (it changes in more than 1 % of the resamples):
     data then do not bound the ratio. n counts the rows with any value.
     """
     table = np.asarray(table, dtype=float)

@@ -37,7 +37,7 @@ def look_noise(changes: Floats, sampling_variance: float) -> LookNoise:
 
     With f the non-increasing least-squares fit of the changes y and D its number of levels, the residuals
     (y - f) / (1 + f) have variance V = wobble^2 + sampling^2 on L - D degrees of freedom: the expected dimension of a
-    projection on a convex cone is the expected number of levels (Meyer and Woodroofe 2000), so that a fall of any shape
+    projection on a convex cone is the expected number of levels (Meyer and Woodroofe 2000), so a fall of any shape
     costs levels, not variance. Where an F test at 1 % says that diversity rose, or turned, the fit of that shape is
     taken instead. V is averaged with the prior's by degrees of freedom, and is never below the sampling variance.
 

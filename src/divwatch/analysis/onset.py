@@ -18,7 +18,7 @@ def onset_index(series: Floats, steps: Floats, latest: int | None = None) -> NDA
     in the middle of the fall (facts of change-in-slope fitting: Muggeo 2003).
 
     series: [..., L] values of the looks, the baseline first, L at least 2. steps: [L], rising. latest: the last index
-    that can be the knee. Returns [...] indices into the looks; 0 where nothing falls.
+    that can be the knee. Returns [...] indices into the looks; 0 if nothing falls.
 
     >>> int(onset_index(np.array([0.0, 0.0, 0.0, -0.2, -0.4, -0.4, -0.4]), np.arange(7.0)))
     2

@@ -19,8 +19,8 @@ KINDS = ("null", "drift", "dip", "step", "ramp", "slide", "recovery")
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """steps: [looks]. values: [looks, prompts], NaN where missing. change: [looks] true relative change of the mean.
-    onset_step: the last step still at the baseline level, None where nothing falls for good."""
+    """steps: [looks]. values: [looks, prompts], NaN if missing. change: [looks] true relative change of the mean.
+    onset_step: the last step still at the baseline level, None if nothing falls for good."""
 
     kind: str
     steps: list[int]

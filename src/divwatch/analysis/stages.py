@@ -51,7 +51,7 @@ def stage_attribution(
 
     values: stage -> task -> one number, or one number a prompt (the same prompts in the same order at every stage, NaN
     where not computable). order: stages from the base on. Only tasks that every stage has count, and of those only the
-    prompts that every stage has, so that shares add up to retained - 1 exactly. min_drop: relative loss. wobble:
+    prompts that every stage has, so shares add up to retained - 1 exactly. min_drop: relative loss. wobble:
     relative sd of a checkpoint's mean beyond its prompts (`noise.py`), added to the intervals; 0: prompts alone.
     Raises DivwatchError on a missing stage, no task in common, unpaired prompts, or a base that is not positive.
     Source: Karouzos, Tan and Aletras (2026, arXiv 2604.16027), table 1.

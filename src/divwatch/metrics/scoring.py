@@ -56,9 +56,9 @@ PLAIN = Subsets(None, None)
 
 
 def live_subsets(k: int) -> Subsets:
-    """Sizes for K outputs a prompt: half of them, so that a prompt may lose some, and 4 correct ones.
+    """Sizes for K outputs a prompt: half of them, so a prompt may lose some, and 4 correct ones.
 
-    They depend on K alone, so that every look and stage of one K is compared at the same size.
+    They depend on K alone, so every look and stage of one K is compared at the same size.
 
     >>> live_subsets(16), live_subsets(4)
     (Subsets(all=8, correct=4), Subsets(all=2, correct=2))
@@ -113,7 +113,7 @@ def score_prompts(
     nli_sentences: int = 3,
     nli_rng: random.Random | None = None,
 ) -> PromptScores:
-    """Every asked-for metric for every prompt, NaN where it cannot be computed (fewer than two outputs, or than m).
+    """Every asked-for metric for every prompt, NaN if it cannot be computed (fewer than two outputs, or than m).
 
     Keys: `diversity/<metric>` over usable outputs, `correct_diversity/<metric>` over correct ones (where anything was
     judged), `quality/*`, and `pairs/*` whenever sbert is asked for: all that `decompose_pairs` needs.
@@ -238,7 +238,7 @@ def _needed(model: Any, what: str, names: Iterable[str]) -> Any:
 def _nli(
     context: _Context, model: nli.PairScorer, sentences: int, rng: random.Random | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """All groups in one call, so that a sentence pair is scored once."""
+    """All groups in one call, so a sentence pair is scored once."""
     sets, rngs = [], []
     for group in context.members:
         sets += context.texts(group)

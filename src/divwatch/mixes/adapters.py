@@ -118,7 +118,7 @@ def reinforcement(row: Row, report: Report) -> Row:
 
 
 def reference_of(dataset: str, ground_truth: Any, prompt: str = "") -> Any:
-    """The ground truth in the form that the verifier takes. Raises Dropped where it cannot be read.
+    """The ground truth in the form that the verifier takes. Raises Dropped if it cannot be read.
 
     >>> reference_of("code", '["assert f(1) == 2"]')
     {'test_list': ['assert f(1) == 2']}

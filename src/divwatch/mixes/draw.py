@@ -90,7 +90,7 @@ def _quota(mass: Mapping[str, float], rows: int) -> dict[str, int]:
 def choose(sources: Sequence[str], selection: Selection, seed: int) -> list[int]:
     """Positions in `sources` (the source of each row, in order) of the rows to train on, in order; repeats are neighbours.
 
-    A source's rows are ranked by a hash of (seed, source, place within the source) and the first are taken, so that a
+    A source's rows are ranked by a hash of (seed, source, place within the source) and the first are taken, so a
     smaller draw is a part of a larger one, and the draw of one source does not depend on the others.
     """
     places: dict[str, list[int]] = {}

@@ -58,7 +58,7 @@ def _file(path: Path, fix: str) -> Path:
 
 
 def _resolve(part: MixPart) -> str | None:
-    """The commit behind the revision, so that every pass, rank and later run can read the same rows."""
+    """The commit behind the revision, so every pass, rank and later run can read the same rows."""
     from huggingface_hub import HfApi
 
     try:

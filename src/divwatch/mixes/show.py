@@ -18,7 +18,7 @@ def listed() -> list[dict[str, Any]]:
 def described(name: str) -> dict[str, Any]:
     """`name, kind, title, rows, tokens, notes, parts: [{from, revision}], sources: [{name, rows, share, note}]`.
 
-    Rows and tokens are the published ones, None where they are not known; a share is of the known rows of the whole mix.
+    Rows and tokens are the published ones, None if they are not known; a share is of the known rows of the whole mix.
     """
     if not name.startswith("tiny/"):
         return _described(find_mix(name))

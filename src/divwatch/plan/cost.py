@@ -14,17 +14,24 @@ from typing import Any
 from divwatch.errors import DivwatchError, one_line
 from divwatch.sampling.memory import LOGIT_BYTES, MEMORY_SHARE
 
-# Bytes a parameter of the training itself: bf16 weight and gradient; fp32 master weight and two moments.
+# Bytes per parameter in training: bf16 weight and gradient; fp32 master weight and two moments.
 WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: parameters, layers, bytes of keys and values a token, vocabulary, bytes a weight; trained: parameters of the
-    adapter that is trained in place of the model, None: all of the model's. Of the parameters, lookup: those that are
-    looked up and not multiplied (embeddings not tied to the head); head: those of the head, which of a prompt only the
-    last token needs."""
+    """The size of a model.
+
+    parameters:   number of parameters.
+    layers:       number of layers.
+    token_bytes:  bytes of keys and values per token.
+    vocabulary:   number of tokens in the vocabulary.
+    weight_bytes: bytes per weight.
+    trained:      parameters of the adapter, if one is trained; None: the whole model is trained.
+    lookup:       parameters that are looked up, not multiplied: embeddings that are not tied to the head.
+    head:         parameters of the head. In a prefill, only the last token of a prompt needs it.
+    """
 
     parameters: int
     layers: int
@@ -42,15 +49,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Device:
-    """What a device reaches in practice.
+    """The speed and memory that a device reaches in practice.
 
-    flops: operations/s in matrix products; bandwidth: bytes/s from its memory; attention: bytes of keys and values read
-    a second by attention; link: bytes/s between the devices of a node; memory: bytes; layer_seconds: the least time that one
-    layer of a decode step takes, its kernels being launched. What a row of a batch costs a decode step besides:
-    logit_seconds for each token of the vocabulary (the sampler), small_seconds for each byte of keys and values of a token
-    (norms, rotations and other small kernels, which grow as those do). overlaps: reading weights and multiplying go on
-    at once, as on a GPU. network: bytes/s of a device to other nodes, None: as the link. training: operations/s in a
-    training step, None: as flops. shares_prompts: the keys of a prompt are held and read once for all its samples.
+    flops:          operations/s in matrix products.
+    bandwidth:      bytes/s when reading weights from memory.
+    attention:      bytes/s of keys and values that attention reads.
+    link:           bytes/s between the devices of a node.
+    memory:         bytes.
+    layer_seconds:  least seconds per layer of a decode step: the time to launch its kernels.
+    logit_seconds:  extra seconds of a decode step per row and vocabulary token (the sampler).
+    small_seconds:  extra seconds of a decode step per row and byte of a token's keys and values (norms, rotations and
+                    other small kernels, which grow with that size).
+    overlaps:       whether weights are read while others are multiplied, as on a GPU.
+    network:        bytes/s from a device to other nodes; None: as fast as `link`.
+    training:       operations/s in a training step; None: same as `flops`.
+    shares_prompts: whether all samples of a prompt share one copy of its keys, which is read once.
     """
 
     name: str
@@ -68,47 +81,54 @@ class Device:
     shares_prompts: bool = False
 
     def together(self, one: float, other: float) -> float:
-        """Seconds of two things that a GPU does at once and a CPU one after the other."""
+        """Seconds for two operations: a GPU overlaps them, a CPU runs them one after the other."""
         return max(one, other) if self.overlaps else one + other
 
     def between(self, devices: int) -> float:
-        """Bytes/s at which a device is sent what the others hold: the slowest way on the ring bounds all."""
+        """Bytes/s at which a device receives the weights of the others. The slowest link of the ring is the limit."""
         return self.network if self.network is not None and devices > NODE else self.link
 
 
-# What is reached of a device's published peaks: measured on one NVIDIA H200, 2026-11-26, by benchmarks/gpu.py at the Olmo 3
-# 7B shape with captured decoding; on other devices the same shares are an assumption.
+# The share of a device's published peaks that is reached in practice. Measured on one NVIDIA H200, 2026-11-26, by
+# benchmarks/gpu.py at the Olmo 3 7B shape with captured decoding; for other devices the same shares are an assumption.
 PREFILL = 0.39  # of dense bf16 operations, in a prefill
 TRAINING = 0.33  # of the same, in a training step (LoRA: 0.30)
 WEIGHTS = 0.5  # of the memory's bandwidth, where weights are read
-ATTENTION = 0.5  # of the same, where attention reads keys and values with one query a row
-LAYER_SECONDS = 0.129e-3  # small kernels of a layer in a decode step
-LOGIT_SECONDS = 1.48e-10  # a row and token of the vocabulary
-SMALL_SECONDS = 4.1e-12  # a row and byte of keys and values of a token
+ATTENTION = 0.5  # of the same, where attention reads keys and values with one query per row
+LAYER_SECONDS = 0.129e-3  # small kernels, per layer of a decode step
+LOGIT_SECONDS = 1.48e-10  # per row and vocabulary token
+SMALL_SECONDS = 4.1e-12  # per row and byte of a token's keys and values
 LINK = 0.7  # of NVLink one way, and of the network: assumption
 
 
 def _gpu(name: str, flops: float, bandwidth: float, memory: float, link: float, network: float) -> Device:
-    """A device of these published peaks: dense bf16 operations/s, bytes/s of memory, of NVLink one way and of the network."""
+    """A device with these published peaks: dense bf16 operations/s, bytes/s of memory, of NVLink one way and of the network."""
     return Device(
         name, PREFILL * flops, WEIGHTS * bandwidth, ATTENTION * bandwidth, LINK * link, memory, LAYER_SECONDS,
         LOGIT_SECONDS, SMALL_SECONDS, network=LINK * network, training=TRAINING * flops, shares_prompts=True,
     )  # fmt: skip
 
 
-# network: one adapter a GPU, of 200 Gb/s (A100) or 400 Gb/s. `--device here` takes measured figures of this machine.
+# network: one adapter per GPU, of 200 Gb/s (A100) or 400 Gb/s. `--device here` measures this machine instead.
 DEVICES = {
     "a100": _gpu("a100", 312e12, 2.0e12, 80e9, 300e9, 25e9),
     "h100": _gpu("h100", 989e12, 3.35e12, 80e9, 450e9, 50e9),
     "h200": _gpu("h200", 989e12, 4.8e12, 141e9, 450e9, 50e9),
     "b200": _gpu("b200", 2250e12, 8.0e12, 180e9, 900e9, 50e9),
 }
-NODE = 8  # devices of a node
+NODE = 8  # devices per node
 
 
 @dataclass(frozen=True)
 class Look:
-    """The look asked for: prompts x samples, tokens of a prompt and of a completion (its mean), and how often."""
+    """The look to plan for.
+
+    prompts:       prompts per look.
+    samples:       completions per prompt.
+    prompt_tokens: tokens per prompt.
+    new_tokens:    mean tokens per completion.
+    every:         optimizer steps between looks.
+    """
 
     prompts: int = 64
     samples: int = 16
@@ -119,10 +139,19 @@ class Look:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one look. seconds: what training waits; of it gather, prefill and decode; batches a rank; rows a batch.
+    """The cost of one look.
 
-    train_bytes: weights, gradients and optimizer a device; look_bytes: what the look adds at its peak (gathered weights,
-    keys, values, logits). step_seconds: an optimizer step of the training; overhead: seconds / (seconds + every steps).
+    seconds:      time that training waits for the look: gather + prefill + decode.
+    gather:       seconds to gather sharded weights.
+    prefill:      seconds to read the prompts.
+    decode:       seconds to write the completions.
+    batches:      batches per rank.
+    rows:         rows per batch.
+    train_bytes:  weights, gradients and optimizer state, per device.
+    look_bytes:   what the look adds at its peak: gathered weights, keys, values, logits.
+    gathered:     whether sharded weights are gathered once for the look, not at every token.
+    step_seconds: seconds per optimizer step of the training.
+    overhead:     seconds / (seconds + every * step_seconds), the share of the time that looks take.
     """
 
     seconds: float
@@ -141,16 +170,16 @@ class Cost:
         return asdict(self)
 
     def steps_within(self, share: float) -> int:
-        """The least number of optimizer steps between looks at which they take at most this share (0 to 1) of the time."""
+        """The fewest optimizer steps between looks that keep their share of the time at or below `share` (0 to 1)."""
         return max(1, math.ceil(self.seconds * (1 - share) / (share * self.step_seconds)))
 
 
 def cost_of(
     shape: Shape, device: Device, devices: int, look: Look, strategy: str = "ddp", step_tokens: int = 1_048_576
 ) -> Cost:
-    """The cost of a look at a model on so many devices; `step_tokens`: tokens of an optimizer step, all devices together.
+    """The cost of a look on `devices` devices. `step_tokens`: tokens per optimizer step, over all devices.
 
-    Raises DivwatchError where the model does not fit at all.
+    Raises DivwatchError if the model does not fit.
     """
     if strategy not in STRATEGIES:
         raise DivwatchError(f"unknown strategy {strategy!r}: choose from {', '.join(STRATEGIES)}")
@@ -187,13 +216,14 @@ def cost_of(
 
 
 def train_operations(shape: Shape) -> float:
-    """Operations a token of a training step with activation checkpointing: two passes forward and the gradients. LoRA
-    saves those of the weights, but its steps were no shorter where both were measured."""
+    """Operations per token of a training step with activation checkpointing: two forward passes and the gradients.
+
+    LoRA needs no weight gradients, but its steps were no shorter when both were measured."""
     return 8 * shape.multiplied
 
 
 def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
-    """Seconds of one decode step of `rows` rows with `tokens` tokens each in their cache."""
+    """Seconds per decode step for `rows` rows with `tokens` cached tokens each."""
     products = products_of(shape, device, rows)
     attention = rows * tokens * shape.token_bytes / device.attention
     small = shape.layers * device.layer_seconds  # one kernel runs after the other, also in a CUDA graph
@@ -202,7 +232,7 @@ def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float
 
 
 def products_of(shape: Shape, device: Device, rows: int) -> float:
-    """Seconds of the matrix products of one decode step: the weights are read, and multiplied with each row."""
+    """Seconds per decode step for matrix products: read the weights, multiply them with each row."""
     reading, arithmetic = shape.weight_bytes / device.bandwidth, 2 * rows / device.flops
     return shape.multiplied * device.together(reading, arithmetic)
 
@@ -238,9 +268,9 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 
 def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> Shape:
-    """The shape of a known model, of a directory or of a hub name: built on the meta device, no weights are read.
+    """The shape of a known model, a directory or a hub name. Built on the meta device: no weights are read.
 
-    lora_r: a LoRA adapter of that rank on all linear layers but the head is trained.
+    lora_r: the rank of a LoRA adapter that is trained on all linear layers but the head; None: the model itself is trained.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Olmo3Config
@@ -258,7 +288,7 @@ def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> 
 
 
 def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
-    """The shape of a model that is there, on whatever device."""
+    """The shape of a loaded model, on any device."""
     import torch
 
     from divwatch.sampling.memory import token_bytes
@@ -281,7 +311,7 @@ def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
 
 
 def this_machine() -> Device:
-    """What this machine's CPU reaches, measured in a few seconds by the operations that a look is made of."""
+    """The speed of this machine's CPU, measured in a few seconds with the operations of a look."""
     import time
 
     import psutil
@@ -309,21 +339,21 @@ def this_machine() -> Device:
 
 
 class _Probes:
-    """What the matrix products leave of decode steps of two small models: by the layer, row, logit and token of context."""
+    """Decode time of two small models beyond their matrix products, split by layer, row, logit and context token."""
 
     LAYERS, ROWS, CONTEXT, TOKENS = 4, 64, 400, 24
 
     def __init__(self, bare: Device) -> None:
         self._bare = bare
         narrow, wide = self._model(512), self._model(16_384)
-        few, many = self._left(narrow, 1, 8), self._left(narrow, self.ROWS, 8)
+        few, many = self._rest(narrow, 1, 8), self._rest(narrow, self.ROWS, 8)
         shape = shape_of_model(narrow)
         self.layer = few / self.LAYERS
         vocabularies = shape_of_model(wide).vocabulary - shape.vocabulary
-        self.logit = max(0.0, (self._left(wide, self.ROWS, 8) - many) / self.ROWS / vocabularies)
+        self.logit = max(0.0, (self._rest(wide, self.ROWS, 8) - many) / self.ROWS / vocabularies)
         row = (many - few) / self.ROWS - self.logit * shape.vocabulary
         self.small = max(0.0, row / shape.token_bytes)
-        longer = self._left(narrow, self.ROWS, self.CONTEXT) - many
+        longer = self._rest(narrow, self.ROWS, self.CONTEXT) - many
         self.attention = self.ROWS * (self.CONTEXT - 8) * shape.token_bytes / max(1e-9, longer)
 
     def _model(self, vocabulary: int) -> Any:
@@ -335,8 +365,8 @@ class _Probes:
         )  # fmt: skip
         return Olmo3ForCausalLM(config).eval()
 
-    def _left(self, model: Any, rows: int, context: int) -> float:
-        """Seconds of a decode step with so many rows and tokens, without its matrix products; the fastest of three."""
+    def _rest(self, model: Any, rows: int, context: int) -> float:
+        """Seconds per decode step beyond its matrix products; the fastest of three runs."""
         import time
 
         import torch
@@ -354,6 +384,6 @@ class _Probes:
                 decode(model, [[5] * context], [0] * rows, noise, [self.TOKENS] * rows, how, torch.device("cpu"))
             seconds.append((time.perf_counter() - started) / self.TOKENS)
         shape = shape_of_model(model)
-        # The prompt is read once, by all steps.
+        # The prompt is read once for all steps.
         prefill = 2 * (shape.multiplied - shape.head) * context / self._bare.flops / self.TOKENS
         return min(seconds) - prefill - products_of(shape, self._bare, rows)

@@ -31,7 +31,7 @@ class ScoredFile:
     across: list[str] = field(default_factory=list)
 
     def values(self) -> dict[str, np.ndarray]:
-        """Every key over all prompts, NaN where a chunk had none of it."""
+        """Every key over all prompts, NaN if a chunk had none of it."""
         keys = dict.fromkeys(key for chunk in self.chunks for key in chunk)
         sizes = [len(chunk["quality/usable"]) for chunk in self.chunks]
         return {

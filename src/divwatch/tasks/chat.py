@@ -51,7 +51,7 @@ ALPACA = Task(
 
 
 def _ifeval_reference(row: Row) -> Row:
-    # In the set's parquet every kwargs has every key, None where the instruction has no such argument.
+    # In the set's parquet every kwargs has every key, None if the instruction has no such argument.
     kwargs = [{name: value for name, value in (one or {}).items() if value is not None} for one in row["kwargs"]]
     return {"instruction_id_list": list(row["instruction_id_list"]), "kwargs": kwargs, "prompt": row["prompt"]}
 

@@ -35,14 +35,14 @@ def in_child_process(module: str, function: str, seconds: float = SECONDS) -> Ve
 
     def verifier(answers: Sequence[str], prompts: Sequence[Prompt]) -> list[Verification]:
         results: list[Verification] = [unverified("not reached")] * len(answers)
-        left = iter(range(len(answers)))
+        pending = iter(range(len(answers)))
         lock = threading.Lock()
 
         def work() -> None:
             with closing(_AnswerChecker(module, function, seconds)) as checker:
                 while True:
                     with lock:
-                        i = next(left, None)
+                        i = next(pending, None)
                     if i is None:
                         return
                     results[i] = checker.verify(answers[i], prompts[i].reference)
@@ -55,7 +55,7 @@ def in_child_process(module: str, function: str, seconds: float = SECONDS) -> Ve
                     future.result()
             except BaseException:
                 with lock:
-                    deque(left, maxlen=0)  # an interrupt: start no further answer
+                    deque(pending, maxlen=0)  # an interrupt: start no further answer
                 raise
         return results
 

@@ -32,7 +32,7 @@ def code_verifier(
 ) -> Verifier:
     """A verifier that runs programs against tests; `make_job` is `humaneval_job` or `mbpp_job`.
 
-    Raises DivwatchError where no sandbox is available, unless `unsafe_code`.
+    Raises DivwatchError if no sandbox is available, unless `unsafe_code`.
     """
     run_programs([], unsafe_code=unsafe_code)  # without a sandbox, fail before the first look
 

@@ -21,7 +21,7 @@ def verify_completions(
     of whose usable answers could be verified has `correct=None`: missing, not wrong. A verifier that fails never raises
     here. Equal answers to one prompt are verified once.
 
-    Raises DivwatchError where a verifier does not exist or cannot run (see `get_verifier`).
+    Raises DivwatchError if a verifier does not exist or cannot run (see `get_verifier`).
     """
     samples = _strip_reasoning(prompts, completions)
     by_verifier: dict[str, list[int]] = {}

@@ -1,7 +1,7 @@
 """IFEval: does an answer follow all of its prompt's instructions? The 25 instructions are those of if-verifiable.
 
 Runs in a separate process (`child_process.py`): for what an instruction leaves open the library draws from Python's global
-random state, and language detection draws too. Both are seeded here, so that the same answer always gets the same result.
+random state, and language detection draws too. Both are seeded here, so the same answer always gets the same result.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _follows(name: str, checker: Any, text: str) -> bool:
 
 
 def _language(text: str) -> str | None:
-    """The language of a text; None where it has no letters."""
+    """The language of a text; None if it has no letters."""
     try:
         return str(langdetect.detect(text))
     except langdetect.LangDetectException:

@@ -32,7 +32,7 @@ def cruxeval(answer: str, reference: Any) -> Verification:
 
 
 def _parse_literal(answer: str) -> tuple[Any, str] | None:
-    """The literal and its canonical text; None where there is none."""
+    """The literal and its canonical text; None if there is none."""
     for pattern in (_WRAPPED, _FENCED):
         if blocks := pattern.findall(answer):
             answer = blocks[-1]

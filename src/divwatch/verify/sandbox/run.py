@@ -155,8 +155,8 @@ def _read(fd: int, deadline: float, longest: int) -> bytes | None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while len(content) < longest:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        seconds = deadline - time.monotonic()
+        if seconds <= 0 or not poll.poll(seconds * 1000):
             return None
         part = os.read(fd, longest)
         if not part:

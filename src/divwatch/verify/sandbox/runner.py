@@ -59,7 +59,7 @@ def _limit(limits: dict) -> None:
 
 
 class Gone(BaseException):
-    """The other side has ended. Not an Exception, so that no `except Exception` of a test catches it."""
+    """The other side has ended. Not an Exception, so no `except Exception` of a test catches it."""
 
 
 class Unsendable(BaseException):
@@ -263,7 +263,7 @@ def _result(channel: Channel):
 
 
 def try_tests(job: dict, channel: Channel) -> dict:
-    """{"passed": True, False, or None where the tests could not be run, "reason"}."""
+    """{"passed": True, False, or None if the tests could not be run, "reason"}."""
     try:
         channel.receive()
     except Gone:

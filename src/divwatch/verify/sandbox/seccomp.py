@@ -18,7 +18,7 @@ _SHARED = {  # from 424 on the numbers are the same on all architectures
 }  # fmt: skip
 _REFUSED = {
     "x86_64": _SHARED | {
-        # processes and threads: the program is a single one, so that its limits cover all that it does
+        # processes and threads: the program is a single one, so its limits cover all that it does
         "clone": 56, "fork": 57, "vfork": 58,
         # memory that RLIMIT_AS does not count
         "shmget": 29, "memfd_create": 319, "msgget": 68, "semget": 64, "mq_open": 240,
