@@ -88,7 +88,7 @@ def training(here: Setting, report: Report, lora: bool) -> None:
         f"{', '.join(f'{s:.1f}' for s in taken)} s; peak memory {peak:.0f} GiB."
     )
     _share(report, title, step * STEP_TOKENS / (here.row * here.rows), look)
-    _predict(here, report, shape, lora, step, look)
+    _predict(here, report, shape, lora, step, look, mean)
 
 
 def _share(report: Report, title: str, step: float, look: float) -> None:
@@ -101,11 +101,13 @@ def _share(report: Report, title: str, step: float, look: float) -> None:
     )
 
 
-def _predict(here: Setting, report: Report, shape: cost.Shape, lora: bool, step: float, look: float) -> None:
+def _predict(
+    here: Setting, report: Report, shape: cost.Shape, lora: bool, step: float, look: float, mean: float
+) -> None:
     """`plan` beside the measurement. What training reaches is measured by the first of the two runs and predicts the other."""
     device, tokens = here.constants(report.facts), here.row * here.rows
-    prompts, samples, new = here.look  # with this many rows some have their full length, and decoding goes that far
-    asked = cost.Look(prompts, samples, here.prompt, new)
+    prompts, samples, new = here.look
+    asked = cost.Look(prompts, samples, here.prompt, new, mean_tokens=mean)
     predicted = cost.cost_of(shape, device, 1, asked, "ddp", tokens).seconds
     report.line(f"`plan` predicts {beside(predicted, look)} for the look.")
     if here.on_gpu:
@@ -180,7 +182,7 @@ def scoring(here: Setting, report: Report) -> None:
 
 
 def _while_scoring(folder: Path, step: Any) -> tuple[list[float], float]:
-    """(seconds of the steps made until all looks were scored, at most 25 s; how long that was)."""
+    """(seconds of the steps made until all looks were scored, at most 15 s; how long that was)."""
     from divwatch.config import WatchConfig
     from divwatch.monitor.background import Background
     from divwatch.records import Completion, Prompt
@@ -201,7 +203,7 @@ def _while_scoring(folder: Path, step: Any) -> tuple[list[float], float]:
             store.write_completions(look, texts)
             process.submit(store, look, 1.0)
         began, during = time.monotonic(), []
-        while process.busy and time.monotonic() - began < 25:
+        while process.busy and time.monotonic() - began < 15:
             during.append(step())
             for done in process.poll():
                 if "error" in done:

@@ -91,3 +91,26 @@ def test_what_is_looked_up_is_not_multiplied():
     table = 100_278 * 4096
     assert (shape.parameters, shape.lookup, shape.head) == (OLMO3_7B, table, table)
     assert shape.multiplied == OLMO3_7B - table
+
+
+def test_a_shorter_mean_saves_reading_keys_but_no_decode_steps():
+    shape, device = Shape(1000, 4, 8, 100), DEVICES["h200"]
+    full, equal, short = (cost_of(shape, device, 1, Look(16, 8, 300, 384, 100, mean)) for mean in (None, 384, 96))
+    assert equal == full
+    steps = 384 * (4 * device.layer_seconds + shape.multiplied * shape.weight_bytes / device.bandwidth)
+    assert steps < short.decode < full.decode
+    assert (short.rows, short.look_bytes) == (full.rows, full.look_bytes)  # memory is reserved for the longest row
+
+
+@pytest.mark.parametrize("mean", [0, -1, 385])
+def test_a_mean_length_outside_the_limit_is_one_line(mean):
+    done = run("--model", "olmo3-7b", "--new-tokens", 384, "--mean-tokens", mean)
+    assert isinstance(done.exception, DivwatchError)
+    assert "at most its limit of 384" in str(done.exception)
+
+
+def test_plan_takes_a_mean_length():
+    words = ("--model", "olmo3-7b", "--new-tokens", 384, "--json")
+    full, short = (json.loads(run(*words, *more).stdout) for more in ((), ("--mean-tokens", 200)))
+    assert (full["mean_tokens"], short["mean_tokens"]) == (None, 200)
+    assert short["decode"] < full["decode"]

@@ -31,6 +31,9 @@ def plan(
     samples: Annotated[Optional[int], typer.Option(min=2, help="Completions a prompt. Default: 16.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
     new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Tokens of a completion. Default: 256.")] = None,
+    mean_tokens: Annotated[
+        Optional[float], typer.Option(help="Mean tokens of a completion. Default: all have --new-tokens.")
+    ] = None,
     step_tokens: Annotated[
         Optional[int], typer.Option(min=1, help="Tokens of an optimizer step, all devices. Default: 1,048,576.")
     ] = None,
@@ -52,17 +55,17 @@ def plan(
     run = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
     shape = shape_of(run.model, "float32" if device == "here" else "bfloat16", run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.every)
+    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.every, mean_tokens)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
     if as_json:
-        settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
+        settings = vars(run) | {"parameters": shape.parameters, "device": reached.name, "mean_tokens": mean_tokens}
         print(json.dumps(cost.as_dict() | settings, indent=1))
         return
     print(f"{run.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
-    print("\n".join(_lines(cost, run)))
+    print("\n".join(_lines(cost, run, mean_tokens)))
 
 
-def _lines(cost: Cost, run: Planned) -> list[str]:
+def _lines(cost: Cost, run: Planned, mean_tokens: float | None) -> list[str]:
     """Training, a look and its share of the time, a line each."""
     weights = "gathered on every device" if cost.gathered else "as they are"
     lines = [
@@ -71,10 +74,15 @@ def _lines(cost: Cost, run: Planned) -> list[str]:
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
         f"overhead  {cost.overhead:.1%} with a look every {run.every} steps of {run.step_tokens:,} tokens",
     ]
+    length = (
+        f"completions are {mean_tokens:g} tokens long on average"
+        if mean_tokens
+        else (f"all completions are {run.new_tokens:,} tokens long")
+    )
     if run.max_overhead and cost.overhead > run.max_overhead:
         lines.append(
             f"limit     watch_max_overhead {run.max_overhead:g}: expect a look about every "
-            f"{cost.steps_within(run.max_overhead):,} steps if all completions are {run.new_tokens:,} tokens long; use "
+            f"{cost.steps_within(run.max_overhead):,} steps if {length}; use "
             "fewer prompts, samples or tokens for more frequent looks"
         )
     return lines

@@ -126,8 +126,10 @@ class Look:
     prompts:       prompts per look.
     samples:       completions per prompt.
     prompt_tokens: tokens per prompt.
-    new_tokens:    mean tokens per completion.
+    new_tokens:    the most tokens of a completion. A batch decodes until its longest row ends, so with many rows these
+                   are its decode steps.
     every:         optimizer steps between looks.
+    mean_tokens:   mean tokens per completion, at most new_tokens; None: every completion has new_tokens.
     """
 
     prompts: int = 64
@@ -135,6 +137,19 @@ class Look:
     prompt_tokens: int = 300
     new_tokens: int = 256
     every: int = 100
+    mean_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mean_tokens is not None and not 0 < self.mean_tokens <= self.new_tokens:
+            raise DivwatchError(
+                f"mean tokens of a completion must be above 0 and at most its limit of {self.new_tokens}, "
+                f"not {self.mean_tokens:g}"
+            )
+
+    @property
+    def running(self) -> float:
+        """Rows that still run, as a share of the batch: the mean over its decode steps."""
+        return 1.0 if self.mean_tokens is None else self.mean_tokens / self.new_tokens
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,11 @@ def cost_of(
     gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
     prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
-    step = decode_step(shape, device, rows, prompt_share + look.new_tokens / 2)
+    # Rows that have ended cost nothing more. A prompt's keys are read while one of its samples runs, if these share them.
+    running = rows * look.running
+    prompt_rows = rows if device.shares_prompts else running
+    own_tokens = look.new_tokens * look.running / 2
+    step = decode_step(shape, device, running, prompt_rows / running * prompt_share + own_tokens)
     if sharded and not gathered:  # weights come over the link at every token
         step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
@@ -222,7 +241,7 @@ def train_operations(shape: Shape) -> float:
     return 8 * shape.multiplied
 
 
-def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float:
+def decode_step(shape: Shape, device: Device, rows: float, tokens: float) -> float:
     """Seconds per decode step for `rows` rows with `tokens` cached tokens each."""
     products = products_of(shape, device, rows)
     attention = rows * tokens * shape.token_bytes / device.attention
@@ -231,7 +250,7 @@ def decode_step(shape: Shape, device: Device, rows: int, tokens: float) -> float
     return small + products + attention + besides
 
 
-def products_of(shape: Shape, device: Device, rows: int) -> float:
+def products_of(shape: Shape, device: Device, rows: float) -> float:
     """Seconds per decode step for matrix products: read the weights, multiply them with each row."""
     reading, arithmetic = shape.weight_bytes / device.bandwidth, 2 * rows / device.flops
     return shape.multiplied * device.together(reading, arithmetic)
