@@ -21,10 +21,13 @@ from measuring import peak_mib, table
 from sampling import Work, by_backend, request_of
 
 from divwatch.plan import cost
-from divwatch.sampling import continuous, in_process
+from divwatch.sampling import continuous, in_process, memory
 from divwatch.sampling.plan import Row
 
 ROOF = 0.6  # share of the decode roofline that is aimed at
+HEAD = [
+    "rows x new tokens", "way", "seconds", "tokens/s", "of the roofline", "with shared prefixes", "peak memory, GiB", "`plan`",
+]  # fmt: skip
 
 
 def roofline(shape: cost.Shape, work: Work, here: Setting, shared: bool) -> float:
@@ -146,7 +149,8 @@ def step_seconds(here: Setting, model: Any, mode: str, rows: int, context: int, 
             in_process.generate(model, in_mode(request, mode, new), asked, lambda done: None)
 
     run(few)
-    seconds = {new: [timed(here, partial(run, new)) for _ in range(2)] for new in (few, many)}
+    repeats = 1 if mode == "eager" and here.on_gpu else 2  # an eager step is long beside what varies
+    seconds = {new: [timed(here, partial(run, new)) for _ in range(repeats)] for new in (few, many)}
     return (min(seconds[many]) - min(seconds[few])) / (many - few)
 
 
@@ -197,25 +201,20 @@ def linear_bandwidth(here: Setting, model: Any) -> float:
 
 def looks(here: Setting, report: Report, model: Any, shape: cost.Shape) -> None:
     """Whole looks: tokens/s, shares of the roofline, peak memory and `plan`'s prediction by way and batch size."""
-    head = [
-        "rows",
-        "way",
-        "seconds",
-        "tokens/s",
-        "of the roofline",
-        "with shared prefixes",
-        "peak memory, GiB",
-        "`plan`",
-    ]
     best = 0.0
-    report.lines(["", *table(head, [])[:2]])
+    report.lines(["", *table(HEAD, [])[:2]])
     for way, prompts in _runs(here):
-        work = Work(prompts, here.prompt, here.samples, here.new)
+        new = here.new if way == modes()[-1] else here.new // 4  # without a graph, 256 steps take up to half a minute
+        work = Work(prompts, here.prompt, here.samples, new)
         try:
             row = _look(here, report, model, shape, way, work)
         except Exception as error:
             logging.exception("%s", way)
-            row = [work.prompts * work.samples, way, f"failed: {type(error).__name__}: {str(error)[:120]}"] + [""] * 5
+            row = [
+                f"{work.prompts * work.samples} x {work.new}",
+                way,
+                f"failed: {type(error).__name__}: {str(error)[:120]}",
+            ] + [""] * 5
         else:
             best = max(best, report.facts[f"roof, {way}, {work.prompts * work.samples}"])
         report.line(f"| {' | '.join(map(str, row))} |")
@@ -232,7 +231,16 @@ def _runs(here: Setting) -> list[tuple[str, int]]:
     fast = modes()[-1]
     runs = [(fast, n) for n in large] if fast != "eager" else []
     runs += [("shared", small[-1])] if "shared" in modes() else []
-    return [*runs, ("eager", small[-1]), ("continuous", small[-1])]  # these two take half a minute each
+    return [*runs, ("eager", small[-1])]
+
+
+def continuous_batching(here: Setting, report: Report) -> None:
+    """transformers' continuous batching of the look that `decode` makes eagerly: a part of its own, as it may not end."""
+    model = random_model(here, here.large)
+    model.generation_config.eos_token_id = None
+    work = Work(here.prompts[1], here.prompt, here.samples, here.new)
+    row = _look(here, report, model, cost.shape_of_model(model), "continuous", work)
+    report.lines(table(HEAD, [row]))
 
 
 def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str, work: Work) -> list[Any]:
@@ -260,33 +268,38 @@ def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str
         prediction = beside(predicted, seconds[0])
         report.fact(f"off, {way}, {rows}", predicted / seconds[0] - 1)
     batches = f" ({len(sizes)} batches)" if len(sizes) > 1 else ""
-    return [f"{rows}{batches}", way, f"{seconds[0]:.2f}", f"{rate:,.0f}", f"{rate / each:.0%}", f"{rate / shared:.0%}",
-            f"{peak:.1f}", prediction]  # fmt: skip
+    return [f"{rows} x {work.new}{batches}", way, f"{seconds[0]:.2f}", f"{rate:,.0f}", f"{rate / each:.0%}",
+            f"{rate / shared:.0%}", f"{peak:.1f}", prediction]  # fmt: skip
 
 
 # out of memory
 
 
 def out_of_memory(here: Setting, report: Report, model: Any) -> None:
-    """The allocator gets a fifth of what the driver says is free: the first batches meet a real lack of memory."""
+    """The allocator gets half of what the keys and values of all rows take: a batch of all rows cannot fit, on any device.
+
+    The driver reports all of its memory as free, so the look is planned as one batch and has to be halved.
+    """
     work = Work(here.prompts[-1], here.prompt, here.samples, here.new // 4)
+    rows = work.prompts * work.samples
+    needed = (work.prompts * work.tokens + rows * work.new) * memory.token_bytes(model)  # prompts' keys are shared
     sizes: list[int] = []
     request = in_mode(request_of(model, work), "auto", work.new)
     before = 0
     if here.on_gpu:
         torch.cuda.empty_cache()
         before = torch.cuda.memory_stats()["num_ooms"]
-        free, total = torch.cuda.mem_get_info()
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.2 * free) / total)
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.5 * needed) / total)
     try:
         made = generate(model, request, work, sizes.append)
     finally:
         if here.on_gpu:
             torch.cuda.set_per_process_memory_fraction(1.0)
     failed = torch.cuda.memory_stats()["num_ooms"] - before if here.on_gpu else 0
-    whole = made == work.prompts * work.samples * work.new
+    whole = made == rows * work.new
     report.bound(
-        f"{work.prompts * work.samples} rows in a fifth of the free memory: out of memory {failed} times, then finished in "
+        f"{rows} rows in half of the memory of their keys: out of memory {failed} times, then finished in "
         f"batches of {sizes} rows, with every token",
         whole and (failed > 0 or not here.on_gpu),
     )
