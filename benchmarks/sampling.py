@@ -27,7 +27,7 @@ from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM
 from divwatch.config import WatchConfig
 from divwatch.records import Prompt
 from divwatch.sampling import continuous, in_process, untouched
-from divwatch.sampling.memory import logit_tokens
+from divwatch.sampling.memory import row_tokens
 from divwatch.sampling.plan import Row
 from divwatch.sampling.request import Request, make_request
 
@@ -168,7 +168,7 @@ def _tokens(new: Any) -> int:
 def ways(model: Any, work: Work) -> dict[str, Callable[[], int]]:
     """All ways by name. `generate(num_return_sequences=K)` gets as many prompts per call as divwatch fits into memory."""
     request, seeds = request_of(model, work), count()
-    room = in_process.tokens_that_fit(model, request) // (work.tokens + work.new + logit_tokens(model))
+    room = in_process.tokens_that_fit(model, request) // (work.tokens + work.new + row_tokens(model))
     at_once = min(work.prompts, max(1, room // work.samples))
     return {
         OURS: partial(by_backend, in_process, model, request, work, seeds),
