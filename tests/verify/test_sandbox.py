@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from divwatch.errors import DivwatchError
@@ -26,17 +27,29 @@ def job(source, tests=SQUARE, names=("f",)):
 
 
 def living():
-    """Command lines of this machine's processes that are sandboxes or run inside one: [(pid, command line)]."""
-    processes = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if "/runner.py" in line:
-                processes.append((int(entry.name), line))
-    return processes
+    """Command lines of sandboxes, and of what runs inside them, that belong to this test process or to nobody any more.
+
+    [(pid, command line)]. Those of other processes, such as a test running beside this one, are theirs.
+    """
+    return [
+        (process.pid, " ".join(process.info["cmdline"]))
+        for process in psutil.process_iter(["cmdline"])
+        if _is_sandbox(process) and _owner(process) in (None, os.getpid())
+    ]
+
+
+def _is_sandbox(process):
+    return any("/runner.py" in word for word in process.info["cmdline"] or ())
+
+
+def _owner(process):
+    """The test process above a sandbox; None if only sandboxes and the system's own process are above it."""
+    try:
+        above = [parent for parent in process.parents() if parent.pid != 1]
+        others = [parent.pid for parent in above if not any("/runner.py" in word for word in parent.cmdline())]
+    except psutil.Error:  # it has just ended
+        return -1
+    return os.getpid() if os.getpid() in others else next(iter(others), None)
 
 
 def assert_nothing_left(before):
