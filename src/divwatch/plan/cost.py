@@ -126,8 +126,7 @@ class Look:
     prompts:       prompts per look.
     samples:       completions per prompt.
     prompt_tokens: tokens per prompt.
-    new_tokens:    the most tokens of a completion. A batch decodes until its longest row ends, so with many rows these
-                   are its decode steps.
+    new_tokens:    the most tokens of a completion: the decode steps of a batch, which runs until its longest row ends.
     every:         optimizer steps between looks.
     mean_tokens:   mean tokens per completion, at most new_tokens; None: every completion has new_tokens.
     """
@@ -141,15 +140,12 @@ class Look:
 
     def __post_init__(self) -> None:
         if self.mean_tokens is not None and not 0 < self.mean_tokens <= self.new_tokens:
-            raise DivwatchError(
-                f"mean tokens of a completion must be above 0 and at most its limit of {self.new_tokens}, "
-                f"not {self.mean_tokens:g}"
-            )
+            raise DivwatchError(f"--mean-tokens must be above 0 and at most its limit of {self.new_tokens} new tokens")
 
     @property
     def running(self) -> float:
         """Rows that still run, as a share of the batch: the mean over its decode steps."""
-        return 1.0 if self.mean_tokens is None else self.mean_tokens / self.new_tokens
+        return (self.mean_tokens or self.new_tokens) / self.new_tokens
 
 
 @dataclass(frozen=True)
@@ -204,9 +200,7 @@ def cost_of(
     free = device.memory - train
     gathered = sharded and whole < 0.9 * free
     room = free - (whole if gathered else 0)
-    prompt_share = (
-        look.prompt_tokens / look.samples if device.shares_prompts else look.prompt_tokens
-    )  # of a prompt, by row
+    prompt_share = look.prompt_tokens / (look.samples if device.shares_prompts else 1)  # tokens of a prompt, by row
     width = prompt_share + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
     if MEMORY_SHARE * room < width * shape.token_bytes:
         raise DivwatchError(
@@ -220,10 +214,8 @@ def cost_of(
     prompts_here = math.ceil(rows_here / look.samples)
     prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
     # Rows that have ended cost nothing more. A prompt's keys are read while one of its samples runs, if these share them.
-    running = rows * look.running
-    prompt_rows = rows if device.shares_prompts else running
-    own_tokens = look.new_tokens * look.running / 2
-    step = decode_step(shape, device, running, prompt_rows / running * prompt_share + own_tokens)
+    held = prompt_share / look.running if device.shares_prompts else prompt_share
+    step = decode_step(shape, device, rows * look.running, held + look.new_tokens * look.running / 2)
     if sharded and not gathered:  # weights come over the link at every token
         step += whole * (devices - 1) / devices / device.between(devices)
     decode = batches * look.new_tokens * step
