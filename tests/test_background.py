@@ -50,18 +50,28 @@ def test_late_scores_are_logged_on_their_own_step_and_training_is_as_it_was(runs
 
 
 class KillTheScorer(TrainerCallback):
-    """SIGKILL to the scoring process right after a look was handed over."""
+    """SIGKILL to the scoring process once it holds the look at step 2 and before it can score it."""
 
     def __init__(self, watcher, store, times):
         self.watcher, self.store, self.times = watcher, store, times
 
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.wait_while(lambda: len(self.store.looks()) < 1)  # the earlier look is not this fault's
+            self.stop_and_take()
+
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 2:
-            self.wait_while(lambda: len(self.store.looks()) < 1)  # the earlier look is not this fault's
             for _ in range(self.times):
-                (process,) = scoring_processes()
+                process = self.process or self.stop_and_take()
                 process.kill()
+                self.process = None
                 self.wait_while(lambda killed=process: killed in psutil.Process().children())
+
+    def stop_and_take(self):
+        (self.process,) = scoring_processes()
+        self.process.suspend()
+        return self.process
 
     def wait_while(self, condition):
         until = time.monotonic() + 60
