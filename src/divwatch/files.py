@@ -69,17 +69,22 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises DivwatchError if the file is missing or holds none."""
+    content = read_any_yaml(path)
+    if not isinstance(content, dict):
+        raise DivwatchError(f"{path} holds no settings: write 'name: value' lines")
+    return content
+
+
+def read_any_yaml(path: Path) -> Any:
+    """The content of a YAML file, whatever it is. Raises DivwatchError if the file is missing or not YAML."""
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DivwatchError(f"{path} is not there: give a YAML file") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): fix it") from None
-    if not isinstance(content, dict):
-        raise DivwatchError(f"{path} holds no settings: write 'name: value' lines")
-    return content
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError
+from divwatch.files import read_any_yaml
 from divwatch.mixes.draw import Selection
 
 KINDS = ("sft", "preference", "rl")
@@ -113,14 +114,9 @@ def find_mix(name: str, inside: tuple[Path, ...] = ()) -> Mix:
 
 def read_mix(path: Path, inside: tuple[Path, ...] = ()) -> Mix:
     """A mix from YAML. Raises DivwatchError naming the file and the key."""
-    import yaml
-
     if path.resolve() in inside:
         raise DivwatchError(f"{path} includes itself: change 'mix' in its parts")
-    try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): fix that line") from None
+    spec = read_any_yaml(path)
     if not isinstance(spec, dict) or not isinstance(spec.get("parts"), list) or not spec["parts"]:
         raise DivwatchError(f"{path} has no 'parts': list at least one with hub, file or mix")
     _known(path, spec, "name kind parts sources total tokens title notes weight drop only rows repeat")

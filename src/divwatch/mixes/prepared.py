@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.files import read_json_object
 from divwatch.mixes.report import MixReport
 
 
@@ -31,7 +32,7 @@ def prepared(key: str, write: Callable[[Path], MixReport]) -> tuple[Any, MixRepo
         raise problem
     if not (folder / "report.json").is_file():
         raise DivwatchError("the mix could not be prepared: see the error of the first process on this machine")
-    report = MixReport.from_dict(json.loads((folder / "report.json").read_text()))
+    report = MixReport.from_dict(read_json_object(folder / "report.json"))
     return Dataset.from_file(str(folder / "rows.arrow")), report
 
 

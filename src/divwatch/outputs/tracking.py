@@ -66,13 +66,17 @@ def _reporters() -> tuple[Any, ...]:
 
 def wandb_run(trainer: Any) -> Any:
     """The W&B run of the trainer's WandbCallback; None if it has no such callback or W&B is off."""
-    from transformers.integrations import WandbCallback
-
-    if not any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks):
+    if not _reports_to_wandb(trainer):
         return None
     import wandb
 
     return wandb.run
+
+
+def _reports_to_wandb(trainer: Any) -> bool:
+    from transformers.integrations import WandbCallback
+
+    return any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks)
 
 
 def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
@@ -80,9 +84,7 @@ def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
 
     WANDB_RUN_GROUP and WANDB_JOB_TYPE take precedence. A run that is already open is left as it is.
     """
-    from transformers.integrations import WandbCallback
-
-    if not any(isinstance(callback, WandbCallback) for callback in trainer.callback_handler.callbacks):
+    if not _reports_to_wandb(trainer):
         return
     import wandb
 

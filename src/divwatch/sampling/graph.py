@@ -87,7 +87,7 @@ class Recorder:
         except RuntimeError as error:
             if "synchroniz" not in str(error):
                 raise
-            self.give_up(one_line(error))
+            self._give_up(error)
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not self.capture:
@@ -107,17 +107,16 @@ class Recorder:
             _end_allocation(self.device, pool)
             if is_out_of_memory(error):
                 raise
-            self.give_up(one_line(error))
+            self._give_up(error)
             step()
             return
         self._graph = graph
         graph.replay()
 
-    def give_up(self, reason: str) -> None:
-        """From now on the step runs without a graph; the reason is logged once."""
-        self.forget()
+    def _give_up(self, error: Exception) -> None:
+        """From now on the step runs without a graph."""
         self.capture = False
-        warn_once(f"decoding runs without a CUDA graph: {reason}")
+        warn_once(f"decoding runs without a CUDA graph: {one_line(error)}")
 
     def _generator(self) -> Any:
         index = self.device.index

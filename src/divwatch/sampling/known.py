@@ -64,7 +64,7 @@ def check_filled(cache: Any, rows: int) -> None:
     _check_kinds(cache.layers)
     for layer in cache.layers:
         if any(len(state) != rows for state in layer_states(layer)):
-            raise UnknownCache(f"a {type(layer).__name__} does not hold a state a row")
+            raise UnknownCache(f"a {type(layer).__name__} does not hold one state per row")
 
 
 def layer_states(layer: Any) -> list[Any]:

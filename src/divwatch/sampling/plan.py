@@ -40,9 +40,10 @@ def batches(
 ) -> list[list[Row]]:
     """Rows in batches of like length, each of at most `tokens` tokens with padding and `new_tokens` to come.
 
-    shared: a prompt's tokens are stored once for all its rows, else for each row. padded: prompts of different lengths
-    may share a batch. Longest first, so that a batch that
-    does not fit is met at once. A row that alone is too large is a batch.
+    Longest first: a batch that does not fit shows at once. A row that alone is too large is a batch.
+
+    shared: a prompt's tokens are stored once for all its rows, not once for each. padded: prompts of different lengths
+    may share a batch.
 
     >>> batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=20)
     [[Row(prompt=1, sample=0), Row(prompt=1, sample=1)], [Row(prompt=0, sample=0)]]
