@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 from divwatch.errors import DivwatchError
+from divwatch.setting_types import as_type, shown
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -116,6 +117,9 @@ class WatchConfig:
     seed: int = _setting(0, "Seed for choosing prompts and for sampling.")
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(WatchConfig)
+        for f in fields(self):
+            setattr(self, f.name, as_type(f"watch_{f.name}", getattr(self, f.name), kinds[f.name], f.default))
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
@@ -141,7 +145,8 @@ class WatchConfig:
         _one_of("held_out", self.held_out, ("drop", "report", "off"))
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
-            raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+            names = ", ".join(map(shown, unknown)) or "nothing"
+            raise DivwatchError(f"watch_metrics has {names}: choose from {', '.join(METRICS)}")
         if "nli" in self.metrics and self.nli_model is None:
             raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
 
@@ -195,8 +200,8 @@ def count_looks(every: float, max_steps: int) -> int:
     return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
 
 
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+def _whole(name: str, value: int, low: int) -> None:
+    if value < low:
         raise DivwatchError(f"watch_{name} is {value}: give a whole number of at least {low}")
 
 
@@ -211,9 +216,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _argument_fields() -> list[tuple[str, Any, Any]]:
-    import typing
-
-    types = typing.get_type_hints(WatchConfig)
+    types = get_type_hints(WatchConfig)
     arguments = []
     for f in fields(WatchConfig):
         default = (
