@@ -112,6 +112,8 @@ def read_any_yaml(path: Path) -> Any:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DivwatchError(f"{path} is not there: give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise DivwatchError(f"{path} is not UTF-8 ({error.reason}): save the file as UTF-8") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): fix it") from None
 
