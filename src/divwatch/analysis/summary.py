@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from divwatch.analysis.history import ALL
-from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means
+from divwatch.analysis.intervals import DRAWS, Bounds, Interval, bootstrap_means
 from divwatch.metrics.ranges import value_range
 from divwatch.records import PromptScores
+
+Summaries = dict[str, dict[str, dict[str, float]]]  # task -> key -> mean, lo, hi, n
 
 
 def summarise(
     scores: PromptScores, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0, outputs: float = math.inf
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> Summaries:
     """`{task: {key: {mean, lo, hi, n}}}`, `all` being the equal-weight mean over tasks, resampled within tasks.
 
     n counts the prompts behind the mean. Keys without any value in a task are left out of that task. Intervals stay in
@@ -32,7 +34,7 @@ def summarise(
         "level": level,
         "draws": draws,
         "seed": seed,
-        "bounds": [_bounds(scores, key, outputs) for key in keys],
+        "bounds": [bounds_of(scores, key, outputs) for key in keys],
     }
     rows = {task: np.flatnonzero(tasks == task) for task in dict.fromkeys(scores.tasks)}
     summaries = {task: _as_dict(keys, bootstrap_means(table[at], **options)) for task, at in rows.items()}
@@ -40,7 +42,8 @@ def summarise(
     return summaries
 
 
-def _bounds(scores: PromptScores, key: str, outputs: float) -> tuple[float, float]:
+def bounds_of(scores: PromptScores, key: str, outputs: float = math.inf) -> Bounds:
+    """The range of the mean of `key`, at the number of outputs that it is rarefied to or, if it is not, at `outputs`."""
     sizes = scores.values.get(f"subset/{key.partition('/')[0]}")
     return value_range(key, outputs if sizes is None else float(np.max(sizes)))
 
