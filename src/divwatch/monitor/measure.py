@@ -31,7 +31,7 @@ def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
     differ = [f"{k} {v!r} instead of {theirs[k]!r}" for k, v in changes.items() if k in COMPARABLE and v != theirs[k]]
     if differ:
         raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
-    return WatchConfig.from_settings(**(theirs | changes))
+    return WatchConfig.of_record(theirs | changes)
 
 
 def measure(
