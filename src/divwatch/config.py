@@ -132,7 +132,7 @@ class WatchConfig:
             if getattr(self, name) == "":
                 setattr(self, name, None)
         self._check_every()
-        for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
+        for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1), ("seed", 0)):
             _whole(name, getattr(self, name), low)
         for name in ("think_tokens", "full_tokens"):
             if getattr(self, name) is not None:

@@ -78,6 +78,7 @@ def asked(trainer, tokenizer):
         ({"prompt": [user("Rome?"), CALLED, RESULT], "completion": [said("Sunny.")], "tools": [WEATHER]}, "CALL"),
         ({"prompt": [user("Why?")], "completion": [said("So.")], **THINKING}, "<think>"),
         ({"prompt": "Once upon", "completion": " a time"}, "Once upon"),
+        ({"text": "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n"}, "user\nWhy?"),
         ({"conversations": [{"from": "user", "value": "Why?"}, {"from": "assistant", "value": "So."}]}, "user\nWhy?"),
         ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}, "human\nWhy?"),
     ],
