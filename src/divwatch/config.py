@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from divwatch.errors import DivwatchError
+from divwatch.schedule import AUTO
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -51,7 +52,15 @@ class WatchConfig:
     held_out: str = _setting(
         "drop", "Prompts that share 13 consecutive words with the training data: drop them, report them only, or off."
     )
-    every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run, below 1.")
+    every: float | str = _setting(
+        AUTO,
+        "Optimizer steps between looks: auto (as many looks as max_overhead allows, dense at the start), a whole number, "
+        "or a fraction of the run, below 1.",
+    )
+    looks: Optional[int] = _setting(
+        None,
+        "Most looks of the run under every=auto, first and last included. Default: as many as max_overhead allows.",
+    )
     prompts: int = _setting(
         64, "Number of prompts of the panel to sample at each look, the same number from each task."
     )
@@ -92,8 +101,9 @@ class WatchConfig:
     )
     max_overhead: float = _setting(
         0.03,
-        "Most overhead of looks, as a share of the run's time, without the first and the last look; a look that would "
-        "exceed it is skipped. 0: no limit, a look at every step that is due.",
+        "Most time that looks block training, as a share of the run's time. Under every=auto the share is that of the whole "
+        "run, all looks counted. Otherwise a look that is due and would exceed it is skipped, except the first and the "
+        "last. 0: no limit (under auto 22 looks, or as many as looks says).",
     )
     alpha: float = _setting(0.05, "Probability of any false alarm over the whole run, if diversity does not change.")
     min_drop: float = _setting(0.05, "Smallest relative loss of diversity that counts as a collapse.")
@@ -119,7 +129,9 @@ class WatchConfig:
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
-        self._check_every()
+        self.every = _steps_or_auto(self.every)
+        if self.looks is not None:
+            _whole("looks", self.looks, 2)
         for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
             _whole(name, getattr(self, name), low)
         for name in ("think_tokens", "full_tokens"):
@@ -144,13 +156,6 @@ class WatchConfig:
             raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
         if "nli" in self.metrics and self.nli_model is None:
             raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
-
-    def _check_every(self) -> None:
-        every = self.every
-        if not every > 0 or (every >= 1 and every != int(every)):
-            raise DivwatchError(
-                f"watch_every is {every:g}: give a whole number of optimizer steps (100) or a fraction of the run (0.05)"
-            )
 
     def at_full_length(self) -> WatchConfig:
         """The settings of the looks at full length."""
@@ -177,22 +182,20 @@ class WatchConfig:
         return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
 
 
-def steps_between_looks(every: float, max_steps: int) -> int:
-    """Optimizer steps between looks in a run of `max_steps`, at least 1. every: as in `WatchConfig`.
-
-    >>> steps_between_looks(0.05, 200), steps_between_looks(25, 200), steps_between_looks(0.001, 10)
-    (10, 25, 1)
-    """
-    return int(every) if every >= 1 else max(1, round(every * max_steps))
-
-
-def count_looks(every: float, max_steps: int) -> int:
-    """The most looks that a run of `max_steps` can have: before the first step, when due, and after the last.
-
-    >>> count_looks(2, 4), count_looks(2, 5)
-    (3, 4)
-    """
-    return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
+def _steps_or_auto(every: Any) -> float | str:
+    """The setting `every` as auto or a number: on the command line it comes as a text."""
+    if every == AUTO:
+        return AUTO
+    try:
+        number = float(every)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not (0 < number < 1 or (number >= 1 and number % 1 == 0)):
+        given = every if isinstance(every, str) or not isinstance(every, int | float) else f"{every:g}"
+        raise DivwatchError(
+            f"watch_every is {given}: give auto, a whole number of optimizer steps (100) or a fraction of the run (0.05)"
+        )
+    return int(number) if number >= 1 else number
 
 
 def _whole(name: str, value: Any, low: int) -> None:
@@ -221,7 +224,9 @@ def _argument_fields() -> list[tuple[str, Any, Any]]:
             if f.default_factory is not dataclasses.MISSING
             else field(default=f.default, metadata=f.metadata)
         )
-        arguments.append((f"watch_{f.name}", types[f.name], default))
+        # HfArgumentParser reads float | str as float, and would refuse "auto".
+        kind = str if types[f.name] == float | str else types[f.name]
+        arguments.append((f"watch_{f.name}", kind, default))
     return arguments
 
 
