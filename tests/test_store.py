@@ -85,6 +85,15 @@ def test_an_earlier_record_is_moved_aside_not_overwritten(tmp_path):
     assert RunDirectory(tmp_path / "divwatch-1").looks() == [look(0)]
 
 
+def test_a_half_written_file_of_a_killed_run_is_removed_by_the_next(tmp_path):
+    """A run that was killed before its first run.json was whole leaves a draft and no record to resume."""
+    draft = tmp_path / "divwatch" / "run.json.1533.tmp"
+    draft.parent.mkdir()
+    draft.write_text("{")
+    make(tmp_path)
+    assert not draft.exists()
+
+
 def test_looks_after_the_checkpoint_are_forgotten_on_resume(tmp_path):
     run = make(tmp_path)
     for step in (0, 10, 20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
@@ -28,6 +29,8 @@ COMPARABLE = (
     "thinking",
     "think_tokens",
 )
+# What a run was watched with whose record lacks a setting, because it is older, where that is not the default.
+NOT_RECORDED = {"coupled": False}
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -124,6 +127,11 @@ class WatchConfig:
     )
     min_usable: float = _setting(0.5, "Smallest share of finished, readable outputs for a look to be comparable.")
     seed: int = _setting(0, "Seed for choosing prompts and for sampling.")
+    coupled: bool = _setting(
+        True,
+        "Sample every look with the same random numbers, so that checkpoints that are close answer alike and a change "
+        "shows with less noise. Only with the backend transformers. A resumed run continues as it began.",
+    )
 
     def __post_init__(self) -> None:
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
@@ -146,6 +154,8 @@ class WatchConfig:
         if not 0 <= self.max_overhead < 1:
             raise DivwatchError(f"watch_max_overhead is {self.max_overhead}: give a share from 0 (no limit) to below 1")
         _one_of("backend", self.backend, ("transformers", "continuous", "vllm"))
+        if self.backend != "transformers":  # the others have random numbers of their own
+            self.coupled = False
         _one_of("thinking", self.thinking, ("as-trained", "off", "both"))
         _one_of("on_collapse", self.on_collapse, ("log", "alert", "save", "stop"))
         _one_of("on_error", self.on_error, ("record", "raise"))
@@ -175,6 +185,11 @@ class WatchConfig:
         if unknown:
             raise DivwatchError(f"unknown setting {', '.join(unknown)}: the settings are {', '.join(known)}")
         return cls(**settings)
+
+    @classmethod
+    def of_record(cls, settings: Mapping[str, Any]) -> WatchConfig:
+        """The settings that a run.json holds, of an older divwatch too. Raises DivwatchError for unknown names."""
+        return cls.from_settings(**(NOT_RECORDED | dict(settings)))
 
     @classmethod
     def from_arguments(cls, arguments: Any) -> WatchConfig:

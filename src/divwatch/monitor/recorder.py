@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from divwatch.config import WatchConfig
+from divwatch.config import NOT_RECORDED, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
 from divwatch.monitor.budget import BudgetTimetable
@@ -34,6 +35,15 @@ from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
+
+
+class Opened(NamedTuple):
+    """A run whose record is open: the prompts to watch, the steps that have a look, the settings, and whether to look now."""
+
+    prompts: list[Prompt]
+    steps: set[int]
+    config: WatchConfig
+    look_now: bool
 
 
 class Recorder:
@@ -86,10 +96,8 @@ class Recorder:
         """Waits at most `seconds` until the run can be opened; returns whether it can."""
         return self.panel.searched(seconds)
 
-    def open(self, state: Any) -> tuple[list[Prompt], set[int], bool]:
+    def open(self, state: Any) -> Opened:
         """Starts the record, or resumes it.
-
-        Returns the prompts to watch, the steps that have a look, and whether there is a look now.
 
         Raises DivwatchError if it can do neither.
         """
@@ -102,13 +110,14 @@ class Recorder:
                 f"cannot create or resume {self.record.store.path} ({one_line(error)}): choose another output_dir"
             ) from error
 
-    def _open(self, state: Any) -> tuple[list[Prompt], set[int], bool]:
+    def _open(self, state: Any) -> Opened:
         store = self.record.store
         self._max_looks = count_looks(self.config.every, state.max_steps, self.config.looks)
         resumed = store.exists and state.global_step > 0
         self.prompts = self.panel.choose(self.run.parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
+            self._keep_coupling()
             self._resume(state)
         else:
             tracked = self.publisher.open(store.path, self.config.as_dict())
@@ -122,7 +131,16 @@ class Recorder:
         if self.config.full_tokens is not None:
             self._open_full(state, resumed)
         steps = {look["step"] for look in store.looks()} | set(unscored)
-        return self.prompts, steps, self.timetable.open(store, state.global_step, state.max_steps, steps)
+        look_now = self.timetable.open(store, state.global_step, state.max_steps, steps)
+        return Opened(self.prompts, steps, self.config, look_now)
+
+    def _keep_coupling(self) -> None:
+        """A run goes on with the random numbers that it began with, so that its looks have the same noise."""
+        began = (NOT_RECORDED | self.record.store.info()["settings"])["coupled"]
+        config = replace(self.config, coupled=began)
+        if config.coupled != self.config.coupled:
+            say(f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it")
+        self.config = config
 
     def _resume(self, state: Any) -> None:
         """Resumes the record at the checkpoint's step. Looks that were scored after the checkpoint was written are added
@@ -147,7 +165,7 @@ class Recorder:
     def _describe(self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, **more: Any) -> dict[str, Any]:
         panel = self.panel
         return self.run.info(
-            state.max_steps, panel.name, prompts, config, form=panel.form, held_out=panel.overlap, **more
+            state.max_steps, panel.described, prompts, config, form=panel.form, held_out=panel.overlap, **more
         )
 
     # a look

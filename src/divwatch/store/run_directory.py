@@ -42,6 +42,7 @@ class RunDirectory(RunReader):
             for folder in ("completions", "scores"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             self.claim()
+            self._discard_drafts()  # of a run that was killed before its first run.json was whole
             self.write_info(info)
         except OSError as error:
             raise DivwatchError(
@@ -138,6 +139,9 @@ class RunDirectory(RunReader):
             for later in [s for s in self._steps(folder) if s > step]:
                 self._file(folder, later).unlink()
                 self._embeddings(later).unlink(missing_ok=True)
+        self._discard_drafts()
+
+    def _discard_drafts(self) -> None:
         for draft in self.path.rglob("*.tmp"):
             draft.unlink()
 
