@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 from divwatch.errors import DivwatchError
 from divwatch.schedule import AUTO
+from divwatch.setting_types import as_type, shown
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -134,10 +136,13 @@ class WatchConfig:
     )
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(WatchConfig)
+        for f in fields(self):
+            setattr(self, f.name, as_type(f"watch_{f.name}", getattr(self, f.name), kinds[f.name], f.default))
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
-        self.every = _steps_or_auto(self.every)
+        self._check_every()
         if self.looks is not None:
             _whole("looks", self.looks, 2)
         for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
@@ -163,9 +168,19 @@ class WatchConfig:
         _one_of("held_out", self.held_out, ("drop", "report", "off"))
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
-            raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+            names = ", ".join(map(shown, unknown)) or "nothing"
+            raise DivwatchError(f"watch_metrics has {names}: choose from {', '.join(METRICS)}")
         if "nli" in self.metrics and self.nli_model is None:
             raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
+
+    def _check_every(self) -> None:
+        if isinstance(self.every, str):  # auto
+            return
+        if not self.every > 0 or (self.every >= 1 and self.every % 1):
+            raise DivwatchError(
+                f"watch_every is {self.every:g}: give auto, a whole number of optimizer steps (100) or a fraction of the run "
+                "(0.05)"
+            )
 
     def at_full_length(self) -> WatchConfig:
         """The settings of the looks at full length."""
@@ -194,27 +209,24 @@ class WatchConfig:
     @classmethod
     def from_arguments(cls, arguments: Any) -> WatchConfig:
         """From the `WatchArguments` of a parser, whose names start with `watch_`."""
-        return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
+        settings = {f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)}
+        return cls(**settings | {"every": number_in(settings["every"])})
 
 
-def _steps_or_auto(every: Any) -> float | str:
-    """The setting `every` as auto or a number: on the command line it comes as a text."""
-    if every == AUTO:
-        return AUTO
-    try:
-        number = float(every)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not (0 < number < 1 or (number >= 1 and number % 1 == 0)):
-        given = every if isinstance(every, str) or not isinstance(every, int | float) else f"{every:g}"
-        raise DivwatchError(
-            f"watch_every is {given}: give auto, a whole number of optimizer steps (100) or a fraction of the run (0.05)"
-        )
-    return int(number) if number >= 1 else number
+def number_in(every: Any) -> Any:
+    """The setting `every` of a command line, where it comes as a word: a number, if it is one.
+
+    >>> number_in("25"), number_in("0.05"), number_in("auto"), number_in(25)
+    (25.0, 0.05, 'auto', 25)
+    """
+    if isinstance(every, str):
+        with suppress(ValueError):
+            return float(every)
+    return every
 
 
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+def _whole(name: str, value: int, low: int) -> None:
+    if value < low:
         raise DivwatchError(f"watch_{name} is {value}: give a whole number of at least {low}")
 
 
@@ -229,9 +241,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _argument_fields() -> list[tuple[str, Any, Any]]:
-    import typing
-
-    types = typing.get_type_hints(WatchConfig)
+    types = get_type_hints(WatchConfig)
     arguments = []
     for f in fields(WatchConfig):
         default = (

@@ -50,7 +50,7 @@ def plan(
 
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, number_in
     from divwatch.plan.cost import DEVICES, Look, cost_of, shape_of, this_machine
     from divwatch.plan.of_config import planned
     from divwatch.schedule import overhead, plan_looks
@@ -58,7 +58,7 @@ def plan(
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
     options = {
-        "model": model, "every": WatchConfig(every=every).every if every else None, "max_steps": steps,
+        "model": model, "every": WatchConfig(every=number_in(every)).every if every else None, "max_steps": steps,
         "max_overhead": max_overhead, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
         "step_tokens": step_tokens,
     }  # fmt: skip

@@ -105,9 +105,13 @@ class Recorder:
             return self._open(state)
         except DivwatchError:
             raise
-        except Exception as error:
+        except OSError as error:
             raise DivwatchError(
                 f"cannot create or resume {self.record.store.path} ({one_line(error)}): choose another output_dir"
+            ) from error
+        except Exception as error:
+            raise DivwatchError(
+                f"this run cannot be watched ({one_line(error)}): train it without divwatch, and report the error"
             ) from error
 
     def _open(self, state: Any) -> Opened:
