@@ -19,8 +19,16 @@ from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms
+from divwatch.panel.length import of_the_paper
+from divwatch.sampling.ranks import LookFailed
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
+
+# Settings by preset. The paper's protocol has up to 500 prompts a task (TruthfulQA 817, IFEval 541), so all of its panel.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"panel": "paper", "prompts": 10_000, "samples": 16, "temperature": 0.6, "top_p": 0.95},
+}
 
 
 def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
@@ -33,16 +41,23 @@ def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
 
 
 def measure(
-    models: Sequence[str], out: Path, config: WatchConfig, like: RunDirectory | None = None, device: str | None = None
+    models: Sequence[str],
+    out: Path,
+    config: WatchConfig,
+    like: RunDirectory | None = None,
+    device: str | None = None,
+    paper: bool = False,
 ) -> list[RunDirectory]:
     """Takes a look at each of `models`; returns the runs that were written.
 
     models: directories or hub names, in the order of training. like: a watched run, whose prompts must be the same.
+    paper: with the token limits of the paper's protocol, under which answers and thoughts come to their end.
     Raises DivwatchError if a model cannot be loaded or the prompts differ.
     """
     import torch
 
     panel_name, panel = load_panel(config.panel)
+    panel = of_the_paper(panel) if paper else panel
     if like is not None:  # a run leaves out prompts that are in its training data
         theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
         panel = [p for p in panel if p.id in theirs]
@@ -97,7 +112,10 @@ def _look_at(
         ) from None
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
-        look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+        try:
+            look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+        except LookFailed as error:
+            raise DivwatchError(f"model {name!r} cannot be measured: {error}") from None
     return look_row(look, look.sample_seconds + look.score_seconds)
 
 
