@@ -37,22 +37,22 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
     assert (sft.model, sft.step_tokens, sft.prompts, sft.samples, sft.new_tokens) == (
         "olmo3-7b",
         1_048_576,
-        480,
-        16,
-        2048,
+        120,
+        8,
+        512,
     )
     assert sft.every == round(0.05 * round(2 * 1.7e9 / 1_048_576))
     dpo = planned(ROOT / "configs/olmo3/instruct/dpo.yaml", 8, 300, {})
     assert dpo.every == round(0.05 * round(259_922 / 128))
-    assert dpo.step_tokens == 128 * 2 * (300 + 2048)
+    assert dpo.step_tokens == 128 * 2 * (300 + 840)
     rl = planned(ROOT / "configs/olmo3/instruct/rl.yaml", 8, 300, {})
-    assert (rl.every, rl.step_tokens) == (90, 128 * (300 + 2048))
+    assert (rl.every, rl.step_tokens) == (90, 128 * (300 + 2048))  # a quarter of the longest rollout
     assert planned(ROOT / "configs/olmo3/instruct/sft_lora.yaml", 1, 300, {}).lora_r == 64
 
 
 def test_what_is_given_wins_over_the_config():
     found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
-    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 480)
+    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 120)
 
 
 def test_an_adapter_alone_has_gradients_and_moments():
@@ -75,8 +75,8 @@ def test_without_a_model_it_is_one_line(tmp_path):
 
 def test_plan_says_how_often_looks_come_where_they_cost_more_than_max_overhead():
     config = ROOT / "configs/olmo3/instruct/sft.yaml"
-    done = run(config)
-    told = planned(config, 8, 300, {})
+    done = run(config, "--every", 10)
+    told = planned(config, 8, 300, {"every": 10})
     look = Look(told.prompts, told.samples, 300, told.new_tokens, told.every)
     cost = cost_of(shape_of(told.model), DEVICES["h100"], 8, look, "zero3", told.step_tokens)
     steps = cost.steps_within(told.max_overhead)

@@ -123,6 +123,9 @@ class WatchConfig:
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
+        for name in ("thinking", "held_out"):
+            if getattr(self, name) is False:  # YAML reads a bare off as false
+                setattr(self, name, "off")
         self._check_every()
         for name, low in (("prompts", 1), ("samples", 2)):
             _whole(name, getattr(self, name), low)

@@ -29,7 +29,7 @@ class TestEveryTask:
     def test_it_states_a_limit_if_answers_need_an_end_and_is_measured_on_the_window_if_not(self, task):
         prompt = task.prompt(task.example, "0")
         assert prompt.needs_end == (task.verifier is not None) == (task.max_new_tokens is not None)
-        assert 384 <= token_limit(prompt, None) <= 1024
+        assert 384 <= token_limit(prompt, None) <= 512
         assert prompt.needs_end or token_limit(prompt, None) == WINDOW
         assert token_limit(prompt, 100) == 100  # what the user sets bounds every task
         (paper,) = of_the_paper([prompt])

@@ -68,7 +68,7 @@ IFEVAL = Task(
     question=column("prompt"),
     reference=_ifeval_reference,
     verifier="ifeval",
-    max_new_tokens=1024,  # many prompts ask for hundreds of words
+    max_new_tokens=512,  # 97 % of the prompts ask for fewer than 350 words, if for a number of them
     key="key",
     limit=None,  # the paper takes all 541
     published=Published(0.349, instruct=(0.172, 0.154, 0.154), think=(0.191, 0.165, 0.196)),
