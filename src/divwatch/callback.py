@@ -19,6 +19,7 @@ from divwatch.monitor.rollouts import watch_rollouts
 from divwatch.outputs.names import LOGGED_GROUPS
 from divwatch.outputs.terminal import bar_of, say
 from divwatch.panel.form import at_full_length
+from divwatch.panel.sources import quiet
 from divwatch.records import Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.sampling.ranks import LookFailed, Ranks
@@ -63,7 +64,8 @@ class DiversityCallback(TrainerCallback):
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
         self._tokenizer = tokenizer_of(trainer)
-        panel = PanelChoice(trainer, self.config)  # on all ranks, so that all raise the same error
+        # On all ranks, so that all raise the same error.
+        panel = PanelChoice(trainer, self.config, _note if self.ranks.main else quiet)
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, panel, mix) if self.ranks.main else None
         self._sampler: Sampler | None = None
@@ -232,6 +234,10 @@ class DiversityCallback(TrainerCallback):
         """Waits until `done` returns True on rank 0. A call takes at most HEARTBEAT, so that rank 0 never seems dead."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
+
+
+def _note(line: str) -> None:
+    say(f"divwatch: {line}")
 
 
 class _AheadOfTrackers(TrainerCallback):

@@ -81,20 +81,18 @@ class Evidence:
 
     def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
         """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0
-        where `larger` lost more."""
+        where `larger` lost more. Over the prompts that have both values in both looks: on prompts of their own the two
+        could differ because hard prompts lost more."""
         h, now = self.history, self.history.last
         assert now is not None
-        columns = []
-        for key in (smaller, larger):
-            values = _as_capability(h, key)
-            before, after = values[self.baseline], values[now]
-            both = np.isfinite(before) & np.isfinite(after)
-            columns += [np.where(both, before, np.nan), np.where(both, after, np.nan)]
+        columns = [_as_capability(h, key)[look] for key in (smaller, larger) for look in (self.baseline, now)]
         table = np.column_stack(columns)
+        table[~np.isfinite(table).all(axis=1)] = np.nan
         draws = np.vstack([resampled_means(table, strata=h.tasks, draws=_DRAWS), task_means(table, h.tasks)])
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = draws[:, 1] / draws[:, 0] - draws[:, 3] / draws[:, 2]
-        lo, hi = percentile_interval(gap[:-1], len(h.tasks), strata=len(set(h.tasks)))
+        tasks = np.array(h.tasks)[np.isfinite(table[:, 0])]
+        lo, hi = percentile_interval(gap[:-1], len(tasks), strata=len(set(tasks)))
         return float(gap[-1]), lo, hi
 
     def risen_from_lowest(self, key: str) -> bool:

@@ -10,10 +10,10 @@ from divwatch.analysis.history import ALL
 from divwatch.analysis.intervals import DRAWS, Interval, bootstrap_means
 from divwatch.records import PromptScores
 
+Summaries = dict[str, dict[str, dict[str, float]]]  # task -> key -> mean, lo, hi, n
 
-def summarise(
-    scores: PromptScores, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> dict[str, dict[str, dict[str, float]]]:
+
+def summarise(scores: PromptScores, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Summaries:
     """`{task: {key: {mean, lo, hi, n}}}`, `all` being the equal-weight mean over tasks, resampled within tasks.
 
     n counts the prompts behind the mean. Keys without any value in a task are left out of that task.

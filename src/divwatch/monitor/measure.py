@@ -18,7 +18,7 @@ from divwatch.monitor.look import take_look
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.panel import choose, fingerprint, load_panel
-from divwatch.panel.form import in_forms
+from divwatch.panel.form import in_forms, with_chat
 from divwatch.panel.length import of_the_paper
 from divwatch.sampling.ranks import LookFailed
 from divwatch.store.run_directory import RunDirectory
@@ -61,7 +61,8 @@ def measure(
     if like is not None:  # a run leaves out prompts that are in its training data
         theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
         panel = [p for p in panel if p.id in theirs]
-    prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+    chat = None if like is None else like.info()["panel"].get("chat")
+    prompts = in_forms(choose(with_chat(panel, chat), config.prompts, config.seed), config.thinking)
     if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
         raise DivwatchError(
             f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both again"
@@ -81,7 +82,7 @@ def measure(
                 output_dir=str(out / name),
                 parent=runs[-1] if runs else None,
                 config=config,
-                panel_name=panel_name,
+                panel={"name": panel_name} | ({} if chat is None else {"chat": chat}),
                 prompts=prompts,
                 max_steps=last,
                 trainer="measure",

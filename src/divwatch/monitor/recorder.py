@@ -133,7 +133,7 @@ class Recorder:
     def _describe(self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, **more: Any) -> dict[str, Any]:
         panel = self.panel
         return self.run.info(
-            state.max_steps, panel.name, prompts, config, form=panel.form, held_out=panel.overlap, **more
+            state.max_steps, panel.described, prompts, config, form=panel.form, held_out=panel.overlap, **more
         )
 
     # a look
