@@ -46,6 +46,10 @@ def measure(
 
     if preset not in PRESETS:
         raise DivwatchError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if like and preset != "default":
+        raise DivwatchError(
+            f"--preset {preset} and --like: give one of them, --like takes its panel and settings from the run"
+        )
     options = {
         "panel": panel, "prompts": prompts, "samples": samples, "temperature": temperature, "top_p": top_p,
         "max_new_tokens": max_new_tokens, "encoder": encoder, "lineage": lineage, "seed": seed,
