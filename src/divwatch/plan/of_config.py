@@ -9,6 +9,7 @@ from typing import Any
 
 from divwatch.config import WatchConfig, number_in
 from divwatch.errors import DivwatchError
+from divwatch.panel import token_limits
 from divwatch.schedule import AUTO
 from divwatch.setting_types import shown
 
@@ -34,7 +35,7 @@ class Planned:
 def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
     """From the config; `options` win. Raises DivwatchError without a model.
 
-    Rows that are not packed are taken to be as long as a look's prompt and completion, no longer than max_length.
+    Rows that are not packed are taken to have a look's prompt and an answer of `_answer_tokens`, at most max_length.
     """
     if config is None:
         if "model" not in options:
@@ -48,9 +49,11 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[st
         raise DivwatchError(f"{config} names no model_name_or_path: give --model")
     run = Planned(released(str(name)), lora_r=_whole(recipe, "lora_r", 16) if recipe.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
-    watched: dict[str, Any] = {ours: _whole(recipe, theirs) for ours, theirs in looks.items() if theirs in recipe}
+    watched: dict[str, Any] = {ours: _whole(recipe, theirs) for ours, theirs in looks.items() if recipe.get(theirs)}
+    limits = token_limits(recipe.get("watch_panel"), watched.get("new_tokens"))
+    watched["new_tokens"] = max(limits.values()) + (_whole_if_set(recipe, "watch_think_tokens") or 0)
     run = replace(run, **watched, max_overhead=_number(recipe, "watch_max_overhead", run.max_overhead))
-    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + run.new_tokens)
+    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
     watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
@@ -77,11 +80,18 @@ def _rows(recipe: dict[str, Any], gpus: int) -> int:
 
 
 def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
-    longest = _whole(recipe, "max_length") if recipe.get("max_length") else 10**9
+    longest = _whole_if_set(recipe, "max_length") or 10**9
     if recipe.get("packing"):
         return longest
     answers = 2 if _kind(recipe) == "preference" else 1
     return answers * min(assumed, longest)
+
+
+def _answer_tokens(recipe: dict[str, Any]) -> int:
+    """Mean tokens of an answer that is trained on: of a rollout, a quarter of the longest; else as in docs/recipes.md."""
+    if "max_completion_length" in recipe:
+        return _whole(recipe, "max_completion_length") // 4
+    return 5000 if str(recipe.get("mix") or "").startswith("think") else 840
 
 
 def _kind(recipe: dict[str, Any]) -> str | None:
@@ -103,7 +113,7 @@ def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int, unknown: int) ->
     epochs = _number(recipe, "num_train_epochs", 3.0)
     if recipe.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
-    rows = _whole(recipe, "mix_rows") if recipe.get("mix_rows") else known["rows"]
+    rows = _whole_if_set(recipe, "mix_rows") or known["rows"]
     return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else unknown
 
 
@@ -124,3 +134,7 @@ def _whole(recipe: dict[str, Any], name: str, default: int = 0) -> int:
     if not value.is_integer():
         raise DivwatchError(f"{name} is {shown(recipe[name])}: give a whole number")
     return int(value)
+
+
+def _whole_if_set(recipe: dict[str, Any], name: str) -> int | None:
+    return _whole(recipe, name) if recipe.get(name) is not None else None
