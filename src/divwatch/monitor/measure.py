@@ -17,8 +17,10 @@ from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
+from divwatch.outputs.terminal import bar_of, say, unreadable_line
 from divwatch.panel import choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms, with_chat
+from divwatch.records import ScoredLook
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
 
@@ -56,6 +58,7 @@ def measure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
     runs: list[RunDirectory] = []
+    looks: list[ScoredLook] = []
     last = min(len(models) - 1, 1)  # the step of a stage's own look
     for name, model in list(zip(_names(models), models, strict=True))[last:]:
         run = RunDirectory(out / name / "divwatch")
@@ -76,18 +79,19 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device))
-        run.append_look(_look_at(model, prompts, config, loaded, run, last, device))
+            looks.append(_look_at(models[0], prompts, config, loaded, run, 0, device))
+        looks.append(_look_at(model, prompts, config, loaded, run, last, device))
         runs.append(run)
+    if unreadable := max(look.unreadable for look in looks):
+        say(unreadable_line(unreadable, len(prompts), config.encoder, "--encoder"))
     return runs
 
 
 def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
-) -> dict[str, Any]:
+) -> ScoredLook:
+    """Takes a look and appends it to `run`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from divwatch.outputs.terminal import bar_of
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
@@ -99,7 +103,8 @@ def _look_at(
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
         look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
-    return look_row(look, look.sample_seconds + look.score_seconds)
+    run.append_look(look_row(look, look.sample_seconds + look.score_seconds))
+    return look
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
