@@ -24,7 +24,7 @@ from divwatch.records import Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.sampling.ranks import LookFailed, Ranks
 from divwatch.sampling.tokens import tokenizer_of, why_endless
-from divwatch.sampling.watchable import check_watchable
+from divwatch.sampling.watchable import check_watchable, why_uncoupled
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -83,6 +83,9 @@ class DiversityCallback(TrainerCallback):
             endless = why_endless(self.trainer.model, self._tokenizer)
             if endless is not None and self.ranks.main:
                 say(f"divwatch: {endless}")
+            uncoupled = why_uncoupled(self.config)
+            if uncoupled is not None and self.ranks.main:
+                say(f"divwatch: {uncoupled}")
             sampler = Sampler(self.trainer, self.config, self.ranks)
             if self.recorder is not None:
                 self.recorder.start()
@@ -107,7 +110,8 @@ class DiversityCallback(TrainerCallback):
         self._every = steps_between_looks(self.config.every, state.max_steps)
         self._wait_until(lambda recorder: recorder.ready(HEARTBEAT))
         recorder = self.recorder
-        self.prompts, self._steps_with_look = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
+        opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
+        self.prompts, self._steps_with_look, self.config = opened
         if state.global_step not in self._steps_with_look:
             self._look(control)
             self._look_at_full_length()

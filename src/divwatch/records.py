@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 
@@ -38,6 +39,16 @@ class Prompt:
     variant_of: str | None = None
     tools: list[Any] | None = None
     template_kwargs: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file, without those that have their default; what JSON cannot express becomes text."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return dict(json.loads(json.dumps(values, default=str)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Prompt:
+        """From `to_json`."""
+        return cls(**{**values, "stop": tuple(values.get("stop", ()))})
 
 
 @dataclass(frozen=True)

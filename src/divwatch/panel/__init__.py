@@ -17,6 +17,7 @@ from divwatch.tasks import PANELS, TASKS
 from divwatch.tasks.task import load_task
 from divwatch.tiny import panel as tiny
 
+EVAL_DATASET = "eval_dataset"  # the panel's name where its prompts are those of the trainer's eval_dataset
 # Panels whose prompts come with divwatch: no hub, no data set.
 SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
@@ -31,7 +32,7 @@ def load_panel(
     if `spec` is unknown or has no prompts.
     """
     if spec is None and eval_dataset is not None:
-        name, prompts = "eval_dataset", from_dataset(eval_dataset, enough, note)
+        name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"
         prompts = _named(name)
