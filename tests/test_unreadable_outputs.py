@@ -1,6 +1,7 @@
 """Outputs that the encoder cannot read, in training, `measure` and the report: missing, and one line says what to set."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -14,12 +15,12 @@ from tests.training import SETTINGS, sft_trainer
 
 
 @pytest.fixture(scope="module")
-def digits_only(tmp_path_factory):
-    """An encoder that reads digits and no letter."""
+def blind(tmp_path_factory):
+    """An encoder that reads no letter and no digit."""
     from transformers import BertConfig, BertModel, BertTokenizer
 
     folder = tmp_path_factory.mktemp("encoder")
-    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"0123456789"])}
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "~"])}
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
     BertTokenizer(vocab=vocabulary).save_pretrained(folder)
@@ -30,12 +31,12 @@ def _lines(text):
     return [line for line in text.splitlines() if "unknown tokens to encoder" in line]
 
 
-def test_looks_in_training_and_the_report(digits_only, tmp_path, capsys):
+def test_looks_in_training_and_the_report(blind, tmp_path, capsys):
     trainer = sft_trainer(tmp_path, steps=2)
-    divwatch.watch(trainer, every=1, **SETTINGS | {"encoder": digits_only})
+    divwatch.watch(trainer, every=1, **SETTINGS | {"encoder": blind})
     trainer.train()
     (line,) = _lines(capsys.readouterr().out)
-    assert f"{digits_only!r}. Set watch_encoder to a multilingual one, such as {MULTILINGUAL}" in line
+    assert f"{blind!r}. Set watch_encoder to a multilingual one, such as {MULTILINGUAL}" in line
     run = RunDirectory.of(tmp_path)
     looks = run.looks()
     assert [look["status"] for look in looks] == ["ok"] * 3
@@ -54,17 +55,18 @@ def test_looks_in_training_and_the_report(digits_only, tmp_path, capsys):
     assert CliRunner().invoke(app, ["top", str(tmp_path), "--once"]).exit_code == 0
 
 
-def test_a_run_without_a_single_readable_prompt_goes_through_every_door(digits_only, tmp_path, capsys):
+def test_a_run_without_a_single_readable_prompt_goes_through_every_door(blind, tmp_path):
     panel = tmp_path / "panel.jsonl"
     panel.write_text(
         "\n".join(json.dumps({"id": f"p{i}", "prompt": f"Tell a story about {i} cats."}) for i in range(6))
     )
-    options = ["--panel", panel, "--samples", "4", "--max-new-tokens", "24", "--encoder", digits_only]
+    options = ["--panel", panel, "--samples", "4", "--max-new-tokens", "48", "--encoder", blind, "--json"]
     words = ["measure", BASE_MODEL, BASE_MODEL, *options, "--out", tmp_path / "measured"]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    (line,) = _lines(done.output + capsys.readouterr().out)
-    assert "missing for 6 of 6 prompts" in line
+    assert len(json.loads(done.stdout)["runs"]) == 1
+    (line,) = _lines(done.stderr)
+    assert re.search(r"missing for \d of 6 prompts", line)
     assert "Set --encoder to a multilingual one" in line
     for command in (["report", "--json"], ["top", "--once", "--json"]):
         shown = CliRunner().invoke(app, [command[0], str(tmp_path / "measured"), *command[1:]])

@@ -1,4 +1,4 @@
-"""What a look costs before the run: seconds, memory and share of the training time, from counted operations and bytes.
+"""What a look costs before the run: seconds and memory, from counted operations and bytes.
 
 Sampling a batch of rows is a prefill of its prompts, bound by arithmetic, and then one step a new token: the matrix
 products (bound by reading the weights or by arithmetic), attention (bound by reading the rows' keys and values) and the
@@ -127,7 +127,6 @@ class Look:
     samples:       completions per prompt.
     prompt_tokens: tokens per prompt.
     new_tokens:    the most tokens of a completion: the decode steps of a batch, which runs until its longest row ends.
-    every:         optimizer steps between looks.
     mean_tokens:   mean tokens per completion, at most new_tokens; None: every completion has new_tokens.
     """
 
@@ -135,7 +134,6 @@ class Look:
     samples: int = 16
     prompt_tokens: int = 300
     new_tokens: int = 256
-    every: int = 100
     mean_tokens: float | None = None
 
     def __post_init__(self) -> None:
@@ -162,7 +160,6 @@ class Cost:
     look_bytes:   what the look adds at its peak: gathered weights, keys, values, logits.
     gathered:     whether sharded weights are gathered once for the look, not at every token.
     step_seconds: seconds per optimizer step of the training.
-    overhead:     seconds / (seconds + every * step_seconds), the share of the time that looks take.
     """
 
     seconds: float
@@ -175,14 +172,9 @@ class Cost:
     look_bytes: float
     gathered: bool
     step_seconds: float
-    overhead: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    def steps_within(self, share: float) -> int:
-        """The fewest optimizer steps between looks that keep their share of the time at or below `share` (0 to 1)."""
-        return max(1, math.ceil(self.seconds * (1 - share) / (share * self.step_seconds)))
 
 
 def cost_of(
@@ -222,8 +214,7 @@ def cost_of(
     seconds = gather + prefill + decode
     step_seconds = train_operations(shape) * step_tokens / devices / (device.training or device.flops)
     look_bytes = rows * width * shape.token_bytes + (whole if gathered else 0)
-    overhead = seconds / (seconds + look.every * step_seconds)
-    return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds, overhead)
+    return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds)
 
 
 def train_operations(shape: Shape) -> float:

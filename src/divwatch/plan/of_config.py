@@ -1,4 +1,4 @@
-"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, tokens of a step."""
+"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, and the steps and tokens of the run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig, steps_between_looks
+from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.schedule import AUTO
 
 
 @dataclass(frozen=True)
 class Planned:
-    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens a step, all devices.
-    lora_r: rank of the adapter that is trained, None: the whole model. max_overhead: the share of the time that looks may
-    take, 0: any. The defaults are those of a run without a config."""
+    """model: as `cost.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
+    run. step_tokens: tokens a step, all devices. lora_r: rank of the adapter that is trained, None: the whole model. The
+    defaults are those of a run without a config."""
 
     model: str
-    every: int = 100
+    every: float | str = AUTO
+    looks: int | None = None
+    max_steps: int = 2000
     prompts: int = 64
     samples: int = 16
     new_tokens: int = 256
@@ -46,7 +49,9 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[st
     watched: dict[str, Any] = {ours: int(recipe[theirs]) for ours, theirs in looks.items() if theirs in recipe}
     run = replace(run, **watched, max_overhead=float(recipe.get("watch_max_overhead", run.max_overhead)))
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + run.new_tokens)
-    run = replace(run, step_tokens=step_tokens, every=_every(recipe, gpus, step_tokens))
+    run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
+    watch = WatchConfig(**{name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe})
+    run = replace(run, every=watch.every, looks=watch.looks)
     return replace(run, **{k: v for k, v in options.items() if k != "model"})
 
 
@@ -83,12 +88,8 @@ def _kind(recipe: dict[str, Any]) -> str | None:
     return described(mix)["kind"] if mix and not mix.endswith((".json", ".jsonl")) else None
 
 
-def _every(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    return steps_between_looks(float(recipe.get("watch_every", WatchConfig.every)), _steps(recipe, gpus, step_tokens))
-
-
-def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    """Optimizer steps of the run: as set, or from the published size of the mix; 2,000 where that is not known."""
+def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int, unknown: int) -> int:
+    """Optimizer steps of the run: as set, or from the published size of the mix; `unknown` where that is not known."""
     from divwatch.mixes.show import described
 
     if int(recipe.get("max_steps", -1)) > 0:
@@ -99,4 +100,4 @@ def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
     if recipe.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
     rows = recipe.get("mix_rows") or known["rows"]
-    return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else 2000
+    return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else unknown
