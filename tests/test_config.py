@@ -135,6 +135,18 @@ def test_arguments_carry_every_setting_with_its_prefix():
     assert WatchConfig.from_arguments(arguments) == WatchConfig(every=25, metrics=["ead", "sbert"])
 
 
+def test_a_bare_off_in_yaml_is_off_and_tokens_are_by_task_unless_set(tmp_path):
+    from trl import TrlParser
+
+    file = tmp_path / "run.yaml"
+    file.write_text("watch_thinking: off\nwatch_held_out: off\n")
+    (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(["--config", str(file)])
+    config = WatchConfig.from_arguments(arguments)
+    assert (config.thinking, config.held_out, config.max_new_tokens) == ("off", "off", None)
+    with pytest.raises(DivwatchError, match="watch_max_new_tokens is 0: give a whole number of at least 1"):
+        WatchConfig(max_new_tokens=0)
+
+
 @pytest.mark.parametrize(
     ("words", "every"),
     [([], "auto"), (["--watch_every", "auto"], "auto"), (["--watch_every", "0.1"], 0.1), (["--watch_every", "7"], 7)],

@@ -38,22 +38,22 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
     assert (sft.model, sft.step_tokens, sft.prompts, sft.samples, sft.new_tokens) == (
         "olmo3-7b",
         1_048_576,
-        480,
-        16,
-        2048,
+        120,
+        8,
+        512,
     )
     assert (sft.every, sft.max_steps) == ("auto", round(2 * 1.7e9 / 1_048_576))
     dpo = planned(ROOT / "configs/olmo3/instruct/dpo.yaml", 8, 300, {})
     assert dpo.max_steps == round(259_922 / 128)
-    assert dpo.step_tokens == 128 * 2 * (300 + 2048)
+    assert dpo.step_tokens == 128 * 2 * (300 + 840)
     rl = planned(ROOT / "configs/olmo3/instruct/rl.yaml", 8, 300, {})
-    assert (rl.max_steps, rl.step_tokens) == (1800, 128 * (300 + 2048))
+    assert (rl.max_steps, rl.step_tokens) == (1800, 128 * (300 + 2048))  # a quarter of the longest rollout
     assert planned(ROOT / "configs/olmo3/instruct/sft_lora.yaml", 1, 300, {}).lora_r == 64
 
 
 def test_what_is_given_wins_over_the_config():
     found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
-    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 480)
+    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 120)
 
 
 def test_an_adapter_alone_has_gradients_and_moments():

@@ -72,7 +72,11 @@ class WatchConfig:
     samples: int = _setting(16, "Number of completions to sample for each prompt (K).")
     temperature: float = _setting(0.6, "Sampling temperature.")
     top_p: float = _setting(0.95, "Nucleus sampling: probability mass of the tokens to choose from, in (0, 1].")
-    max_new_tokens: int = _setting(256, "Most tokens of a completion; longer ones are cut and count as unfinished.")
+    max_new_tokens: Optional[int] = _setting(
+        None,
+        "Most tokens of a completion; longer ones are cut. Default: what each task needs: 384, which is what the encoder "
+        "reads, without a verifier; else the task's own limit, or 256.",
+    )
     metrics: list[str] = _setting(list(DEFAULT_METRICS), f"Diversity metrics to measure, of: {', '.join(METRICS)}.")
     encoder: str = _setting(
         "sentence-transformers/all-mpnet-base-v2",
@@ -136,6 +140,9 @@ class WatchConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("thinking", "held_out"):
+            if getattr(self, name) is False:  # YAML reads a bare off as false
+                setattr(self, name, "off")
         kinds = get_type_hints(WatchConfig)
         for f in fields(self):
             setattr(self, f.name, as_type(f"watch_{f.name}", getattr(self, f.name), kinds[f.name], f.default))
@@ -145,9 +152,9 @@ class WatchConfig:
         self._check_every()
         if self.looks is not None:
             _whole("looks", self.looks, 2)
-        for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
+        for name, low in (("prompts", 1), ("samples", 2)):
             _whole(name, getattr(self, name), low)
-        for name in ("think_tokens", "full_tokens"):
+        for name in ("max_new_tokens", "think_tokens", "full_tokens"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in ("top_p", "alpha", "min_drop"):

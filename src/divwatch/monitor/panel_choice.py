@@ -72,8 +72,9 @@ class PanelChoice:
         config, prompts = self.config, self._held_out(self._shared_with(parent))
         context = context_length(self.trainer.model)
         if context is not None:
-            new_tokens = config.max_new_tokens + (config.think_tokens or 0)
-            prompts, warning = within_context(self.tokenizer, prompts, context, new_tokens, config.thinking, self.form)
+            prompts, warning = within_context(
+                self.tokenizer, prompts, context, config.max_new_tokens, config.thinking, self.form, config.think_tokens
+            )
             if warning is not None:
                 say(f"divwatch: {warning}")
         chosen = choose(prompts, config.prompts, config.seed)

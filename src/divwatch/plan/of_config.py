@@ -8,6 +8,7 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.panel import token_limits
 from divwatch.schedule import AUTO
 
 
@@ -32,7 +33,7 @@ class Planned:
 def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
     """From the config; `options` win. Raises DivwatchError without a model.
 
-    Rows that are not packed are taken to be as long as a look's prompt and completion, no longer than max_length.
+    Rows that are not packed are taken to have a look's prompt and an answer of `_answer_tokens`, at most max_length.
     """
     if config is None:
         if "model" not in options:
@@ -47,8 +48,10 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[st
     run = Planned(released(str(name)), lora_r=int(recipe.get("lora_r", 16)) if recipe.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
     watched: dict[str, Any] = {ours: int(recipe[theirs]) for ours, theirs in looks.items() if theirs in recipe}
+    limits = token_limits(recipe.get("watch_panel"), watched.get("new_tokens"))
+    watched["new_tokens"] = max(limits.values()) + int(recipe.get("watch_think_tokens") or 0)
     run = replace(run, **watched, max_overhead=float(recipe.get("watch_max_overhead", run.max_overhead)))
-    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + run.new_tokens)
+    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     watch = WatchConfig(**{name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe})
     run = replace(run, every=watch.every, looks=watch.looks)
@@ -79,6 +82,13 @@ def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
         return longest
     answers = 2 if _kind(recipe) == "preference" else 1
     return answers * min(assumed, longest)
+
+
+def _answer_tokens(recipe: dict[str, Any]) -> int:
+    """Mean tokens of an answer that is trained on: of a rollout, a quarter of the longest; else as in docs/recipes.md."""
+    if "max_completion_length" in recipe:
+        return int(recipe["max_completion_length"]) // 4
+    return 5000 if str(recipe.get("mix") or "").startswith("think") else 840
 
 
 def _kind(recipe: dict[str, Any]) -> str | None:
