@@ -178,6 +178,7 @@ class ScoredLook:
     status:  "ok", or "not_comparable": too few outputs were usable.
     time:    when it was scored, in seconds since 1970. sample_seconds, score_seconds: what it took.
     *_share: shares of all completions, in [0, 1]. closed_share: thoughts closed by force.
+    unreadable: prompts whose outputs the encoder cannot read (`metrics.unknown`).
     unverified: reason -> number of answers that no verifier could decide.
     tasks:   task -> key -> mean, lo, hi and n, where task "all" is the mean over tasks.
     """
@@ -190,6 +191,7 @@ class ScoredLook:
     usable_share: float
     finished_share: float
     closed_share: float
+    unreadable: int
     unverified: dict[str, int]
     tasks: dict[str, dict[str, dict[str, float]]]
     assessment: RunAssessment

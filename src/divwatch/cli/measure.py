@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -57,7 +59,8 @@ def measure(
     settings = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
     run = RunDirectory.of(like) if like else None
     config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
-    done = run_measure(models, out, config, run, device, paper=preset == "paper")
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
+        done = run_measure(models, out, config, run, device, paper=preset == "paper")
     if as_json:
         print(json.dumps({"runs": [str(measured.path) for measured in done]}))
         return

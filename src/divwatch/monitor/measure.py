@@ -17,11 +17,11 @@ from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
-from divwatch.outputs.terminal import bar_of, say
+from divwatch.outputs.terminal import bar_of, say, unreadable_line
 from divwatch.panel import EVAL_DATASET, choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms, with_chat
 from divwatch.panel.length import of_the_paper
-from divwatch.records import Prompt
+from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
@@ -63,6 +63,7 @@ def measure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
     runs: list[RunDirectory] = []
+    looks: list[ScoredLook] = []
     last = min(len(models) - 1, 1)  # the step of a stage's own look
     for name, model in list(zip(_names(models), models, strict=True))[last:]:
         run = RunDirectory(out / name / "divwatch")
@@ -83,9 +84,11 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device))
-        run.append_look(_look_at(model, prompts, config, loaded, run, last, device))
+            looks.append(_look_at(models[0], prompts, config, loaded, run, 0, device))
+        looks.append(_look_at(model, prompts, config, loaded, run, last, device))
         runs.append(run)
+    if unreadable := max(look.unreadable for look in looks):
+        say(unreadable_line(unreadable, len(prompts), config.encoder, "--encoder"))
     return runs
 
 
@@ -115,7 +118,8 @@ def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any],
 
 def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
-) -> dict[str, Any]:
+) -> ScoredLook:
+    """Takes a look and appends it to `run`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -131,7 +135,8 @@ def _look_at(
             look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
         except LookFailed as error:
             raise DivwatchError(f"model {name!r} cannot be measured: {error}") from None
-    return look_row(look, look.sample_seconds + look.score_seconds)
+    run.append_look(look_row(look, look.sample_seconds + look.score_seconds))
+    return look
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:

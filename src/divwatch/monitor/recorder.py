@@ -22,7 +22,7 @@ from divwatch.monitor.score_look import to_numbers
 from divwatch.monitor.timetable import EvenTimetable
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
-from divwatch.outputs.terminal import say
+from divwatch.outputs.terminal import say, unreadable_line
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -73,6 +73,7 @@ class Recorder:
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
         self._latest: tuple[int, RunAssessment] | None = None
         self._action: str | None = None
+        self._unreadable = False  # whether the line about it was printed
 
     # the run
 
@@ -258,6 +259,10 @@ class Recorder:
             if whole and self.config.on_collapse in ("save", "stop"):
                 self._action = self.config.on_collapse
         self._published = (look.step, self.publisher.look(look, self.record.store, seconds, overhead))
+
+        if look.unreadable and not self._unreadable:
+            self._unreadable = True
+            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, "watch_encoder"))
 
     def _publish_full(self, look: ScoredLook) -> None:
         self.full.add_look(look)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from divwatch.metrics.unknown import MULTILINGUAL
 from divwatch.outputs import numbers
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ def look_line(look: ScoredLook) -> str:
 def why_not_comparable(look: ScoredLook) -> str | None:
     """The reason in looks.jsonl; None for a look that is comparable."""
     return None if look.status == "ok" else f"{look.usable_share:.0%} of the outputs are finished and readable"
+
+
+def unreadable_line(prompts: int, of: int, encoder: str, setting: str, missing: bool = True) -> str:
+    """Why metrics of embeddings are missing (or, if not `missing`, wrong), and which encoder reads the outputs."""
+    return (
+        f"divwatch: metrics of embeddings (sbert, vendi) are {'missing' if missing else 'not reliable'} for {prompts} of {of} "
+        f"prompts: more than a tenth of their outputs is unknown tokens to encoder {encoder!r}. Set {setting} to a "
+        f"multilingual one, such as {MULTILINGUAL}"
+    )
 
 
 def change_text(change: Change) -> str:

@@ -135,6 +135,17 @@ def within_context(
     return fitting, f"{line}; they are not watched"
 
 
+def answer_opening(tokenizer: Any) -> str | None:
+    """What the chat template writes between a user turn and its answer; None if that cannot be known."""
+    turns = [{"role": "user", "content": "?"}]
+    with suppress(Exception):  # no template, or one that raises
+        asked = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        opened = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        if opened.startswith(asked) and opened[len(asked) :].strip():
+            return opened[len(asked) :]
+    return None
+
+
 def _rendered(tokenizer: Any, prompt: Prompt) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise DivwatchError(

@@ -11,7 +11,18 @@ from divwatch.records import Prompt
 
 # The columns that a prompt is made from, and the others that are read.
 PROMPT_COLUMNS = ("prompt", "messages", "conversations", "chosen", "rejected")
-COLUMNS = (*PROMPT_COLUMNS, "id", "task", "reference", "verifier", "tools", "chat_template_kwargs", "image", "images")
+COLUMNS = (
+    *PROMPT_COLUMNS,
+    "text",
+    "id",
+    "task",
+    "reference",
+    "verifier",
+    "tools",
+    "chat_template_kwargs",
+    "image",
+    "images",
+)
 
 USER = ("user", "human")
 # A prompt ends before turns of these roles: the model's own, and instructions that ask nothing by themselves.
@@ -35,10 +46,11 @@ BAD_TOOLS = ("'tools' that are no list of JSON schemas", "give a list, or a list
 BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value}")
 
 
-def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
+def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None = None) -> Prompt:
     """The prompt of a row in any of TRL's formats, or in ShareGPT's: a text, or the turns before the last answer.
 
-    Turns stay as they are, because the chat template must get what it gets in training. Raises Unaskable.
+    Turns stay as they are, because the chat template must get what it gets in training. opening: what the template writes
+    before an answer; a row of `text` alone is a prompt up to the last one. Raises Unaskable.
 
     >>> row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
     >>> to_prompt(row, 0, "eval").messages
@@ -47,7 +59,7 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
     row = {name: value for name, value in row.items() if value is not None}
     if row.get("images") or row.get("image"):
         raise Unaskable(*NOT_TEXT)
-    asked = _asked(_with_prompt(_as_chatml(row)))
+    asked: Any = rendered_prompt(row, opening) or _asked(_with_prompt(_as_chatml(row)))
     conversation = not isinstance(asked, str)
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
@@ -62,6 +74,19 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
         tools=_tools(row.get("tools")) if conversation else None,
         template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation else None,
     )
+
+
+def rendered_prompt(row: Mapping[str, Any], opening: str | None) -> str | None:
+    """The prompt in a conversation that was rendered to `text`, the row's one column; None if it is not one.
+
+    >>> rendered_prompt({"text": "<user>Why?<bot>So."}, "<bot>")
+    '<user>Why?<bot>'
+    """
+    text = row.get("text")
+    if not isinstance(text, str) or opening is None or any(row.get(column) for column in PROMPT_COLUMNS):
+        return None
+    head, opens, _ = text.rpartition(opening)
+    return head + opens or None
 
 
 def turn_texts(turn: Mapping[str, Any]) -> Iterator[str]:
