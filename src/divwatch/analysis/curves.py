@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.analysis.history import ALL, History
-from divwatch.analysis.intervals import percentile_interval
-from divwatch.analysis.summary import Summaries, summarise
+from divwatch.analysis.intervals import UNBOUNDED, Bounds, percentile_interval
+from divwatch.analysis.summary import Summaries, bounds_of, summarise
 from divwatch.records import PromptScores
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,7 @@ def summarise_look(
             ):
                 continue  # the same prompts: the plain mean
             resamples = _resamples(tasks[rows], seed) if resamples is None else resamples
-            if level := paired_level(table, tasks[rows], resamples, start):
+            if level := paired_level(table, tasks[rows], resamples, start, bounds_of(scores, key)):
                 values[key] = level
             else:
                 del values[key]
@@ -74,12 +74,17 @@ def _looks_to_compare(history: History, table: Floats) -> list[int]:
 
 
 def paired_level(
-    table: Floats, tasks: NDArray[np.str_], resamples: Floats, start: float | None = None
+    table: Floats,
+    tasks: NDArray[np.str_],
+    resamples: Floats,
+    start: float | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> dict[str, float] | None:
     """mean, lo, hi and n of the last of some looks, on the scale of the first. None: nothing links the two.
 
     table: [looks, prompts], NaN if missing, the baseline first. tasks: [prompts]; they weigh equally. resamples:
-    [draws, prompts], how often each prompt is drawn. start: the level at the first look (default: its mean).
+    [draws, prompts], how often each prompt is drawn. start: the level at the first look (default: its mean). bounds: the
+    range of the metric, which the level and its interval do not leave.
     """
     first, last = table[0], table[-1]
     weights = np.vstack([np.ones(table.shape[1]), resamples])  # the estimate, then its bootstrap replicates
@@ -97,8 +102,8 @@ def paired_level(
     if not np.isfinite(levels[0]):
         return None
     n, strata = int(link.prompts.sum()), len(np.unique(tasks[link.prompts]))
-    lo, hi = percentile_interval(levels[1:], n, strata=strata)
-    return {"mean": float(levels[0]), "lo": lo, "hi": hi, "n": n}
+    lo, hi = percentile_interval(levels[1:], n, strata=strata, bounds=bounds)
+    return {"mean": float(np.clip(levels[0], *bounds)), "lo": lo, "hi": hi, "n": n}
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,13 @@ class Evidence:
 
     def loss(self, key: str) -> str:
         """A loss as '38 % (31 to 45 %)'."""
-        status = self._known(key)
-        lo, hi = status.change_interval
-        return f"{percent(-status.change)} % ({percent(-hi)} to {percent(-lo)} %)"
+        return loss_text(self._known(key))
 
     def moved(self, key: str) -> str:
         """A change as '-38 % (-45 to -31 %)'."""
         status = self._known(key)
         lo, hi = status.change_interval
-        return f"{percent(status.change, '+')} % ({percent(lo, '+')} to {percent(hi, '+')} %)"
+        return f"{percent(status.change, '+')} %" + between(lo, hi, "+")
 
     def _known(self, key: str) -> CollapseStatus:
         status = self.change(key)
@@ -154,7 +152,7 @@ class Evidence:
     def now(self, key: str) -> str:
         """Said where a flagged fall is no longer there."""
         status = self._known(key)
-        if not status.collapsed or status.change_interval[1] < 0:
+        if not status.collapsed or not status.change_interval[1] >= 0:
             return ""
         return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
 
@@ -175,6 +173,17 @@ class Evidence:
             return ""
         step = self.history.steps[self.baseline]
         return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+def loss_text(status: CollapseStatus) -> str:
+    """'38 % (31 to 45 %)'."""
+    lo, hi = status.change_interval
+    return f"{percent(-status.change)} %" + between(-hi, -lo)
+
+
+def between(lo: float, hi: float, sign: str = "") -> str:
+    """An interval as ' (31 to 45 %)'; empty where too few prompts have none."""
+    return "" if np.isnan(lo) or np.isnan(hi) else f" ({percent(lo, sign)} to {percent(hi, sign)} %)"
 
 
 def percent(share: float, sign: str = "") -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from divwatch.analysis.decompose import Decomposition
 from divwatch.analysis.detector import CollapseStatus
-from divwatch.analysis.evidence import CAPABILITIES, Evidence, level, percent
+from divwatch.analysis.evidence import CAPABILITIES, Evidence, level, loss_text
 from divwatch.analysis.history import History
 
 KINDS = (
@@ -162,8 +162,7 @@ def _in_tasks(case: Evidence, split: Split) -> Rule:
             parts = []
             for task, status in changes:
                 lo, hi = status.change_interval
-                by = f"{percent(-status.change)} % ({percent(-hi)} to {percent(-lo)} %)"
-                parts.append(f"{task} by {by}, beginning after step {status.onset_step}")
+                parts.append(f"{task} by {loss_text(status)}, beginning after step {status.onset_step}")
                 case.record[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
             return kind, f"In {len(changes)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(parts)}."
     return None
@@ -182,6 +181,10 @@ def _lexical(case: Evidence, split: Split) -> Rule:
 def _format(case: Evidence, split: Split) -> Rule:
     if case.baseline == 0:
         return None
-    before, after = level(case.history, "quality/usable", 0), level(case.history, "quality/usable", -1)
-    share = "" if before is None or after is None else f" (usable outputs {before:.2f} to {after:.2f})"
+    shares = []
+    for name in ("usable", "finished"):
+        before, after = (level(case.history, f"quality/{name}", look) for look in (0, -1))
+        if before is not None and after is not None and before < after:
+            shares.append(f"{name} outputs {before:.2f} to {after:.2f}")
+    share = f" ({', '.join(shares)})" if shares else ""
     return "format acquisition", f"The model learnt the answer format{share}, which is not collapse. {case.no_change()}"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divwatch.config import COMPARABLE, WatchConfig
+from divwatch.config import COMPARABLE, NOT_RECORDED, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.outputs.terminal import alarm_message, say, why_not_comparable
 from divwatch.panel import fingerprint
@@ -43,7 +43,9 @@ class Record:
                 "with the settings and the data that it began with, or train into another output_dir"
             )
 
-    def resume(self, step: int, config: WatchConfig, processes: int, tracked: dict[str, Any] | None) -> None:
+    def resume(
+        self, step: int, max_steps: int, config: WatchConfig, processes: int, tracked: dict[str, Any] | None
+    ) -> None:
         """Continues a claimed record at `step`: later looks are dropped. run.json keeps which settings changed, and the
         W&B run that was `tracked` before if there is another one now."""
         info = self.store.info()
@@ -54,7 +56,7 @@ class Record:
         before = info.get("wandb")
         if tracked and before != tracked:
             info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
-        self.store.write_info(info | {"ended": None})
+        self.store.write_info(info | {"max_steps": max_steps, "ended": None})
         self.store.resume_at(step)
         self._info = self.store.info()
         self._alarms = {(event["task"], event["key"]) for event in self.store.events()}
@@ -131,6 +133,6 @@ def event_row(look: ScoredLook, alarm: Change) -> dict[str, Any]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """name -> [old, new] of the values that differ; a setting that the old record lacks counts as its default."""
-    known = WatchConfig().as_dict() | dict(old)
+    """name -> [old, new] of the values that differ; a setting that the old record lacks counts as what was done then."""
+    known = WatchConfig().as_dict() | NOT_RECORDED | dict(old)
     return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}
