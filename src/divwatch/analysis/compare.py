@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import f as fisher
 
 from divwatch.analysis.run_noise import Wobble, noise_of_looks, noise_of_seeds
 
@@ -191,9 +190,12 @@ class _Frame:
         value = np.where(there.any(axis=0), mean_of("value"), np.nan)
         run, drawn_run, drawn_square = self._runs(measure, task, contrasts, parts)
         usable = there.any(axis=0) & ~(there & ~enough).any(axis=0)
-        se = np.where(usable, np.sqrt(variance_of("variance") + run), np.nan)
-        error = np.sqrt(variance_of("drawn_variance") + drawn_square)
-        largest = _ratio(np.abs(mean_of("drawn") + drawn_run), error)[:, usable].max(axis=1, initial=0.0)
+        prompts = variance_of("variance")
+        se = np.where(usable, np.sqrt(prompts + run), np.nan)
+        # Each part as Student would have it, in units of what was estimated. Their sum is Behrens and Fisher's.
+        errors = _ratio(mean_of("drawn"), np.sqrt(variance_of("drawn_variance"))) * np.sqrt(prompts)
+        errors = errors + _ratio(drawn_run, np.sqrt(drawn_square)) * np.sqrt(run)
+        largest = _ratio(np.abs(errors), se)[:, usable].max(axis=1, initial=0.0)
         n = np.sum([m.n for m in moments], axis=0)
         means = [_mean(table[self.reference][:, self.rows[name]]) for name in parts]
         level = float(np.mean([m for m in means if np.isfinite(m)])) if np.isfinite(means).any() else float("nan")
@@ -203,8 +205,6 @@ class _Frame:
         """Mean and variance of the mean over the prompts of a task, as observed and in every draw.
 
         The variance is what prompts differ by, beyond the noise that shows from seed to seed: that is in the runs' part.
-        Where an F test at 5 % sees no more than noise, there is none: remnants of noise would hide how uncertain a run
-        variance from few seeds is.
         """
         difference = np.stack([_prompt_differences(table, c) for c in contrasts], axis=1)  # [prompts, contrasts]
         noise = np.array([_seed_noise(table, c) for c in contrasts]) if self.run_df >= 1 else np.zeros(len(contrasts))
@@ -216,8 +216,7 @@ class _Frame:
             value = np.where(n > 0, filled.sum(axis=0) / n, 0.0)
             deviation = np.where(there, filled - value, 0.0)
             spread = np.where(n > 1, (deviation**2).sum(axis=0) / freedom, 0.0)
-            limit = fisher.ppf(0.95, freedom, np.maximum(freedom * (self.seeds - 1), 1)) if self.run_df >= 1 else 0.0
-            own = np.where(spread > limit * noise, spread - noise, 0.0)  # of prompts alone
+            own = np.maximum(spread - noise, 0.0)  # of prompts alone
             shrunk = np.sqrt(np.divide(own, spread, out=np.zeros_like(own), where=spread > 0))
             deviates = weights @ (deviation * shrunk) / np.sqrt(np.maximum(n, 1) * freedom)
         variance = own / np.maximum(n, 1)
@@ -318,7 +317,7 @@ def _means_over_prompts(runs: Floats) -> Floats:
 def _ratio(top: Floats | float, bottom: Floats | float) -> Floats:
     """top / bottom; nothing over nothing is no deviation."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.asarray(top) <= 1e-12, 0.0, np.divide(top, bottom))
+        return np.where(np.abs(top) <= 1e-12, 0.0, np.divide(top, bottom))
 
 
 def _mean(values: Floats) -> float:
