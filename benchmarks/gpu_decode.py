@@ -122,12 +122,12 @@ def constants(here: Setting, report: Report, model: Any, shape: cost.Shape) -> N
 
 def _rest(here: Setting, report: Report, shape: cost.Shape, one: float, batch: float) -> None:
     """What each further row costs besides products and attention, shared between the draw and the small kernels."""
-    from divwatch.sampling import nucleus
+    from divwatch.sampling import noise, nucleus
 
     rows, short, _, few, many = here.probe
     logits = torch.randn(rows, shape.vocabulary, device=here.device, dtype=torch.bfloat16)
-    noise = torch.as_tensor(nucleus.uniforms(0, [("p", k) for k in range(rows)], 1)[:, 0], device=here.device)
-    draws = [timed(here, lambda: nucleus.draw(logits, noise, 0.6, 0.95)) for _ in range(10)]
+    seeds = torch.as_tensor(noise.token_seeds(0, [("p", k) for k in range(rows)], 1)[:, 0], device=here.device)
+    draws = [timed(here, lambda: nucleus.draw(logits, seeds, 0.6, 0.95)) for _ in range(10)]
     report.fact("draw", statistics.median(draws))
     device = here.constants(report.facts | {"logit_seconds": 0.0, "small_seconds": 0.0})
     context = (short / 2 if modes()[-1] != "eager" else short) + (few + many) / 2  # two rows a prompt

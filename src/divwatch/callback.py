@@ -19,11 +19,12 @@ from divwatch.monitor.rollouts import watch_rollouts
 from divwatch.outputs.names import LOGGED_GROUPS
 from divwatch.outputs.terminal import bar_of, say
 from divwatch.panel.form import at_full_length
+from divwatch.panel.sources import quiet
 from divwatch.records import Prompt
 from divwatch.sampling import LookEnds, Sampler
 from divwatch.sampling.ranks import LookFailed, Ranks
 from divwatch.sampling.tokens import tokenizer_of, why_endless
-from divwatch.sampling.watchable import check_watchable
+from divwatch.sampling.watchable import check_watchable, why_uncoupled
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -63,7 +64,8 @@ class DiversityCallback(TrainerCallback):
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
         self._tokenizer = tokenizer_of(trainer)
-        panel = PanelChoice(trainer, self.config)  # on all ranks, so that all raise the same error
+        # On all ranks, so that all raise the same error.
+        panel = PanelChoice(trainer, self.config, _note if self.ranks.main else quiet)
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, panel, mix) if self.ranks.main else None
         self._sampler: Sampler | None = None
@@ -81,6 +83,9 @@ class DiversityCallback(TrainerCallback):
             endless = why_endless(self.trainer.model, self._tokenizer)
             if endless is not None and self.ranks.main:
                 say(f"divwatch: {endless}")
+            uncoupled = why_uncoupled(self.config)
+            if uncoupled is not None and self.ranks.main:
+                say(f"divwatch: {uncoupled}")
             sampler = Sampler(self.trainer, self.config, self.ranks)
             if self.recorder is not None:
                 self.recorder.start()
@@ -105,7 +110,8 @@ class DiversityCallback(TrainerCallback):
         self._every = steps_between_looks(self.config.every, state.max_steps)
         self._wait_until(lambda recorder: recorder.ready(HEARTBEAT))
         recorder = self.recorder
-        self.prompts, self._steps_with_look = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
+        opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
+        self.prompts, self._steps_with_look, self.config = opened
         if state.global_step not in self._steps_with_look:
             self._look(control)
             self._look_at_full_length()
@@ -232,6 +238,10 @@ class DiversityCallback(TrainerCallback):
         """Waits until `done` returns True on rank 0. A call takes at most HEARTBEAT, so that rank 0 never seems dead."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
+
+
+def _note(line: str) -> None:
+    say(f"divwatch: {line}")
 
 
 class _AheadOfTrackers(TrainerCallback):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 from divwatch.errors import DivwatchError
+from divwatch.setting_types import as_type, shown
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -27,6 +29,8 @@ COMPARABLE = (
     "thinking",
     "think_tokens",
 )
+# What a run was watched with whose record lacks a setting, because it is older, where that is not the default.
+NOT_RECORDED = {"coupled": False}
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -114,8 +118,16 @@ class WatchConfig:
     )
     min_usable: float = _setting(0.5, "Smallest share of finished, readable outputs for a look to be comparable.")
     seed: int = _setting(0, "Seed for choosing prompts and for sampling.")
+    coupled: bool = _setting(
+        True,
+        "Sample every look with the same random numbers, so that checkpoints that are close answer alike and a change "
+        "shows with less noise. Only with the backend transformers. A resumed run continues as it began.",
+    )
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(WatchConfig)
+        for f in fields(self):
+            setattr(self, f.name, as_type(f"watch_{f.name}", getattr(self, f.name), kinds[f.name], f.default))
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
@@ -134,6 +146,8 @@ class WatchConfig:
         if not 0 <= self.max_overhead < 1:
             raise DivwatchError(f"watch_max_overhead is {self.max_overhead}: give a share from 0 (no limit) to below 1")
         _one_of("backend", self.backend, ("transformers", "continuous", "vllm"))
+        if self.backend != "transformers":  # the others have random numbers of their own
+            self.coupled = False
         _one_of("thinking", self.thinking, ("as-trained", "off", "both"))
         _one_of("on_collapse", self.on_collapse, ("log", "alert", "save", "stop"))
         _one_of("on_error", self.on_error, ("record", "raise"))
@@ -141,7 +155,8 @@ class WatchConfig:
         _one_of("held_out", self.held_out, ("drop", "report", "off"))
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
-            raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+            names = ", ".join(map(shown, unknown)) or "nothing"
+            raise DivwatchError(f"watch_metrics has {names}: choose from {', '.join(METRICS)}")
         if "nli" in self.metrics and self.nli_model is None:
             raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
 
@@ -172,6 +187,11 @@ class WatchConfig:
         return cls(**settings)
 
     @classmethod
+    def of_record(cls, settings: Mapping[str, Any]) -> WatchConfig:
+        """The settings that a run.json holds, of an older divwatch too. Raises DivwatchError for unknown names."""
+        return cls.from_settings(**(NOT_RECORDED | dict(settings)))
+
+    @classmethod
     def from_arguments(cls, arguments: Any) -> WatchConfig:
         """From the `WatchArguments` of a parser, whose names start with `watch_`."""
         return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
@@ -195,8 +215,8 @@ def count_looks(every: float, max_steps: int) -> int:
     return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
 
 
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+def _whole(name: str, value: int, low: int) -> None:
+    if value < low:
         raise DivwatchError(f"watch_{name} is {value}: give a whole number of at least {low}")
 
 
@@ -211,9 +231,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _argument_fields() -> list[tuple[str, Any, Any]]:
-    import typing
-
-    types = typing.get_type_hints(WatchConfig)
+    types = get_type_hints(WatchConfig)
     arguments = []
     for f in fields(WatchConfig):
         default = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 
@@ -10,21 +11,25 @@ from typing import Any, NamedTuple
 class Prompt:
     """One held-out prompt of the panel.
 
-    messages:       a conversation that ends with a user turn; None for a plain prompt, whose text is `text`.
-    reference:      what the verifier compares an answer with.
-    verifier:       name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
-    question:       the prompt without its task's wording; None: the text itself. It must not be in the training data.
-    stop:           texts that end a completion in plain form (a chat ends its own turns).
-    max_new_tokens: the task's own limit; None if it has none.
-    thinking:       "as-trained", or "off": the thought is prefilled empty.
-    variant_of:     id of the prompt that this one repeats with thinking as trained (`watch_thinking: both`); None for
-                    the prompt itself.
+    text:            a plain prompt, or the last user turn of a conversation.
+    messages:        a conversation up to the turn that waits for an answer, each turn with the fields of its data set,
+                     as the chat template gets it; None for a plain prompt.
+    reference:       what the verifier compares an answer with.
+    verifier:        name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
+    question:        the prompt without its task's wording; None: the text itself. It must not be in the training data.
+    stop:            texts that end a completion in plain form (a chat ends its own turns).
+    max_new_tokens:  the task's own limit; None if it has none.
+    thinking:        "as-trained", or "off": the thought is prefilled empty.
+    variant_of:      id of the prompt that this one repeats with thinking as trained (`watch_thinking: both`); None for
+                     the prompt itself.
+    tools:           JSON schemas of the tools that the chat template shows; None: without tools.
+    template_kwargs: further arguments of the chat template, such as enable_thinking.
     """
 
     id: str
     task: str
     text: str
-    messages: list[dict[str, str]] | None = None
+    messages: list[dict[str, Any]] | None = None
     reference: Any = None
     verifier: str | None = None
     question: str | None = None
@@ -32,6 +37,18 @@ class Prompt:
     max_new_tokens: int | None = None
     thinking: str = "as-trained"
     variant_of: str | None = None
+    tools: list[Any] | None = None
+    template_kwargs: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file, without those that have their default; what JSON cannot express becomes text."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return dict(json.loads(json.dumps(values, default=str)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Prompt:
+        """From `to_json`."""
+        return cls(**{**values, "stop": tuple(values.get("stop", ()))})
 
 
 @dataclass(frozen=True)

@@ -249,3 +249,23 @@ def test_the_alarm_falls_back_on_what_was_measured():
 def test_no_looks_is_said():
     with pytest.raises(DivwatchError, match="no looks"):
         History.of([])
+
+
+def test_two_losses_are_compared_on_the_same_prompts():
+    """Easy prompts narrow alike over all and over correct outputs; hard ones, without a correct answer, do not change."""
+    rng = np.random.default_rng(5)
+    easy, hard, looks = 24, 200, []
+    for look in range(8):
+        level = np.where(np.arange(easy + hard) < easy, 0.4 if look < 2 else 0.28, 0.4)
+        values = level * (1 + 0.02 * rng.standard_normal((2, easy + hard)))
+        right = np.arange(easy + hard) < easy
+        scores = {
+            "diversity/sbert": values[0],
+            "correct_diversity/sbert": np.where(right, values[1], np.nan),
+            "quality/accuracy": np.where(right, 0.9 if look < 2 else 0.4, 0.0),
+        }
+        ids = [str(i) for i in range(easy + hard)]
+        looks.append((look, PromptScores(ids, ["t"] * len(ids), scores), True))
+    verdict = assess(History.of(looks), 8).verdict
+    assert verdict.kind != "false recovery"
+    assert verdict.evidence["correct_diversity/sbert"]["change"] == pytest.approx(-0.3, abs=0.02)

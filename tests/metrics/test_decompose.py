@@ -192,3 +192,15 @@ def test_nothing_is_missing_not_wrong():
     split = decompose([], [])
     assert split.n_prompts == 0
     assert math.isnan(split.total)
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 6])
+def test_intervals_of_a_split_stay_between_minus_2_and_2_and_few_prompts_have_none(n):
+    apart, equal = [[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
+    before = [(apart, [True, True])] * n
+    after = [(equal if i < n - 1 else apart, [True, i % 2 == 0]) for i in range(n)]
+    split = decompose(before, after)
+    intervals = [*split.intervals.values(), *(d[1:3] for d in (*split.own.d_a, *split.own.d_c, *split.own.v_a))]
+    assert all(np.isnan(lo) == (n < 5) for lo, _ in intervals[:5])
+    assert all(not lo < -2 and not hi > 2 for lo, hi in intervals)
+    assert all(not lo < 0 for lo, _ in intervals[5:])

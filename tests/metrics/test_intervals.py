@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from divwatch.analysis.intervals import (
+    FEWEST,
     bootstrap_mean,
+    bootstrap_means,
     bootstrap_ratio,
     jackknife,
     percentile_interval,
     resampled_means,
 )
 
-VALUES = st.lists(st.floats(-5, 5), min_size=2, max_size=20)
+VALUES = st.lists(st.floats(-5, 5), min_size=FEWEST, max_size=20)
 
 
 @given(VALUES, st.integers(0, 99))
@@ -47,7 +50,7 @@ def test_nothing_has_no_mean(values):
     assert all(math.isnan(x) for x in interval[:3])
 
 
-@pytest.mark.parametrize("n", [3, 5, 9, 12, 60])
+@pytest.mark.parametrize("n", [5, 7, 9, 12, 60])
 def test_a_95_percent_interval_holds_the_mean_in_about_95_of_100_samples(n):
     rng = np.random.default_rng(n)
     held = 0
@@ -55,6 +58,44 @@ def test_a_95_percent_interval_holds_the_mean_in_about_95_of_100_samples(n):
         interval = bootstrap_mean(rng.normal(0.3, 0.1, size=n), draws=400, seed=seed)
         held += interval.lo <= 0.3 <= interval.hi
     assert 920 <= held <= 985
+
+
+@pytest.mark.parametrize("n", range(1, FEWEST))
+def test_too_few_prompts_have_a_mean_and_no_interval(n):
+    values = np.linspace(0.2, 0.9, n)
+    interval = bootstrap_mean(values)
+    assert interval.mean == pytest.approx(values.mean())
+    assert np.isnan(interval[1:3]).all()
+    assert np.isnan(percentile_interval(np.random.default_rng(0).normal(size=99), n)).all()
+    ratio = bootstrap_ratio(np.column_stack([values, values + 1]), [1, 0], [0, 1])
+    assert math.isfinite(ratio.mean)
+    assert math.isnan(ratio.lo)
+    assert math.isnan(jackknife(lambda at: float(values[at].mean()), n).lo)
+    tasks = ["few"] * n + ["more"] * 3
+    assert math.isnan(bootstrap_mean([*values, 0.1, 0.2, 0.3], strata=tasks).lo) == (n + 3 - 2 < FEWEST - 1)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.9, 1.0]), min_size=FEWEST, max_size=12), st.integers(0, 9))
+def test_an_interval_stays_in_the_range_of_its_values(values, seed):
+    share, distance, unbounded = bootstrap_means(
+        np.column_stack([values, values, values]), draws=200, seed=seed, bounds=[(0, 1), (0, 2), (-math.inf, math.inf)]
+    )
+    assert 0 <= share.lo <= share.mean <= share.hi <= 1
+    assert (share.lo, distance.lo) == (max(0, unbounded.lo), max(0, unbounded.lo))
+    assert (share.hi, distance.hi) == (min(1, unbounded.hi), min(2, unbounded.hi))
+    cut = jackknife(lambda at: float(np.mean(np.array(values)[at])), len(values), bounds=(0, 1))
+    assert 0 <= cut.lo <= cut.hi <= 1
+
+
+def test_student_intervals_of_metrics_hold_the_mean_as_often_as_the_page_says():
+    """The simulation behind FEWEST: shares of 16 outputs, of a panel of easy and hard prompts."""
+    rng = np.random.default_rng(0)
+    held = {}
+    for n in (2, 3, FEWEST):
+        values = rng.binomial(16, rng.beta(0.3, 0.3, size=(600, n))) / 16
+        reach = student.ppf(0.975, n - 1) * values.std(axis=1, ddof=1) / math.sqrt(n)
+        held[n] = float(np.mean(np.abs(values.mean(axis=1) - 0.5) <= reach + 1e-12))
+    assert held[2] < held[3] < 0.9 < held[FEWEST]
 
 
 def test_a_task_of_many_prompts_weighs_as_much_as_a_task_of_few():

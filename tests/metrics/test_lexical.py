@@ -1,6 +1,7 @@
 """EAD equals the paper's code and the obvious loop, its rarefied form does not move with K, loops are found."""
 
 import math
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def test_an_impossible_vocabulary_is_refused():
         "Well, let me think. " + "I will add them again, and then " * 6 + "I will add",
         "The sum is 4.\n" * 12,
         "((((((((((((((((((((((((",
+        "I will add them again, and then " * 6 + "I will add th",
+        "The answer is 4. Yes." * 8 + "..",
     ],
 )
 def test_a_text_that_ends_in_a_loop_is_found(text):
@@ -94,6 +97,79 @@ def test_a_text_that_ends_in_a_loop_is_found(text):
 )
 def test_a_text_that_ends_properly_is_no_loop(text):
     assert not is_loop(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "管理者です" * 100,
+        "我认为" * 100,
+        "今天天气很好，我们去公园散步。" + "首先我们需要计算总数，答案是十二。" * 5,
+        "วันนี้" * 100,
+        "ສະບາຍດີ" * 20,
+        "안녕하세요" * 20,
+        "ㅋ" * 60,
+        "बहुत " * 30,
+        "haha" * 100,
+        "haha" * 50 + "!",
+        "0." + "3" * 300,
+        "a" * 500,
+        "😂" * 50,
+        "❤️" * 40,
+        "👨‍👩‍👧" * 30,
+        "!" * 60,
+        "?!" * 40,
+        "-" * 200,
+        "<div>" * 30,
+        "\\n" * 60,
+        "def f(x):\n" + "    x = x + 1\n" * 12,
+        "so\u00a0" * 40,
+        "ha\u200b" * 40,
+    ],
+)
+def test_a_loop_is_found_without_spaces_too(text):
+    assert is_loop(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。寒来暑往，秋收冬藏。",
+        "太好笑了哈哈哈哈哈哈哈哈",
+        "วันนี้อากาศดีมากเราไปเดินเล่นที่สวนสาธารณะกับเพื่อน",
+        "That's funny, hahahahahaha!",
+        "Great! 😂😂😂😂😂",
+        "The result is 0.33333333333333333333.",
+        "1" + "0" * 30,
+        "GATTACACCATGGTCAATTCGGATCCAAGGTTTACGCTAGCATCGATTTGACCGTACGTAACGTTGC",
+        "550e8400-e29b-41d4-a716-446655440000",
+        str([0] * 40),
+        " ".join(map(str, range(100))),
+        "| x | x² |\n|---|---|\n" + "".join(f"| {i} | {i * i} |\n" for i in range(20)),
+        "| x | y | z |\n|---|---|---|\n" + "|   |   |   |\n" * 6,
+        "+-----+-----+\n| a   | b   |\n+-----+-----+-----+-----+-----+",
+        "Title\n" + "=" * 80,
+        "Name: " + "_" * 60,
+        "".join(f"assert f({i}) == {i * i}\n" for i in range(30)),
+        "\n".join(f"The {word} goes by,\nand all the bells are ringing." for word in ("wind", "rain", "sun", "moon")),
+        "Let it be, let it be, let it be, let it be.\nWhisper words of wisdom, let it be",
+        "</td></tr></table></div></div></div></body></html>",
+    ],
+)
+def test_ordinary_text_with_similar_parts_is_no_loop(text):
+    assert not is_loop(text)
+
+
+@given(st.text("ab我 .-", max_size=60), st.integers(2, 5), st.integers(1, 24))
+def test_a_loop_is_what_the_obvious_search_finds(text, repeats, least):
+    tokens = [c for c in text if c not in " "]
+    periods = range(1, len(tokens) + 1)
+    periodic = [[tokens[-1 - i] == tokens[-1 - i % period] for i in range(len(tokens))] for period in periods]
+    runs = [len(list(takewhile(bool, same))) for same in periodic]
+    long_enough = any(run >= max(repeats * p, least) for p, run in enumerate(runs, 1))
+    spaced = " ".join(text.replace("-", "!")).replace(".", "?")  # each character a token, none a rule
+    if not text.rstrip(" ").endswith((".", "-")):
+        assert is_loop(spaced, repeats, least) == long_enough
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=5, max_size=12), st.integers(4, 9))

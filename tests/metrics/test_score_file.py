@@ -76,6 +76,35 @@ def test_the_result_has_the_shape_of_the_contract(tmp_path):
     show(result)
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
+def test_intervals_stay_in_range_and_few_prompts_have_none(n, tmp_path, minilm, capsys):
+    rows = [
+        {"id": i, "prompt": "?", "task": "t", "outputs": outputs, "is_correct": [i > 0] * 4}
+        for i, outputs in zip(
+            range(n),
+            (["so"] * 4, ["the cat", "a river", "42", "def f"], ["so", "so", "", ""]) + (["so"] * 4,) * 5,
+            strict=False,
+        )
+    ]
+    result = _score(
+        _write(tmp_path / "f.jsonl", rows),
+        metrics=["ead", "sbert", "vendi", "distinct_answers"],
+        encoder="minilm",
+        verifier=None,
+    )
+    ranges = {"ead": (0, 1), "sbert": (0, 2), "vendi": (1, 4), "distinct_answers": (1, 4)}
+    rows = [(result[group][name], ranges[name]) for name in ranges for group in ("metrics", "correct")]
+    rows += [(row, (0, 1)) for row in result["outputs"].values()]
+    rows += [(row, (1, n) if name == "vendi" else ranges[name]) for name, row in result["across"].items()]
+    intervals = [(row["ci95"], row["n"], *limits) for row, limits in rows]
+    intervals += [(result["quality_ci95"][name], n, 0, 1) for name in ("accuracy_at_1", "pass_at_k")]
+    for (lo, hi), prompts, least, most in intervals:
+        assert (lo is None) == (hi is None) == (prompts < 5)
+        assert lo is None or least <= lo <= hi <= most
+    show(result)
+    assert ("[" in capsys.readouterr().out.split("\n", 1)[1]) == (n >= 5)
+
+
 def test_without_correctness_there_is_none(tmp_path):
     result = _score(_write(tmp_path / "f.jsonl", [ROW]))
     assert result["correct"] == {"n_prompts": 0}

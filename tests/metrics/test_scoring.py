@@ -233,13 +233,39 @@ def test_no_prompts_give_no_values():
 
 
 def test_a_summary_weighs_tasks_equally_and_counts_prompts():
-    scores = PromptScores(list("abcde"), ["x", "x", "x", "x", "y"], {"diversity/sbert": [1.0, 2.0, 3.0, math.nan, 6.0]})
-    found = summarise(scores)
-    assert found["x"]["diversity/sbert"]["mean"] == 2
-    assert found["x"]["diversity/sbert"]["n"] == 3
-    assert found["all"]["diversity/sbert"]["mean"] == 4
-    assert found["all"]["diversity/sbert"]["n"] == 4
-    assert found["x"]["diversity/sbert"]["lo"] < 2 < found["x"]["diversity/sbert"]["hi"]
+    tasks, values = ["x"] * 6 + ["y"], [1.0, 2.0, 2.0, 2.0, 3.0, math.nan, 6.0]
+    found = summarise(PromptScores(list("abcdefg"), tasks, {"diversity/vendi": values}))
+    assert found["x"]["diversity/vendi"]["mean"] == 2
+    assert found["x"]["diversity/vendi"]["n"] == 5
+    assert found["all"]["diversity/vendi"]["mean"] == 4
+    assert found["all"]["diversity/vendi"]["n"] == 6
+    assert found["x"]["diversity/vendi"]["lo"] < 2 < found["x"]["diversity/vendi"]["hi"]
+    assert math.isnan(found["y"]["diversity/vendi"]["lo"])
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "least", "most"),
+    [
+        ("quality/accuracy", [0.0, 0.0, 0.1, 0.9, 1.0], 0, 1),
+        ("quality/usable", [1.0, 1.0, 1.0, 0.9, 0.2], 0, 1),
+        ("diversity/sbert", [0.0, 0.01, 0.02, 0.0, 0.9], 0, 2),
+        ("diversity/sbert", [1.9, 2.0, 1.0, 0.5, 2.0], 0, 2),
+        ("diversity/vendi", [1.0, 1.0, 1.1, 7.9, 8.0], 1, 8),
+        ("correct_diversity/vendi", [1.0, 1.0, 1.1, 3.9, 4.0], 1, 4),
+        ("correct_diversity/distinct_answers", [1.0, 1.0, 1.0, 4.0, 4.0], 1, 4),
+        ("diversity/answer_entropy", [0.0, 0.0, 0.0, 2.0, 2.0], 0, math.log(8)),
+        ("diversity/ead@2", [0.0, 1.0, 1.0, 1.0, 1.0], 0, 1),
+        ("diversity/vendi@2", [1.0, 1.0, 2.0, 2.0, 2.0], 1, 2),
+        ("pairs/cc_count", [0.0, 0.0, 0.0, 1.0, 120.0], 0, math.inf),
+        ("pairs/cc_distance", [0.0, 0.0, 0.0, 0.1, 2.0], 0, 2),
+        ("across/sbert", [0.0, 0.0, 0.1, -0.5, 2.9], 0, 2),
+    ],
+)
+def test_intervals_of_five_prompts_stay_in_the_metrics_range(key, values, least, most):
+    sizes = {"subset/diversity": np.full(5, 8.0), "subset/correct_diversity": np.full(5, 4.0)}
+    found = summarise(PromptScores(list("abcde"), ["x"] * 5, {key: values} | sizes))
+    for task in ("x", "all"):
+        assert least <= found[task][key]["lo"] <= found[task][key]["mean"] <= found[task][key]["hi"] <= most
 
 
 def test_a_key_without_values_in_a_task_is_left_out():

@@ -128,7 +128,7 @@ def test_reasoning_is_stripped_and_an_open_thought_has_no_answer(text, answer):
             '{"messages": [{"role": "user", "content": null}]}',
             "each turn needs the texts 'role' and 'content'",
         ),
-        ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 1 has neither"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 1 has no user turn: add one"),
         ('{"prompt": "x", "verifier": "gsm9k", "reference": "1"}', "mine.jsonl: unknown verifier 'gsm9k'"),
         ('{"prompt": "x", "verifier": 3}', "'verifier' is not a name"),
     ],

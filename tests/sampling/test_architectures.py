@@ -13,7 +13,7 @@ from divwatch.sampling.decode import decode
 from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.log import warn_once
 from divwatch.sampling.memory import row_tokens, token_bytes
-from divwatch.sampling.nucleus import uniforms
+from divwatch.sampling.noise import token_seeds
 from divwatch.sampling.request import make_request, stop_tokens
 from divwatch.tiny.panel import panel
 
@@ -145,9 +145,9 @@ def make_model(kind, **changes):
 
 
 def tokens_of(model, prompts, owners, limits, how=HOW, still_open=lambda row, ids: False):
-    noise = uniforms(0, [("p", k) for k in range(len(owners))], how.limit)
+    seeds = token_seeds(0, [("p", k) for k in range(len(owners))], how.limit)
     with torch.no_grad():
-        return decode(model, prompts, owners, noise, limits, how, torch.device("cpu"), still_open)
+        return decode(model, prompts, owners, seeds, limits, how, torch.device("cpu"), still_open)
 
 
 class Force(transformers.LogitsProcessor):

@@ -117,7 +117,7 @@ def test_a_window_shorter_than_the_text_gives_what_generate_gives():
 
     from divwatch.sampling.decode import decode
     from divwatch.sampling.decoding import Decoding
-    from divwatch.sampling.nucleus import uniforms
+    from divwatch.sampling.noise import token_seeds
 
     torch.manual_seed(0)
     config = Olmo3Config(
@@ -130,8 +130,8 @@ def test_a_window_shorter_than_the_text_gives_what_generate_gives():
     prompts, limit = [[5, 6, 7], list(range(2, 42)), [9] * 20], 200
     how = Decoding(1e-6, 0.5, [1], limit)
     with torch.no_grad():
-        noise = uniforms(0, [("p", k) for k in range(6)], limit)
-        made = decode(model, prompts, [0, 0, 1, 1, 2, 2], noise, [limit] * 6, how, torch.device("cpu"))
+        seeds = token_seeds(0, [("p", k) for k in range(6)], limit)
+        made = decode(model, prompts, [0, 0, 1, 1, 2, 2], seeds, [limit] * 6, how, torch.device("cpu"))
     for i, prompt in enumerate(prompts):
         asked = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=1, pad_token_id=0)
         expected = model.generate(torch.tensor([prompt]), generation_config=asked)[0, len(prompt) :].tolist()

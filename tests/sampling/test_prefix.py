@@ -14,7 +14,8 @@ from divwatch.sampling import in_process, untouched
 from divwatch.sampling.decode import decode, supports_prefix
 from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.graph import Recorder, is_recordable
-from divwatch.sampling.nucleus import draw, draw_without_sync, uniforms
+from divwatch.sampling.noise import token_seeds
+from divwatch.sampling.nucleus import draw, draw_without_sync
 from divwatch.sampling.plan import Row, batch_tokens, batches
 from divwatch.sampling.prefix import PrefixLayer, kernels_work
 from divwatch.sampling.request import make_request
@@ -56,9 +57,9 @@ def make_model(kind, sizes, dtype=torch.float32, device="cpu", sharpness=20):
 
 def tokens_of(model, mode, how=None, limits=LIMITS, device="cpu"):
     how = replace(how or Decoding(0.7, 0.9, [1, 3], 100, 10, (4, 5)), mode=mode)
-    noise = uniforms(0, [("p", k) for k in range(len(OWNERS))], how.limit)
+    seeds = token_seeds(0, [("p", k) for k in range(len(OWNERS))], how.limit)
     with torch.no_grad():
-        return decode(model, PROMPTS, OWNERS, noise, limits, how, torch.device(device), lambda row, ids: row % 2 == 0)
+        return decode(model, PROMPTS, OWNERS, seeds, limits, how, torch.device(device), lambda row, ids: row % 2 == 0)
 
 
 def caches_of(model, seen):
@@ -206,9 +207,9 @@ def test_the_draw_without_a_wait_is_the_draw(top_p, count):
     left = total = 0
     for seed in range(10):
         logits = torch.randn(count, 40, generator=torch.Generator().manual_seed(seed)) * 3
-        uniform = torch.tensor(uniforms(seed, [("p", k) for k in range(count)], 1)[:, 0])
-        tokens, open_, finite = draw_without_sync(logits, uniform, 0.7, top_p)
-        expected = draw(logits, uniform, 0.7, top_p)
+        seeds = torch.tensor(token_seeds(seed, [("p", k) for k in range(count)], 1)[:, 0])
+        tokens, open_, finite = draw_without_sync(logits, seeds, 0.7, top_p)
+        expected = draw(logits, seeds, 0.7, top_p)
         assert torch.equal(tokens[~open_], expected[~open_])
         assert bool(finite)
         left, total = left + int(open_.sum()), total + count
@@ -219,17 +220,17 @@ def test_the_draw_does_not_depend_on_the_parts_it_is_made_in(monkeypatch):
     from divwatch.sampling import nucleus
 
     logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 3
-    uniform = torch.tensor(uniforms(0, [("p", k) for k in range(50)], 1)[:, 0])
-    whole, whole_open = draw(logits, uniform, 0.7, 0.6), draw_without_sync(logits, uniform, 0.7, 0.6)
+    seeds = torch.tensor(token_seeds(0, [("p", k) for k in range(50)], 1)[:, 0])
+    whole, whole_open = draw(logits, seeds, 0.7, 0.6), draw_without_sync(logits, seeds, 0.7, 0.6)
     monkeypatch.setattr(nucleus, "CHUNK_BYTES", 4 * 40 * 7)
-    assert torch.equal(draw(logits, uniform, 0.7, 0.6), whole)
-    assert all(map(torch.equal, draw_without_sync(logits, uniform, 0.7, 0.6), whole_open))
+    assert torch.equal(draw(logits, seeds, 0.7, 0.6), whole)
+    assert all(map(torch.equal, draw_without_sync(logits, seeds, 0.7, 0.6), whole_open))
 
 
 def test_the_draw_without_a_wait_says_where_logits_are_not_finite():
     logits = torch.zeros(3, 10)
     logits[1, 4] = float("nan")
-    assert not draw_without_sync(logits, torch.rand(3, 4), 1.0, 0.9)[2]
+    assert not draw_without_sync(logits, torch.ones(3, 2, dtype=torch.int32), 1.0, 0.9)[2]
 
 
 def test_a_model_with_hooks_is_not_recorded_but_for_those_of_checkpointing():

@@ -54,6 +54,41 @@ def test_one_answer_in_several_notations_is_one_answer(verifier, reference, equa
     assert majority_at_k(samples.answers, samples.correct) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u200b\u200d\u2060",  # zero width
+        "\ufeff",
+        "\u00ad" * 3,  # soft hyphens
+        "\u00a0\u3000 ",
+        "\x00\x07\x7f\x9f",
+        "\u0301\u0308",  # accents without a letter
+        "\u0e49",
+        "\u2800" * 4,  # blank braille
+        "\u3164\u115f\u1160\uffa0",  # Hangul fillers
+        "\ufe0f\U000e0100\u034f",  # selectors and joiners
+        "\u202e\u2066\U000e0041",
+        "\ufffd\ufffd",  # bytes that were no text
+        "\uffff",
+        "<think>why</think>\u200b",
+    ],
+)
+def test_an_output_of_which_nothing_can_be_seen_is_not_usable(text, tmp_path):
+    prompt = Prompt("a", "t", "?")
+    ((samples,), _) = verify_completions([prompt], said(prompt, [text, "yes"]))
+    assert samples.usable == [False, True]
+    (tmp_path / "f.jsonl").write_text(json.dumps({"id": 1, "prompt": "?", "outputs": [text, "yes"]}))
+    result = score_file(tmp_path / "f.jsonl", metrics=["ead"], progress=False)
+    assert result["outputs"]["usable"]["mean"] == 0.5
+
+
+@pytest.mark.parametrize("text", ["👍", "❤️", "🫩", "?", "…", "4", "۵", "\u200bok", "ก็", "क्", "√", "─", "\ue000"])
+def test_an_output_of_one_visible_character_is_usable(text):
+    prompt = Prompt("a", "t", "?")
+    ((samples,), _) = verify_completions([prompt], said(prompt, [text]))
+    assert samples.usable == [True]
+
+
 def test_answers_are_stripped_of_reasoning_and_verified_once_each():
     prompt = Prompt("a", "t", "?", reference="5", verifier="gsm8k")
     texts = ["<think>6</think>It is 5.", "It is 6.", "<think>It is 5", "", "It is 5."]

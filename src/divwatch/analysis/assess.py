@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from divwatch.analysis.alarm import MIN_PROMPTS
-from divwatch.analysis.decompose import Decomposition, PairStats, decompose_pairs
+from divwatch.analysis.decompose import CHANGES, Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
 from divwatch.analysis.history import ALL, History
 from divwatch.analysis.intervals import bootstrap_means
@@ -146,6 +146,8 @@ def split_of(history: History, task: str = ALL) -> Decomposition | None:
     if split.n_prompts == 0 or task != ALL:
         return split if split.n_prompts else None
     table = np.column_stack(list(split.per_prompt.values()))
-    means = dict(zip(split.per_prompt, bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS), strict=True))
+    bounds = [CHANGES] * table.shape[1]
+    intervals = bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS, bounds=bounds)
+    means = dict(zip(split.per_prompt, intervals, strict=True))
     estimates: dict[str, Any] = {name: interval.mean for name, interval in means.items()}
     return replace(split, intervals={name: (i.lo, i.hi) for name, i in means.items()}, **estimates)

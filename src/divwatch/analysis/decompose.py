@@ -26,6 +26,7 @@ from divwatch.metrics.scoring import PAIR_KEYS
 from divwatch.records import PARTS
 
 _CORRECT_PAIRS = 0
+CHANGES = (-2.0, 2.0)  # the range of a change of a cosine distance, and of each of its parts
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def decompose_pairs(
         )
     parts = _parts(before, after)
     per_prompt = {"total": sum(parts.values(), np.zeros(len(before.counts)))} | parts
-    intervals = bootstrap_means(np.column_stack(list(per_prompt.values())), level=level, draws=draws, seed=seed)
+    table, bounds = np.column_stack(list(per_prompt.values())), [CHANGES] * len(per_prompt)
+    intervals = bootstrap_means(table, level=level, draws=draws, seed=seed, bounds=bounds)
     values = {name: interval.mean for name, interval in zip(per_prompt, intervals, strict=True)}
     values["total"] = sum(values[name] for name in PARTS)
     options = {"level": level, "draws": draws, "seed": seed}
@@ -188,9 +190,11 @@ def _paper_view(before: PairStats, after: PairStats, rows: np.ndarray | None, op
     """Means of D_a, D_c, V_a, V_c before and after over `rows`, or over the prompts that each side has of its own."""
     at: Any = slice(None) if rows is None else rows
     distance = np.column_stack([before.all, after.all, before.correct, after.correct])[at]
-    d = bootstrap_means(distance, **options)
+    d = bootstrap_means(distance, bounds=[(0.0, 2.0)] * 4, **options)
     vendi = [
-        None if first is None or second is None else bootstrap_means(np.column_stack([first, second])[at], **options)
+        None
+        if first is None or second is None
+        else bootstrap_means(np.column_stack([first, second])[at], bounds=[(1.0, np.inf)] * 2, **options)
         for first, second in ((before.vendi_all, after.vendi_all), (before.vendi_correct, after.vendi_correct))
     ]
     v_a, v_c = (None if v is None else (v[0], v[1]) for v in vendi)

@@ -56,7 +56,7 @@ class Evidence:
         # Looks that are not comparable are themselves the evidence where capability is the question.
         rows = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in CAPABILITIES]
         table = history.series_of(_as_capability(history, key))[rows]
-        detector = CollapseDetector(len(history.steps), min_drop=self.min_drop)
+        detector = CollapseDetector(len(history.steps), self.alpha, self.min_drop)
         return detector.replay([history.steps[i] for i in rows], table)
 
     def _note(self, key: str, status: CollapseStatus | None) -> None:
@@ -81,20 +81,18 @@ class Evidence:
 
     def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
         """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0
-        where `larger` lost more."""
+        where `larger` lost more. Over the prompts that have both values in both looks: on prompts of their own the two
+        could differ because hard prompts lost more."""
         h, now = self.history, self.history.last
         assert now is not None
-        columns = []
-        for key in (smaller, larger):
-            values = _as_capability(h, key)
-            before, after = values[self.baseline], values[now]
-            both = np.isfinite(before) & np.isfinite(after)
-            columns += [np.where(both, before, np.nan), np.where(both, after, np.nan)]
+        columns = [_as_capability(h, key)[look] for key in (smaller, larger) for look in (self.baseline, now)]
         table = np.column_stack(columns)
+        table[~np.isfinite(table).all(axis=1)] = np.nan
         draws = np.vstack([resampled_means(table, strata=h.tasks, draws=_DRAWS), task_means(table, h.tasks)])
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = draws[:, 1] / draws[:, 0] - draws[:, 3] / draws[:, 2]
-        lo, hi = percentile_interval(gap[:-1], len(h.tasks), strata=len(set(h.tasks)))
+        tasks = np.array(h.tasks)[np.isfinite(table[:, 0])]
+        lo, hi = percentile_interval(gap[:-1], len(tasks), strata=len(set(tasks)))
         return float(gap[-1]), lo, hi
 
     def risen_from_lowest(self, key: str) -> bool:
@@ -117,15 +115,13 @@ class Evidence:
 
     def loss(self, key: str) -> str:
         """A loss as '38 % (31 to 45 %)'."""
-        status = self._known(key)
-        lo, hi = status.change_interval
-        return f"{percent(-status.change)} % ({percent(-hi)} to {percent(-lo)} %)"
+        return loss_text(self._known(key))
 
     def moved(self, key: str) -> str:
         """A change as '-38 % (-45 to -31 %)'."""
         status = self._known(key)
         lo, hi = status.change_interval
-        return f"{percent(status.change, '+')} % ({percent(lo, '+')} to {percent(hi, '+')} %)"
+        return f"{percent(status.change, '+')} %" + between(lo, hi, "+")
 
     def _known(self, key: str) -> CollapseStatus:
         status = self.change(key)
@@ -156,7 +152,7 @@ class Evidence:
     def now(self, key: str) -> str:
         """Said where a flagged fall is no longer there."""
         status = self._known(key)
-        if not status.collapsed or status.change_interval[1] < 0:
+        if not status.collapsed or not status.change_interval[1] >= 0:
             return ""
         return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
 
@@ -177,6 +173,17 @@ class Evidence:
             return ""
         step = self.history.steps[self.baseline]
         return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+def loss_text(status: CollapseStatus) -> str:
+    """'38 % (31 to 45 %)'."""
+    lo, hi = status.change_interval
+    return f"{percent(-status.change)} %" + between(-hi, -lo)
+
+
+def between(lo: float, hi: float, sign: str = "") -> str:
+    """An interval as ' (31 to 45 %)'; empty where too few prompts have none."""
+    return "" if np.isnan(lo) or np.isnan(hi) else f" ({percent(lo, sign)} to {percent(hi, sign)} %)"
 
 
 def percent(share: float, sign: str = "") -> str:

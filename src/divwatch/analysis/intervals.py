@@ -4,10 +4,14 @@ One matrix of resampling weights serves every column, so intervals of different 
 paired. Intervals are percentile intervals with the small-sample expansion of Hesterberg (2015, The American
 Statistician 69, 371-386): a plain percentile interval of n values is too narrow by the factor sqrt((n - 1) / n) and by
 the difference of t and z.
+
+Fewer than FEWEST prompts have no interval. Of 95 % intervals of simulated metrics (docs/metrics.md), those of 2 to 4
+prompts hold the mean in 61 to 95 of 100 samples; from 5 on in 90 to 96, except where values are very skewed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,12 +19,15 @@ import numpy as np
 from scipy.stats import norm, t
 
 DRAWS = 2000
-_FEWEST = 8  # degrees of freedom from which percentiles are trusted
+FEWEST = 5  # prompts from which on there is an interval, in one stratum
+_FEWEST_FOR_PERCENTILES = 8  # degrees of freedom
+Bounds = tuple[float, float]  # the lowest and the highest value that a mean can have
+UNBOUNDED: Bounds = (-math.inf, math.inf)
 _BLOCK_CELLS = 100_000  # resampling weights held at a time, under 1 MB a copy, however many prompts
 
 
 class Interval(NamedTuple):
-    """An estimate, its interval, and the number of prompts behind it. lo and hi are NaN for fewer than two prompts."""
+    """An estimate, its interval, and the number of prompts behind it. lo and hi are NaN for fewer than FEWEST prompts."""
 
     mean: float
     lo: float
@@ -81,24 +88,31 @@ def _stratum_means(filled: np.ndarray, there: np.ndarray, draws: int, rng: np.ra
         return np.where(counts > 0, sums / counts, observed)
 
 
-def percentile_interval(resampled: np.ndarray, n: int, level: float = 0.95, strata: int = 1) -> tuple[float, float]:
+def percentile_interval(
+    resampled: np.ndarray, n: int, level: float = 0.95, strata: int = 1, bounds: Bounds = UNBOUNDED
+) -> tuple[float, float]:
     """The interval that bootstrap replicates of a mean of `n` values in `strata` strata give, expanded for small n.
 
-    Below 8 degrees of freedom (n - strata) resamples cannot reach far enough (an expanded interval of 3 values covers
-    75 %, of 5 values 92 %): there it is Student's, with the bootstrap's standard error. (NaN, NaN) without any freedom.
+    Below 8 degrees of freedom (n - strata) resamples cannot reach far enough (an expanded interval of 5 values covers
+    92 %): there it is Student's, with the bootstrap's standard error, cut at `bounds`. (NaN, NaN) where there is less
+    freedom than FEWEST values in one stratum have.
     """
     replicates = np.asarray(resampled, dtype=float)
     replicates = replicates[np.isfinite(replicates)]
     freedom = n - strata
-    if freedom < 1 or len(replicates) == 0:
-        return float("nan"), float("nan")
+    if freedom < FEWEST - 1 or len(replicates) == 0:
+        return math.nan, math.nan
     widened = np.sqrt(n / freedom) * t.ppf(0.5 + level / 2, freedom)
-    if freedom < _FEWEST:
+    if freedom < _FEWEST_FOR_PERCENTILES:
         centre, reach = replicates.mean(), widened * replicates.std()
-        return float(centre - reach), float(centre + reach)
+        return _within(centre - reach, centre + reach, bounds)
     tail = norm.cdf(-widened)
     lo, hi = np.quantile(replicates, [tail, 1 - tail])
-    return float(lo), float(hi)
+    return _within(lo, hi, bounds)
+
+
+def _within(lo: float, hi: float, bounds: Bounds) -> tuple[float, float]:
+    return max(float(lo), bounds[0]), min(float(hi), bounds[1])
 
 
 def bootstrap_mean(
@@ -108,17 +122,18 @@ def bootstrap_mean(
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
+    bounds: Bounds = UNBOUNDED,
 ) -> Interval:
     """Mean over prompts with its bootstrap interval. NaN = missing, left out and not counted in n.
 
-    With `strata` (a task a prompt) the mean is the equal-weight mean over tasks, resampled within tasks.
+    With `strata` (a task a prompt) the mean is the equal-weight mean over tasks, resampled within tasks. bounds: the
+    range of the values, which the interval does not leave.
 
     >>> bootstrap_mean([0.2, 0.4, float("nan"), 0.6]).n
     3
     """
-    return bootstrap_means(
-        np.asarray(values, dtype=float)[:, None], strata=strata, level=level, draws=draws, seed=seed
-    )[0]
+    column = np.asarray(values, dtype=float)[:, None]
+    return bootstrap_means(column, strata=strata, level=level, draws=draws, seed=seed, bounds=[bounds])[0]
 
 
 def bootstrap_means(
@@ -128,23 +143,25 @@ def bootstrap_means(
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
+    bounds: Sequence[Bounds] | None = None,
 ) -> list[Interval]:
-    """`bootstrap_mean` of every column of [n, c], with the same resamples for all."""
+    """`bootstrap_mean` of every column of [n, c], with the same resamples for all. bounds: one pair a column."""
     table = np.asarray(table, dtype=float)
+    bounds = [UNBOUNDED] * table.shape[1] if bounds is None else bounds
     if len(table) == 0:
-        return [Interval(float("nan"), float("nan"), float("nan"), 0)] * table.shape[1]
+        return [Interval(math.nan, math.nan, math.nan, 0)] * table.shape[1]
     replicates = resampled_means(table, strata=strata, draws=draws, seed=seed)
     labels = np.zeros(len(table), dtype=int) if strata is None else _codes(strata)
     intervals = []
-    for column, resampled in zip(table.T, replicates.T, strict=True):
+    for column, resampled, own in zip(table.T, replicates.T, bounds, strict=True):
         there = ~np.isnan(column)
         groups = np.unique(labels[there])
         if len(groups) == 0:
-            intervals.append(Interval(float("nan"), float("nan"), float("nan"), 0))
+            intervals.append(Interval(math.nan, math.nan, math.nan, 0))
             continue
         mean = float(np.mean([column[there & (labels == g)].mean() for g in groups]))
         n = int(there.sum())
-        intervals.append(Interval(mean, *percentile_interval(resampled, n, level, len(groups)), n))
+        intervals.append(Interval(mean, *percentile_interval(resampled, n, level, len(groups), own), n))
     return intervals
 
 
@@ -165,7 +182,7 @@ def bootstrap_ratio(
     table = np.asarray(table, dtype=float)
     there = ~np.isnan(table)
     n = int(there.any(axis=1).sum())
-    nan = float("nan")
+    nan = math.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.where(there, table, 0.0).sum(axis=0) / there.sum(axis=0)
         estimate = float(np.dot(means, top) / np.dot(means, bottom))
@@ -178,12 +195,19 @@ def bootstrap_ratio(
         return Interval(estimate, *percentile_interval(resampled @ np.asarray(top) / denominator, n, level), n)
 
 
-def jackknife(statistic: Callable[[np.ndarray], float], n: int, *, groups: int = 20, level: float = 0.95) -> Interval:
+def jackknife(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    groups: int = 20,
+    level: float = 0.95,
+    bounds: Bounds = UNBOUNDED,
+) -> Interval:
     """A statistic of n prompts that is no mean (EAD or Vendi over prompts), with its delete-a-group jackknife interval.
 
     statistic: takes the indices of the prompts it may use. The interval is symmetric, with Student's t on groups - 1
-    degrees of freedom; groups are every `groups`-th prompt. A bootstrap would not do: a prompt drawn twice looks like
-    no diversity.
+    degrees of freedom, cut at `bounds`; groups are every `groups`-th prompt. A bootstrap would not do: a prompt drawn
+    twice looks like no diversity.
 
     >>> jackknife(lambda at: float(len(at)), 40).n
     40
@@ -191,9 +215,9 @@ def jackknife(statistic: Callable[[np.ndarray], float], n: int, *, groups: int =
     everyone = np.arange(n)
     estimate = statistic(everyone)
     groups = min(groups, n)
-    if groups < 2:
-        return Interval(estimate, float("nan"), float("nan"), n)
+    if groups < FEWEST:
+        return Interval(estimate, math.nan, math.nan, n)
     without = np.array([statistic(everyone[everyone % groups != g]) for g in range(groups)])
     error = np.sqrt((groups - 1) / groups * np.sum((without - without.mean()) ** 2))
     reach = float(t.ppf(0.5 + level / 2, groups - 1) * error)
-    return Interval(estimate, estimate - reach, estimate + reach, n)
+    return Interval(estimate, *_within(estimate - reach, estimate + reach, bounds), n)

@@ -13,7 +13,7 @@ from typing import Any
 
 from divwatch.analysis.decompose import Decomposition
 from divwatch.analysis.detector import CollapseStatus
-from divwatch.analysis.evidence import CAPABILITIES, Evidence, level, percent
+from divwatch.analysis.evidence import CAPABILITIES, Evidence, level, loss_text
 from divwatch.analysis.history import History
 
 KINDS = (
@@ -162,8 +162,7 @@ def _in_tasks(case: Evidence, split: Split) -> Rule:
             parts = []
             for task, status in changes:
                 lo, hi = status.change_interval
-                by = f"{percent(-status.change)} % ({percent(-hi)} to {percent(-lo)} %)"
-                parts.append(f"{task} by {by}, beginning after step {status.onset_step}")
+                parts.append(f"{task} by {loss_text(status)}, beginning after step {status.onset_step}")
                 case.record[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
             return kind, f"In {len(changes)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(parts)}."
     return None

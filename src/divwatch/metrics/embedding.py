@@ -33,7 +33,7 @@ def pairwise_distance(cosines: Any) -> Any:
     same way. NaN for K < 2. Unbiased in K: its expectation is the distance of two independent outputs, whatever K.
     It inherits the encoder's blind spots: truncation, topic and style in one number, no invariance to length.
     Computed as (tr G - sum G / K) / (K - 1), the trace of the unbiased covariance, which is 0 for equal outputs even
-    where rounding leaves |e| != 1.
+    where rounding leaves |e| != 1, and never below.
     Source: D_SBERT of Karouzos, Tan and Aletras (2026, arXiv 2604.16027), appendix B; Tevet and Berant (2021).
 
     >>> pairwise_distance(gram([[1.0, 0.0], [0.0, 1.0]]))
@@ -43,7 +43,7 @@ def pairwise_distance(cosines: Any) -> Any:
     k = g.shape[-1]
     if k < 2:
         return _scalar(np.full(g.shape[:-2], np.nan))
-    return _scalar((np.einsum("...ii->...", g) - g.sum(axis=(-2, -1)) / k) / (k - 1))
+    return _scalar(np.maximum(0.0, (np.einsum("...ii->...", g) - g.sum(axis=(-2, -1)) / k) / (k - 1)))
 
 
 def vendi(cosines: Any, q: float = 1.0) -> Any:

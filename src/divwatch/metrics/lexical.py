@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -132,31 +135,95 @@ def _adjusted(unique: np.ndarray, totals: np.ndarray, vocab_size: int) -> Any:
     return float(mean) if np.ndim(mean) == 0 else mean
 
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Scripts without spaces between words: each of their letters is a token.
+_CJK = "\u3041-\u30ff\u3105-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1980-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
+_SOUTHEAST_ASIAN_LETTER = re.compile(f"[{_SOUTHEAST_ASIAN}]")
+_TOKEN = re.compile(rf"[{_CJK}{_SOUTHEAST_ASIAN}]|[^\W{_CJK}{_SOUTHEAST_ASIAN}]+|[^\w\s]")
+_LONGEST_WORD = 24  # a longer word is read letter by letter: "hahaha...", "0.333..."
+_MARKS = dict.fromkeys(i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == "M")
+_SENTENCE_END = frozenset(".!?\u2026\u3002\uff01\uff1f")
+# A rule, the border of a table or an empty form is drawn with these; it may be a line long.
+_DRAWN = frozenset("-=_*~#+|/:^\u2013\u2014\u2022\u00b7") | frozenset(map(chr, range(0x2500, 0x25A0)))
+_LONGEST_LINE = 80
 
 
 def is_loop(text: str, repeats: int = 4, least: int = 20) -> bool:
     """Whether the text ends in a loop: one unit, back to back at least `repeats` times, over at least `least` tokens.
 
-    Tokens are words and single punctuation marks; the last unit may be cut off. Such outputs are counted, not left out:
-    a model that loops is broken in a way that diversity metrics read as either very diverse (length) or not at all.
+    Tokens are words, single punctuation marks and emoji, and single letters in scripts without spaces and in words of
+    more than 24 letters. Two letters of a word, or of a Southeast Asian script, count as one token. The last unit may
+    be cut off or followed by a full stop. Rules and borders of tables are loops beyond 80 characters. Such outputs are
+    counted, not left out: a model that loops is broken in a way that diversity metrics read as either very diverse
+    (length) or not at all.
 
     >>> is_loop("I think that " * 10), is_loop("one two three four five six seven eight nine ten")
     (True, False)
+    >>> is_loop("我认为" * 10), is_loop("ha" * 20), is_loop("Well: " + "-" * 80)
+    (True, True, False)
     """
-    tokens = _TOKEN.findall(text)[::-1]
-    if len(tokens) < least:
+    tokens, sizes = _sized_tokens(text)
+    ended = len(tokens)
+    while ended and tokens[ended - 1] in _SENTENCE_END:
+        ended -= 1
+    if any(_loop_at_end(tokens[:n], sizes[:n], repeats, least) for n in {len(tokens), ended}):
+        return True
+    # The token limit may cut the last word.
+    if not any(token.startswith(tokens[-1]) and token != tokens[-1] for token in tokens):
         return False
-    ids: dict[str, int] = {}
-    codes = np.array([ids.setdefault(token, len(ids)) for token in tokens])
-    for period in range(1, len(codes) // repeats + 1):
-        if codes[0] != codes[period]:
-            continue
-        differs = np.flatnonzero(codes[period:] != codes[:-period])
-        run = period + (int(differs[0]) if len(differs) else len(codes) - period)
-        if run >= max(repeats * period, least):
-            return True
-    return False
+    unit = _loop_at_end(tokens[:-1], sizes[:-1], repeats, least)
+    return bool(unit) and unit[0].startswith(tokens[-1])
+
+
+def _sized_tokens(text: str) -> tuple[list[str], list[float]]:
+    """Tokens, and for how many each counts."""
+    tokens: list[str] = []
+    sizes: list[float] = []
+    for token in _TOKEN.findall(text if text.isascii() else text.translate(_MARKS)):
+        if len(token) > _LONGEST_WORD:
+            tokens += token
+            sizes += [0.5 if letter.isalnum() else 1.0 for letter in token]
+        else:
+            tokens.append(token)
+            sizes.append(0.5 if _is_southeast_asian(token) else 1.0)
+    return tokens, sizes
+
+
+def _is_southeast_asian(token: str) -> bool:
+    return token > "\u0dff" and _SOUTHEAST_ASIAN_LETTER.match(token) is not None
+
+
+def _loop_at_end(tokens: list[str], sizes: list[float], repeats: int, least: int) -> list[str]:
+    """The unit that the tokens end in, or that comes next if the last one is cut off; empty if they end in no loop."""
+    read = list(accumulate(reversed(sizes), initial=0.0))
+    if read[-1] < least:
+        return []
+    for period, same in enumerate(_common_prefixes(tokens[::-1])):
+        run = period + same
+        if period and run >= repeats * period and read[run] >= least:
+            unit = tokens[-period:]
+            if read[run] > _LONGEST_LINE or not all(_DRAWN.issuperset(token) for token in unit):
+                return unit
+    return []
+
+
+def _common_prefixes(items: list[str]) -> list[int]:
+    """For each i, how many items from i on equal those from the start. Linear in time (Gusfield's Z-algorithm).
+
+    >>> _common_prefixes(list("aabaab"))
+    [6, 1, 0, 3, 1, 0]
+    """
+    n = len(items)
+    same = [n] + [0] * (n - 1)
+    left = right = 0  # the stretch furthest right that equals a prefix
+    for i in range(1, n):
+        length = min(right - i, same[i - left]) if i < right else 0
+        while i + length < n and items[length] == items[i + length]:
+            length += 1
+        if i + length > right:
+            left, right = i, i + length
+        same[i] = length
+    return same
 
 
 def repetition(outputs: Sequence[str]) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.panel import fingerprint
+from divwatch.panel import EVAL_DATASET, fingerprint
 from divwatch.records import Prompt
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.search import find_parent
@@ -55,7 +55,7 @@ class RunDescription:
         return getattr(self.trainer.model, "name_or_path", None) or None
 
     def info(
-        self, max_steps: int, panel_name: str, prompts: Sequence[Prompt], config: WatchConfig, **more: Any
+        self, max_steps: int, panel: Mapping[str, Any], prompts: Sequence[Prompt], config: WatchConfig, **more: Any
     ) -> dict[str, Any]:
         """The content of run.json for looks at `prompts` with the settings `config`."""
         arguments = self.trainer.args
@@ -66,7 +66,7 @@ class RunDescription:
             output_dir=arguments.output_dir,
             parent=self.parent,
             config=config,
-            panel_name=panel_name,
+            panel=panel,
             prompts=prompts,
             max_steps=max_steps,
             mix=self.mix,
@@ -85,12 +85,15 @@ def describe_run(
     output_dir: str | Path,
     parent: RunDirectory | None,
     config: WatchConfig,
-    panel_name: str,
+    panel: Mapping[str, Any],
     prompts: Sequence[Prompt],
     max_steps: int,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of run.json: what is watched, with which settings, and which run came before."""
+    """The content of run.json: what is watched, with which settings, and which run came before.
+
+    panel: its `name`, and `chat` if the trainer renders every prompt with arguments of its own.
+    """
     packages = ("torch", "transformers", "trl", "accelerate", "wandb")
     return {
         "divwatch": _version("divwatch"),
@@ -101,15 +104,20 @@ def describe_run(
         "parent": str(parent.path.resolve()) if parent else None,
         "settings": config.as_dict(),
         "panel": {
-            "name": panel_name,
+            **panel,
             "fingerprint": fingerprint(prompts),
-            "prompts": [{"id": p.id, "task": p.task, "text": p.text} for p in prompts],
+            "prompts": [_stored(p, whole=panel["name"] == EVAL_DATASET) for p in prompts],
         },
         "versions": {name: _version(name) for name in packages},
         "max_steps": max_steps,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **more,
     }
+
+
+def _stored(prompt: Prompt, whole: bool) -> dict[str, Any]:
+    """A prompt of run.json. An eval_dataset cannot be read again without its trainer: its prompts are stored whole."""
+    return prompt.to_json() if whole else {"id": prompt.id, "task": prompt.task, "text": prompt.text}
 
 
 def _version(package: str) -> str | None:

@@ -17,8 +17,10 @@ from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
-from divwatch.panel import choose, fingerprint, load_panel
-from divwatch.panel.form import in_forms
+from divwatch.outputs.terminal import bar_of, say
+from divwatch.panel import EVAL_DATASET, choose, fingerprint, load_panel
+from divwatch.panel.form import in_forms, with_chat
+from divwatch.records import Prompt
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
 
@@ -29,7 +31,7 @@ def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
     differ = [f"{k} {v!r} instead of {theirs[k]!r}" for k, v in changes.items() if k in COMPARABLE and v != theirs[k]]
     if differ:
         raise DivwatchError(f"not comparable with {run.path}: {', '.join(differ)}; leave these options out")
-    return WatchConfig.from_settings(**(theirs | changes))
+    return WatchConfig.of_record(theirs | changes)
 
 
 def measure(
@@ -42,15 +44,7 @@ def measure(
     """
     import torch
 
-    panel_name, panel = load_panel(config.panel)
-    if like is not None:  # a run leaves out prompts that are in its training data
-        theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
-        panel = [p for p in panel if p.id in theirs]
-    prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
-    if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
-        raise DivwatchError(
-            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both again"
-        )
+    panel, prompts = _panel_like(like, config) if like is not None else _panel(config)
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
@@ -66,7 +60,7 @@ def measure(
                 output_dir=str(out / name),
                 parent=runs[-1] if runs else None,
                 config=config,
-                panel_name=panel_name,
+                panel=panel,
                 prompts=prompts,
                 max_steps=last,
                 trainer="measure",
@@ -81,12 +75,33 @@ def measure(
     return runs
 
 
+def _panel(config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
+    """What run.json says of the panel, and its prompts."""
+    name, panel = load_panel(config.panel, note=lambda line: say(f"divwatch: {line}"))
+    return {"name": name}, in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+
+
+def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
+    """The panel of a watched run: read again, or from its record if it was an eval_dataset."""
+    theirs = run.info()["panel"]
+    about = {name: theirs[name] for name in ("name", "chat") if name in theirs}
+    if theirs["name"] == EVAL_DATASET:
+        prompts = [Prompt.from_json(prompt) for prompt in theirs["prompts"]]
+        problem = "its record does not hold the eval_dataset's prompts: give both runs the same JSONL file as panel"
+    else:
+        ids = {prompt["id"] for prompt in theirs["prompts"]}  # a run leaves out prompts that are in its training data
+        panel = with_chat([p for p in load_panel(config.panel)[1] if p.id in ids], about.get("chat"))
+        prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+        problem = f"panel {theirs['name']!r} is not its panel: its prompts have changed since; measure both again"
+    if fingerprint(prompts) != theirs["fingerprint"]:
+        raise DivwatchError(f"{run.path} cannot be compared with: {problem}")
+    return about, prompts
+
+
 def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
 ) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from divwatch.outputs.terminal import bar_of
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")

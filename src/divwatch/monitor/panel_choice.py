@@ -9,8 +9,9 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.outputs.terminal import say
 from divwatch.panel import choose, load_panel
-from divwatch.panel.form import fixed_form, in_forms, within_context
+from divwatch.panel.form import fixed_form, in_forms, refusals, with_chat, within_context
 from divwatch.panel.held_out import HeldOutCheck
+from divwatch.panel.sources import Note, quiet
 from divwatch.records import Prompt
 from divwatch.sampling.memory import context_length
 from divwatch.sampling.tokens import tokenizer_of
@@ -22,17 +23,30 @@ FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a m
 class PanelChoice:
     """Candidates from the panel, and the choice among them once the training data has been searched.
 
-    Raises DivwatchError if the panel cannot be read.
+    note: gets a line about what of the panel is left out. Raises DivwatchError if the panel cannot be read or asked.
     """
 
-    def __init__(self, trainer: Any, config: WatchConfig) -> None:
+    def __init__(self, trainer: Any, config: WatchConfig, note: Note = quiet) -> None:
         self.trainer, self.config = trainer, config
-        self.name, panel = load_panel(config.panel, getattr(trainer, "eval_dataset", None))
         # Twice as many as are watched: they replace those that are not held out.
-        self.candidates = choose(panel, 2 * config.prompts, config.seed)
+        count = 2 * config.prompts
+        self.name, panel = load_panel(config.panel, getattr(trainer, "eval_dataset", None), count, note)
+        self.chat = chat_of(trainer)
+        panel = with_chat(panel, self.chat)
         self.tokenizer = tokenizer_of(trainer)
         self.form = fixed_form(config.form, self.tokenizer)
+        self.candidates = choose(panel, count, config.seed)
+        if refusals(self.tokenizer, self.candidates, self.form):
+            self.candidates = choose(self._without_refused(panel, note), count, config.seed)
         self._check: HeldOutCheck | None = None
+
+    def _without_refused(self, panel: Sequence[Prompt], note: Note) -> list[Prompt]:
+        refused = refusals(self.tokenizer, panel, self.form)
+        first = next(iter(refused.values()))
+        if len(refused) == len(panel):
+            raise first
+        note(f"{len(refused)} of {len(panel)} prompts are left out: {first}")
+        return [p for p in panel if p.id not in refused]
 
     def search_training_data(self) -> None:
         """Starts the search of the training data for the candidates, in the background."""
@@ -42,6 +56,11 @@ class PanelChoice:
     def searched(self, seconds: float) -> bool:
         """Waits at most `seconds` for the search; returns whether it is done."""
         return self._check is None or self._check.done(seconds)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What run.json says of the panel besides its prompts."""
+        return {"name": self.name} | ({} if self.chat is None else {"chat": self.chat})
 
     @property
     def overlap(self) -> dict[str, Any] | None:
@@ -85,3 +104,16 @@ class PanelChoice:
                 "use divwatch panel check --against to search a copy"
             )
         return list(prompts)
+
+
+def chat_of(trainer: Any) -> dict[str, Any] | None:
+    """The `tools` and `template_kwargs` that a trainer renders every prompt with, whatever its row says (GRPO, RLOO).
+
+    None: the rows decide (SFT, DPO).
+    """
+    if not hasattr(trainer, "chat_template_kwargs"):
+        return None
+    from transformers.utils import get_json_schema
+
+    tools = [get_json_schema(tool) if callable(tool) else tool for tool in getattr(trainer, "tools", None) or ()]
+    return {"tools": tools or None, "template_kwargs": trainer.chat_template_kwargs or None}

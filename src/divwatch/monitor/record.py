@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divwatch.config import COMPARABLE, WatchConfig
+from divwatch.config import COMPARABLE, NOT_RECORDED, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.outputs.terminal import alarm_message, say, why_not_comparable
 from divwatch.panel import fingerprint
@@ -131,6 +131,6 @@ def event_row(look: ScoredLook, alarm: Change) -> dict[str, Any]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """name -> [old, new] of the values that differ; a setting that the old record lacks counts as its default."""
-    known = WatchConfig().as_dict() | dict(old)
+    """name -> [old, new] of the values that differ; a setting that the old record lacks counts as what was done then."""
+    known = WatchConfig().as_dict() | NOT_RECORDED | dict(old)
     return {name: [known.get(name), value] for name, value in new.items() if value != known.get(name)}

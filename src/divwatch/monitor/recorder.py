@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from divwatch.config import WatchConfig, count_looks
+from divwatch.config import NOT_RECORDED, WatchConfig, count_looks
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
 from divwatch.monitor.description import RunDescription
@@ -75,8 +76,8 @@ class Recorder:
         """Waits at most `seconds` until the run can be opened; returns whether it can."""
         return self.panel.searched(seconds)
 
-    def open(self, state: Any) -> tuple[list[Prompt], set[int]]:
-        """Starts the record, or resumes it; returns the prompts to watch and the steps that have a look.
+    def open(self, state: Any) -> tuple[list[Prompt], set[int], WatchConfig]:
+        """Starts the record, or resumes it; returns the prompts to watch, the steps that have a look and the settings.
 
         Raises DivwatchError if it can do neither.
         """
@@ -84,18 +85,23 @@ class Recorder:
             return self._open(state)
         except DivwatchError:
             raise
-        except Exception as error:
+        except OSError as error:
             raise DivwatchError(
                 f"cannot create or resume {self.record.store.path} ({one_line(error)}): choose another output_dir"
             ) from error
+        except Exception as error:
+            raise DivwatchError(
+                f"this run cannot be watched ({one_line(error)}): train it without divwatch, and report the error"
+            ) from error
 
-    def _open(self, state: Any) -> tuple[list[Prompt], set[int]]:
+    def _open(self, state: Any) -> tuple[list[Prompt], set[int], WatchConfig]:
         store = self.record.store
         self._max_looks = count_looks(self.config.every, state.max_steps)
         resumed = store.exists and state.global_step > 0
         self.prompts = self.panel.choose(self.run.parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
         if resumed:
+            self._keep_coupling()
             self._resume(state)
         else:
             tracked = self.publisher.open(store.path, self.config.as_dict())
@@ -109,7 +115,15 @@ class Recorder:
         if self.config.full_tokens is not None:
             self._open_full(state, resumed)
         self.pace.begin()
-        return self.prompts, {look["step"] for look in store.looks()} | set(unscored)
+        return self.prompts, {look["step"] for look in store.looks()} | set(unscored), self.config
+
+    def _keep_coupling(self) -> None:
+        """A run goes on with the random numbers that it began with, so that its looks have the same noise."""
+        began = (NOT_RECORDED | self.record.store.info()["settings"])["coupled"]
+        config = replace(self.config, coupled=began)
+        if config.coupled != self.config.coupled:
+            say(f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it")
+        self.config = config
 
     def _resume(self, state: Any) -> None:
         """Resumes the record at the checkpoint's step. Looks that were scored after the checkpoint was written are added
@@ -133,7 +147,7 @@ class Recorder:
     def _describe(self, state: Any, prompts: Sequence[Prompt], config: WatchConfig, **more: Any) -> dict[str, Any]:
         panel = self.panel
         return self.run.info(
-            state.max_steps, panel.name, prompts, config, form=panel.form, held_out=panel.overlap, **more
+            state.max_steps, panel.described, prompts, config, form=panel.form, held_out=panel.overlap, **more
         )
 
     # a look

@@ -15,10 +15,11 @@ import numpy as np
 from divwatch.config import WatchConfig
 from divwatch.records import PARTS, Change, Completion, Prompt, PromptSamples, PromptScores, RunAssessment, ScoredLook
 from divwatch.store.run_directory import RunDirectory
-from divwatch.store.scored import history_of, new_assessor, read_scored_looks
+from divwatch.store.scored import history_of, last_look_of_parent, logged_levels, new_assessor, read_scored_looks
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
+    from divwatch.analysis.summary import Summaries
 
 
 class Models(NamedTuple):
@@ -50,12 +51,11 @@ class LookScorer:
     ) -> None:
         self.store, self.prompts, self.config, self.models = store, prompts, config, models
         self._looks = read_scored_looks(store)
+        self._logged = logged_levels(store)
         self._assessor = new_assessor(config, max_looks)
 
     def score(self, step: int, seconds: float) -> ScoredLook:
         """Scores the stored completions of `step`, which took `seconds` to sample, and stores the scores."""
-        from divwatch.analysis.summary import summarise
-
         started = time.monotonic()
         completions = self.store.read_completions(step)
         samples, scores, unverified = self._verify_and_score(step, completions)
@@ -63,7 +63,7 @@ class LookScorer:
         comparable = usable >= self.config.min_usable
         self._looks[step] = (scores, comparable)
         assessment = self._assessor.assess(history_of(self._looks, step))
-        tasks = summarise(scores, seed=self.config.seed)
+        tasks = self._logged[step] = self._summarise(step)
         return ScoredLook(
             step=step,
             status="ok" if comparable else "not_comparable",
@@ -77,6 +77,17 @@ class LookScorer:
             tasks=tasks,
             assessment=to_numbers(assessment),
         )
+
+    def _summarise(self, step: int) -> Summaries:
+        """The curves go on from where those of the run before ended."""
+        from divwatch.analysis.curves import summarise_look
+
+        looks, logged = self._looks, self._logged
+        scores, comparable = looks[step]
+        first = not any(ok for earlier, (_, ok) in looks.items() if earlier < step)
+        if first and comparable and (before := last_look_of_parent(self.store)):
+            looks, logged = {-1: (before[0], True), step: (scores, True)}, {-1: before[1]}
+        return summarise_look(history_of(looks, step), scores, logged, seed=self.config.seed)
 
     def _verify_and_score(
         self, step: int, completions: Sequence[Completion]

@@ -11,6 +11,8 @@ PIPELINE_AXIS = "divwatch/pipeline_step"  # optimizer steps since the lineage's 
 # Groups of per-prompt values that trackers get; the others stay in the run directory.
 LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
 SECONDS, OVERHEAD = "watch/seconds", "watch/overhead"
+# Logged beside a curve of correct answers: correct_diversity/<task>/<metric>_prompts, the prompts behind its value.
+PROMPTS = "_prompts"
 TABLE = "watch/completions"
 ALARM = "collapse/alarm"
 # In the summary of a W&B run: the verdict, and the last assessment's scalars after this prefix.
@@ -23,6 +25,8 @@ def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
 
     >>> look_scalars({"all": {"diversity/sbert": {"mean": 0.4}, "pairs/cc_count": {"mean": 9.0}}})
     {'diversity/all/sbert': 0.4}
+    >>> look_scalars({"all": {"correct_diversity/sbert": {"mean": 0.4, "n": 51}}})
+    {'correct_diversity/all/sbert': 0.4, 'correct_diversity/all/sbert_prompts': 51.0}
     """
     scalars = {}
     for task, values in tasks.items():
@@ -31,6 +35,8 @@ def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
             mean = summary["mean"]
             if group in LOGGED_GROUPS and mean is not None and mean == mean:
                 scalars[f"{group}/{task}/{metric}"] = float(mean)
+                if group == "correct_diversity" and "n" in summary:
+                    scalars[f"{group}/{task}/{metric}{PROMPTS}"] = float(summary["n"])
     return scalars
 
 

@@ -80,11 +80,10 @@ def why_not_comparable(look: ScoredLook) -> str | None:
 
 
 def change_text(change: Change) -> str:
-    """`-24 % [-28, -19]`."""
-    lo, hi = change.change_interval
-    if math.isnan(change.change) or math.isnan(lo):
+    """`-24 % [-28, -19]`; without the interval where there are too few prompts for one."""
+    if math.isnan(change.change):
         return "change unknown"
-    return numbers.plain(numbers.change(change.change, lo, hi))
+    return numbers.plain(numbers.change(change.change, *change.change_interval))
 
 
 def alarm_message(alarm: Change) -> str:

@@ -77,7 +77,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     summary: dict[str, Any] = {"seconds": round(median(blocked), 2) if blocked else None}
     if not scored:
         return summary
-    config = WatchConfig(**info["settings"])
+    config = WatchConfig.of_record(info["settings"])
     most = max(count_looks(config.every, info["max_steps"]), len(scored))
     assessment = assess_looks(read_scored_looks(run), config, most)
     levels, primary = {}, assessment.primary

@@ -11,29 +11,33 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import quick
-from divwatch.panel.sources import from_dataset, from_file
+from divwatch.panel.sources import Note, from_dataset, from_file, quiet
 from divwatch.records import Prompt
 from divwatch.tasks import PANELS, TASKS
 from divwatch.tasks.task import load_task
 from divwatch.tiny import panel as tiny
 
+EVAL_DATASET = "eval_dataset"  # the panel's name where its prompts are those of the trainer's eval_dataset
 # Panels whose prompts come with divwatch: no hub, no data set.
 SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
 
-def load_panel(spec: str | None, eval_dataset: Any = None) -> tuple[str, list[Prompt]]:
+def load_panel(
+    spec: str | None, eval_dataset: Any = None, enough: int | None = None, note: Note = quiet
+) -> tuple[str, list[Prompt]]:
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
-    None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Raises DivwatchError if `spec`
-    is unknown or has no prompts.
+    None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
+    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. Raises DivwatchError
+    if `spec` is unknown or has no prompts.
     """
     if spec is None and eval_dataset is not None:
-        name, prompts = "eval_dataset", from_dataset(eval_dataset)
+        name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"
         prompts = _named(name)
     else:
-        name, prompts = Path(spec).stem, from_file(Path(spec))
+        name, prompts = Path(spec).stem, from_file(Path(spec), note)
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
     return name, prompts
@@ -81,9 +85,15 @@ def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 
 def fingerprint(prompts: Sequence[Prompt]) -> str:
-    """Sixteen hex digits that depend on every prompt's texts, reference, verifier, limits and thinking."""
+    """Sixteen hex digits that depend on every prompt's texts, tools, reference, verifier, limits and thinking."""
     rows = [asdict(p) for p in prompts]
-    for row in rows:
-        del row["variant_of"]  # the id says it already, and fingerprints in run directories stay comparable
+    for row in rows:  # fingerprints in run directories stay comparable
+        del row["variant_of"]  # the id says it already
+        row["messages"] = row["messages"] and [
+            {name: value for name, value in turn.items() if value is not None} for turn in row["messages"]
+        ]
+        for name in ("tools", "template_kwargs"):
+            if row[name] is None:
+                del row[name]
     text = json.dumps(rows, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,11 +6,12 @@ that is a conversation goes through the tokenizer's template. A prompt that is o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
 from divwatch.records import Prompt
 from divwatch.verify.thinking import CLOSE, OPEN
 
@@ -42,6 +43,11 @@ def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
     if thinking == "off":
         return off
     return off + [replace(p, id=f"{p.id}/thinking", task=f"{p.task}-thinking", variant_of=p.id) for p in prompts]
+
+
+def with_chat(prompts: Sequence[Prompt], chat: Mapping[str, Any] | None) -> list[Prompt]:
+    """The prompts with the `tools` and `template_kwargs` of the whole run in place of their own; None: with their own."""
+    return list(prompts) if chat is None else [p if p.messages is None else replace(p, **chat) for p in prompts]
 
 
 def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -85,6 +91,17 @@ def opens_thought(text: str) -> bool:
     return text.rfind(OPEN) > text.rfind(CLOSE) and text.rstrip().endswith(OPEN)
 
 
+def refusals(tokenizer: Any, prompts: Sequence[Prompt], form: str) -> dict[str, DivwatchError]:
+    """id -> why, of the prompts that cannot be asked in this form: the chat template raises, or there is no plain form."""
+    reasons = {}
+    for prompt in prompts:
+        try:
+            prompt_text(tokenizer, prompt, form=form)
+        except DivwatchError as error:
+            reasons[prompt.id] = error
+    return reasons
+
+
 def within_context(
     tokenizer: Any,
     prompts: Sequence[Prompt],
@@ -119,10 +136,35 @@ def _rendered(tokenizer: Any, prompt: Prompt) -> str:
         raise DivwatchError(
             f"prompt {prompt.id!r} is a conversation but the tokenizer has no chat template: set one, or watch_form: plain"
         )
-    return str(tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, tokenize=False))
+    try:
+        return _apply_template(tokenizer, prompt, prompt.messages)
+    except Exception as error:  # a template raises what it likes
+        raise DivwatchError(
+            f"the chat template refuses prompt {prompt.id!r} ({one_line(error, kind=False)}): {_remedy(tokenizer, prompt)}"
+        ) from None
+
+
+def _apply_template(tokenizer: Any, prompt: Prompt, messages: Any) -> str:
+    """As TRL's trainers call the template, with the prompt's tools and arguments."""
+    arguments = {"tools": prompt.tools, **(prompt.template_kwargs or {})}
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **arguments))
+
+
+def _remedy(tokenizer: Any, prompt: Prompt) -> str:
+    """How to change a conversation that the template refuses."""
+    turns = prompt.messages or []
+    without = [turn for turn in turns if turn["role"] not in ("system", "developer")]
+    if len(without) < len(turns):
+        with suppress(Exception):
+            _apply_template(tokenizer, prompt, without)
+            return "it takes no system turn, so put its text into the first user turn"
+    plain = ", or set watch_form: plain" if len(turns) == 1 else ""
+    return f"change the prompt's turns or the tokenizer's chat_template{plain}"
 
 
 def _plain(prompt: Prompt, form: str) -> str:
+    if form == "plain" and prompt.tools:
+        raise DivwatchError(f"prompt {prompt.id!r} has tools, which have no plain form: set watch_form: chat")
     if form == "plain" and prompt.messages is not None and len(prompt.messages) > 1:
         raise DivwatchError(
             f"prompt {prompt.id!r} is a conversation of {len(prompt.messages)} turns, which has no plain form: "

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from divwatch.panel.rows import USER, turn_texts
 from divwatch.panel.training_texts import Decode, stream_rows, texts_of
 from divwatch.records import Prompt
 
@@ -128,7 +129,7 @@ def _question(prompt: Prompt) -> str:
     """What must be new to the model: the row's own question, otherwise all user turns, otherwise the text."""
     if prompt.question is not None:
         return prompt.question
-    turns = [m["content"] for m in prompt.messages or () if m["role"] == "user"]
+    turns = [text for turn in prompt.messages or () if turn["role"] in USER for text in turn_texts(turn)]
     return "\n".join(turns) or prompt.text
 
 

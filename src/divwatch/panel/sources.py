@@ -1,108 +1,155 @@
-"""Prompts from a JSONL file or a trainer's eval_dataset, in TRL's data formats: `prompt`, `messages`, or `chosen`."""
+"""Prompts from a JSONL file or a trainer's eval_dataset. Rows that give no prompt are left out and counted in one line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl
+from divwatch.panel.eval_rows import EvalRows
+from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, to_prompt
+from divwatch.panel.training_texts import TOKEN_COLUMNS
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
 
-Messages = list[dict[str, str]]
+Note = Callable[[str], object]
+_OTHER_PANEL = "set watch_panel to quick or to a JSONL file"
 
 
-def from_file(path: Path) -> list[Prompt]:
-    """The prompts of a JSONL file: `prompt` (text or turns) or `messages`, and optionally `id`, `task`, `reference`,
-    `verifier`. Raises DivwatchError for a line without a prompt, a repeated id or an unknown verifier."""
-    rows = read_jsonl(path)
-    prompts = [_from_row(row, f"{path} line {number}", number - 1, path.stem) for number, row in rows]
+def quiet(line: str) -> None:
+    """Drops a line."""
+
+
+def from_file(path: Path, note: Note = quiet) -> list[Prompt]:
+    """The prompts of a JSONL file: `prompt` (text or turns), `messages` or another of TRL's formats, and optionally `id`,
+    `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`.
+
+    Raises DivwatchError if no line gives a prompt, for a repeated id and for an unknown verifier.
+    """
+    prompts, odd, lines = [], _LeftOut("line"), 0
+    for number, row in read_jsonl(path):
+        lines += 1
+        try:
+            prompts.append(to_prompt(row, number - 1, path.stem))
+        except Unaskable as error:
+            odd.add(error, number)
+    if odd and not prompts:
+        raise DivwatchError(f"{path} line {odd.first} has {odd.error}")
+    if odd:
+        note(odd.note(lines, str(path)))
     _refuse_repeats(prompts, str(path))
     _check_verifiers(prompts, str(path))
     return prompts
 
 
-def _from_row(row: dict[str, Any], where: str, index: int, task: str) -> Prompt:
-    try:
-        prompt = _prompt(row, index, task)
-    except (KeyError, TypeError, AttributeError):
-        raise DivwatchError(f"{where}: each turn needs the texts 'role' and 'content': fix 'messages'") from None
-    if prompt is None:
-        raise DivwatchError(f"{where} has neither 'prompt' nor 'messages' with a text in it: add one of them")
-    return prompt
+def from_dataset(dataset: Any, enough: int | None = None, note: Note = quiet) -> list[Prompt]:
+    """The distinct prompts of an eval_dataset (or of several, by name: each is a task).
+
+    enough: distinct prompts after which no more rows of a stream are read. note: gets one line about rows that were left
+    out or not read. Raises DivwatchError if nothing can be asked.
+    """
+    if not isinstance(dataset, dict):
+        return _distinct(EvalRows(dataset, "eval_dataset"), "eval", enough, note)
+    prompts: list[Prompt] = []
+    problems: list[DivwatchError] = []
+    for name, part in dataset.items():
+        try:
+            prompts += _distinct(EvalRows(part, f"eval_dataset[{name!r}]"), name, enough, note)
+        except DivwatchError as error:
+            problems.append(error)
+    if problems and not prompts:
+        raise problems[0]
+    for problem in problems:
+        note(f"{problem}; the other data sets of eval_dataset are watched")
+    return prompts
 
 
-def from_dataset(dataset: Iterable[dict[str, Any]] | dict[str, Any]) -> list[Prompt]:
-    """The distinct prompts of an eval_dataset (or of several, by name: each is a task)."""
-    if isinstance(dataset, dict):
-        return [p for name, part in dataset.items() for p in _distinct(part, name)]
-    return _distinct(dataset, "eval")
-
-
-def _distinct(rows: Iterable[dict[str, Any]], task: str) -> list[Prompt]:
+def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note) -> list[Prompt]:
     distinct: dict[str, Prompt] = {}
     ids: set[str] = set()
-    for index, row in enumerate(rows):
-        prompt = _prompt(row, index, task)
-        if prompt is None:
-            raise DivwatchError(
-                f"eval_dataset has the columns {', '.join(row)}, none of them prompt, messages or chosen with a text in "
-                f"row {index}: add a 'prompt' column, or set watch_panel to quick or to a JSONL file"
-            )
-        content = json.dumps(prompt.messages or prompt.text)
+    odd = _LeftOut("row")
+    for index, row in rows:
+        if rows.read == 1:
+            _require_prompts(row, rows.name)
+        try:
+            prompt = to_prompt(row, index, task)
+        except Unaskable as error:
+            odd.add(error, index)
+            continue
+        content = json.dumps([prompt.messages or prompt.text, prompt.tools, prompt.template_kwargs], default=str)
         if content not in distinct:
             # A data set's ids may repeat: they have another purpose there.
             prompt = prompt if prompt.id not in ids else replace(prompt, id=f"{task}/{index}")
             ids.add(prompt.id)
             distinct[content] = prompt
+        if rows.streamed and len(distinct) == enough:
+            break
+    if not distinct:
+        raise DivwatchError(_why_none(rows, odd))
+    if odd:
+        note(odd.note(rows.read, rows.name))
+    if rows.note is not None:
+        note(rows.note)
     return list(distinct.values())
 
 
-def _prompt(row: dict[str, Any], index: int, task: str) -> Prompt | None:
-    content = row.get("prompt") or _until_user(row.get("messages")) or _shared(row.get("chosen"), row.get("rejected"))
-    if not content:
-        return None
-    messages = None if isinstance(content, str) else [{"role": m["role"], "content": m["content"]} for m in content]
-    text = content if isinstance(content, str) else content[-1]["content"]
-    if not text.strip():
-        return None
-    return Prompt(
-        id=str(_value_or(row, "id", f"{task}/{index}")),
-        task=str(_value_or(row, "task", task)),
-        text=text,
-        messages=messages,
-        reference=row.get("reference"),
-        verifier=row.get("verifier"),
+def _require_prompts(row: Any, name: str) -> None:
+    """Raises DivwatchError, with the fix, for a first row that has no column with prompts."""
+    if not isinstance(row, Mapping):
+        raise DivwatchError(f"the rows of {name} are of type {type(row).__name__}, not dicts: {_OTHER_PANEL}")
+    if any(column in row for column in PROMPT_COLUMNS):
+        return
+    columns = f"{name} has the columns {', '.join(map(str, row))}, none of them {', '.join(PROMPT_COLUMNS)}"
+    if any(column in row for column in TOKEN_COLUMNS):
+        raise DivwatchError(
+            f"{columns}: token ids do not show where a prompt ends; set eval_packing=False if TRL has packed the rows, give "
+            f"texts if they were tokenized before, or {_OTHER_PANEL}"
+        )
+    if "text" in row:
+        raise DivwatchError(
+            f"{columns}: a text does not show where its prompt ends; split it into 'prompt' and 'completion', or "
+            f"{_OTHER_PANEL}"
+        )
+    raise DivwatchError(f"{columns}: rename the column that holds the prompts to 'prompt', or {_OTHER_PANEL}")
+
+
+def _why_none(rows: EvalRows, odd: _LeftOut) -> str:
+    if rows.failure is not None:
+        return f"{rows.name} cannot be read ({rows.failure}): correct it, or {_OTHER_PANEL}"
+    if not rows.read:
+        return f"{rows.name} has no rows: give it some, or {_OTHER_PANEL}"
+    return (
+        f"none of the {rows.read:,} rows of {rows.name} gives a prompt ({odd.reasons}): correct them, or {_OTHER_PANEL}"
     )
 
 
-def _value_or(row: dict[str, Any], name: str, default: str) -> Any:
-    value = row.get(name)
-    return default if value is None else value
+class _LeftOut:
+    """Rows that give no prompt: how many, where and why. unit: what a place is, a row or a line."""
 
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self._reasons: dict[str, list[int]] = {}  # reason -> [count, first place]
+        self.first, self.error = 0, ""
 
-def _until_user(messages: Any) -> Messages | None:
-    """A conversation up to its last user turn."""
-    if not isinstance(messages, list):
-        return None
-    last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
-    return messages[: last + 1] or None
+    def __bool__(self) -> bool:
+        return bool(self._reasons)
 
+    def add(self, error: Unaskable, place: int) -> None:
+        if not self:
+            self.first, self.error = place, str(error)
+        self._reasons.setdefault(error.reason, [0, place])[0] += 1
 
-def _shared(chosen: Any, rejected: Any) -> Messages | None:
-    """The turns that a preference pair has in common."""
-    if not isinstance(chosen, list) or not isinstance(rejected, list):
-        return None
-    shared: Messages = []
-    for one, other in zip(chosen, rejected, strict=False):
-        if one != other or (one["role"] == "assistant" and len(shared) + 1 == len(chosen)):
-            break
-        shared.append(one)
-    return shared or None
+    @property
+    def reasons(self) -> str:
+        return ", ".join(f"{n:,} with {reason}, first {self.unit} {at}" for reason, (n, at) in self._reasons.items())
+
+    def note(self, total: int, name: str) -> str:
+        count = sum(n for n, _ in self._reasons.values())
+        return f"{count:,} of {total:,} {self.unit}s of {name} give no prompt and are left out: {self.reasons}"
 
 
 def _refuse_repeats(prompts: list[Prompt], where: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.panel.rows import turn_texts
 
 # What the columns of TRL's data formats hold: texts or turns, and token ids once a trainer has tokenized them.
 TEXT_COLUMNS = ("text", "prompt", "completion", "messages", "chosen", "rejected", "conversations")
@@ -26,19 +27,15 @@ def texts_of(row: dict[str, Any], decode: Decode | None = None) -> Iterator[str]
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            yield from (t for turn in value if isinstance(turn, dict) for t in _turn_texts(turn))
+            yield from (
+                t for turn in value if isinstance(turn, dict) and not _is_system(turn) for t in turn_texts(turn)
+            )
     if decode is not None and not any(row.get(name) for name in TEXT_COLUMNS):
         yield from (decode(row[name]) for name in TOKEN_COLUMNS if row.get(name))
 
 
-def _turn_texts(turn: dict[str, Any]) -> Iterator[str]:
-    content = turn.get("content", turn.get("value"))
-    if turn.get("role", turn.get("from")) == "system" or content is None:
-        return
-    if isinstance(content, str):
-        yield content
-    else:  # parts, as of a multimodal turn
-        yield from (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+def _is_system(turn: dict[str, Any]) -> bool:
+    return turn.get("role", turn.get("from")) == "system"
 
 
 def stream_rows(rows: Any, decode: Decode | None) -> Iterator[dict[str, Any]]:

@@ -384,15 +384,15 @@ class _Probes:
 
         from divwatch.sampling.decode import decode
         from divwatch.sampling.decoding import Decoding
-        from divwatch.sampling.nucleus import uniforms
+        from divwatch.sampling.noise import token_seeds
 
         how = Decoding(0.6, 0.95, [-1], self.TOKENS)  # nothing stops early
-        noise = uniforms(0, [("probe", k) for k in range(rows)], self.TOKENS)
+        seeds = token_seeds(0, [("probe", k) for k in range(rows)], self.TOKENS)
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
             with torch.no_grad():
-                decode(model, [[5] * context], [0] * rows, noise, [self.TOKENS] * rows, how, torch.device("cpu"))
+                decode(model, [[5] * context], [0] * rows, seeds, [self.TOKENS] * rows, how, torch.device("cpu"))
             seconds.append((time.perf_counter() - started) / self.TOKENS)
         shape = shape_of_model(model)
         # The prompt is read once for all steps.

@@ -18,13 +18,13 @@ class Choices:
     """
 
     def __init__(
-        self, noise: Any, limits: Sequence[int], how: Decoding, still_open: Callable[[int, list[int]], bool]
+        self, seeds: Any, limits: Sequence[int], how: Decoding, still_open: Callable[[int, list[int]], bool]
     ) -> None:
-        """noise: [N, how.limit, TRIES] random numbers; the other arguments as `decode` takes them."""
+        """seeds: [N, how.limit, 2], one for each token; the other arguments as `decode` takes them."""
         import torch
 
-        self.how, self.still_open, self.noise, self.steps = how, still_open, noise, 0
-        count, device = len(limits), noise.device
+        self.how, self.still_open, self.seeds, self.steps = how, still_open, seeds, 0
+        count, device = len(limits), seeds.device
         self.rows = torch.arange(count, device=device)
         self.running = torch.ones(count, dtype=torch.bool, device=device)
         self._written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
@@ -37,7 +37,7 @@ class Choices:
         import torch
 
         t, how = self.steps, self.how
-        tokens = draw(logits, self.noise[self.rows, t], how.temperature, how.top_p)
+        tokens = draw(logits, self.seeds[self.rows, t], how.temperature, how.top_p)
         if how.close_at is not None and how.close_at <= t < how.close_at + len(how.close_with):
             if self._closing is None:
                 self._closing = self._unclosed(t)

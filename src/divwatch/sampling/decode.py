@@ -28,7 +28,7 @@ def decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     owners: Sequence[int],
-    uniforms: Any,
+    seeds: Any,
     limits: Sequence[int],
     how: Decoding,
     device: Any,
@@ -37,7 +37,7 @@ def decode(
 ) -> list[list[int]]:
     """New token ids of each row, its stop token included where it stopped.
 
-    prompts:    token ids; owners: [n] for each row the prompt it answers; uniforms: [n, how.limit, TRIES] random numbers.
+    prompts:    token ids; owners: [n] for each row the prompt it answers; seeds: [n, how.limit, 2], one for each token.
     limits:     [n] new tokens after which a row is cut, at most how.limit.
     still_open: (row, its new ids) -> whether its thought is open, asked once at `how.close_at`.
     any_rank:   whether any rank has rows left. If a forward is a collective, a rank that is done continues with one
@@ -45,7 +45,7 @@ def decode(
     """
     import torch
 
-    noise = torch.as_tensor(uniforms, device=device)
+    seeds = torch.as_tensor(seeds, device=device)
     pad = max(how.stops[0], 0)
     try:
         check_model(model)
@@ -53,12 +53,12 @@ def decode(
     except UnknownCache as reason:
         warn_once(f"decoding goes through the model's own generate, which is slower: {reason}")
         ids, mask = _left_padded([prompts[owner] for owner in owners], pad, device)
-        return decode_as_generate(model, ids, mask, Choices(noise, limits, how, still_open), any_rank)
+        return decode_as_generate(model, ids, mask, Choices(seeds, limits, how, still_open), any_rank)
     if how.mode_on(device) != "eager":
-        rows = _decode_shared(model, logits, mask, cache, owners, noise, limits, how, still_open)
+        rows = _decode_shared(model, logits, mask, cache, owners, seeds, limits, how, still_open)
         if rows is not None:
             return rows
-    return _decode_eager(model, logits, mask, cache, owners, Choices(noise, limits, how, still_open), any_rank)
+    return _decode_eager(model, logits, mask, cache, owners, Choices(seeds, limits, how, still_open), any_rank)
 
 
 def _decode_shared(
@@ -67,7 +67,7 @@ def _decode_shared(
     mask: Any,
     cache: Any,
     owners: Sequence[int],
-    noise: Any,
+    seeds: Any,
     limits: Sequence[int],
     how: Decoding,
     still_open: Callable[[int, list[int]], bool],
@@ -90,7 +90,7 @@ def _decode_shared(
         prefix = PrefixCache(cache, mask, owners, max(1, max(limits) - 1))
         prefix.use_kernels(model.config.get_text_config().num_attention_heads // cache.layers[0].keys.shape[1])
         of = torch.tensor(owners, device=mask.device)
-        return decode_in_steps(model, prefix, logits[of], mask.sum(-1)[of], noise, limits, how, still_open, capture)
+        return decode_in_steps(model, prefix, logits[of], mask.sum(-1)[of], seeds, limits, how, still_open, capture)
     except Unsupported as reason:
         warn_once(f"decoding repeats a prompt's keys for each of its samples: {reason}")
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from divwatch.sampling.decode import decode, supports_prefix
 from divwatch.sampling.known import has_known_cache
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, release, row_tokens, token_bytes
-from divwatch.sampling.nucleus import uniforms
+from divwatch.sampling.noise import token_seeds
 from divwatch.sampling.plan import Row, batch_tokens, batches
 from divwatch.sampling.ranks import Ranks
 from divwatch.sampling.request import Request
@@ -77,12 +77,12 @@ def decode_batch(model: Any, request: Request, batch: list[Row], any_rank: Calla
     prompts = list(dict.fromkeys(row.prompt for row in batch))
     place = {prompt: i for i, prompt in enumerate(prompts)}
     how = request.how
-    noise = uniforms(request.seed, [(request.ids[row.prompt], row.sample) for row in batch], how.limit)
+    seeds = token_seeds(request.seed, [(request.ids[row.prompt], row.sample) for row in batch], how.limit)
     return decode(
         model,
         [request.encoded[prompt] for prompt in prompts],
         [place[row.prompt] for row in batch],
-        noise,
+        seeds,
         [request.limits[row.prompt] for row in batch],
         how,
         request.device,

@@ -70,7 +70,7 @@ class Sampler:
     ) -> tuple[list[Completion], Embeddings | None]:
         """The completions of the look at `step`, and embeddings for `RunDirectory.write_embeddings` where it computed any.
 
-        The samples of two looks are independent.
+        Looks draw with the same random numbers; where `config.coupled` is false, with independent ones.
         """
         source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
         if self.config.backend == "vllm" and self._engine is None:
@@ -102,7 +102,8 @@ class Sampler:
 
 
 def look_seed(config: WatchConfig, step: int) -> int:
-    return config.seed * 1_000_003 + step
+    """The seed of the look at `step`: where looks are coupled, that of every look."""
+    return config.seed * 1_000_003 + (0 if config.coupled else step)
 
 
 def _load_encoder(config: WatchConfig, device: Any) -> Any:

@@ -38,17 +38,17 @@ class Steps:
     """
 
     def __init__(
-        self, model: Any, cache: PrefixCache, lengths: Any, noise: Any, limits: Sequence[int], how: Decoding
+        self, model: Any, cache: PrefixCache, lengths: Any, seeds: Any, limits: Sequence[int], how: Decoding
     ) -> None:
-        """lengths: [n] tokens of each row's prompt; noise: [n, limit, TRIES]."""
-        self.model, self.cache, self.noise, self.how = model, cache, noise, how
-        device, count = noise.device, len(noise)
+        """lengths: [n] tokens of each row's prompt; seeds: [n, limit, 2]."""
+        self.model, self.cache, self.seeds, self.how = model, cache, seeds, how
+        device, count = seeds.device, len(seeds)
         self.device = device
         self.rows = torch.arange(count, device=device)
         self.first = lengths
         self.token = torch.zeros(count, dtype=torch.long, device=device)
         self.index = torch.zeros(1, dtype=torch.long, device=device)
-        self.written = torch.zeros((count, noise.shape[1]), dtype=torch.long, device=device)
+        self.written = torch.zeros((count, seeds.shape[1]), dtype=torch.long, device=device)
         self.ends = torch.tensor(limits, device=device)
         self.closing = torch.zeros(count, dtype=torch.bool, device=device)
         self.forced = torch.full((1,), -1, device=device)
@@ -71,8 +71,8 @@ class Steps:
     def decide(self, logits: Any) -> None:
         """Draws a token for each row of `logits` [R, vocabulary]."""
         self.logits = logits
-        noise = self.noise[self.rows, self.index]
-        tokens, open_, finite = draw_without_sync(logits, noise, self.how.temperature, self.how.top_p)
+        seeds = self.seeds[self.rows, self.index]
+        tokens, open_, finite = draw_without_sync(logits, seeds, self.how.temperature, self.how.top_p)
         self._accept(tokens, open_)
         self.status = torch.stack([self._running().sum(), self.open.sum(), (~finite).sum()])
 
@@ -92,8 +92,8 @@ class Steps:
         if still_open:
             left = self.open.nonzero()[:, 0]
             tokens = self.token.clone()
-            noise = self.noise[self.rows[left], self.index]
-            tokens[left] = draw(self.logits[left], noise, self.how.temperature, self.how.top_p)
+            seeds = self.seeds[self.rows[left], self.index]
+            tokens[left] = draw(self.logits[left], seeds, self.how.temperature, self.how.top_p)
             self._accept(tokens, torch.zeros_like(self.open))
             running = int(self._running().sum())
         return int(running)
@@ -138,16 +138,16 @@ def decode_in_steps(
     cache: PrefixCache,
     logits: Any,
     lengths: Any,
-    noise: Any,
+    seeds: Any,
     limits: Sequence[int],
     how: Decoding,
     still_open: StillOpen,
     capture: bool,
 ) -> list[list[int]]:
     """New token ids of each row. What `decode` documents, with the prompts read: `logits` [n, vocabulary], `cache`."""
-    state = Steps(model, cache, lengths, noise, limits, how)
+    state = Steps(model, cache, lengths, seeds, limits, how)
     limit = max(limits)
-    with prefix_attention(model), Recorder(noise.device, capture) as recorder:
+    with prefix_attention(model), Recorder(seeds.device, capture) as recorder:
         for t in range(limit):
             state.index.fill_(t)
             state.close_thoughts(t, still_open)

@@ -21,25 +21,33 @@ PARTS = (
 def tokenizer_of(trainer: Any) -> Any:
     """The trainer's tokenizer; of a processor (vision-language models) its tokenizer, with the processor's chat template.
 
+    A template that the trainer uses in place of the tokenizer's (TRL's assistant_only_loss, and GRPO with tools) is used.
+
     Raises DivwatchError if there is none.
     """
     processing = trainer.processing_class
     if processing is None:
         raise DivwatchError("the trainer has no tokenizer: give it one as processing_class")
-    tokenizer = getattr(processing, "tokenizer", None)
+    tokenizer, template = getattr(processing, "tokenizer", None), getattr(trainer, "chat_template", None)
     if tokenizer is None:
         if not callable(getattr(processing, "decode", None)):
             raise DivwatchError(
                 f"processing_class is a {type(processing).__name__} without a tokenizer: give a tokenizer or its processor"
             )
-        return processing
-    template = getattr(processing, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+        return _with_template(processing, template) if isinstance(template, str) else processing
+    template = template or getattr(processing, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if not isinstance(template, str):
         return tokenizer
-    own = copy.deepcopy(tokenizer)  # the trainer's tokenizer stays as it is
-    own.chat_template = template
+    own = _with_template(tokenizer, template)
     if MARK not in (_render(own, [{"role": "user", "content": MARK}]) or MARK):
         own.chat_template = PARTS + template
+    return own
+
+
+def _with_template(tokenizer: Any, template: str) -> Any:
+    """A copy: the trainer's tokenizer stays as it is."""
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = template
     return own
 
 

@@ -20,6 +20,16 @@ def check_watchable(trainer: Any, tokenizer: Any, config: WatchConfig) -> None:
     stop_tokens(trainer.model, tokenizer)
 
 
+def why_uncoupled(config: WatchConfig) -> str | None:
+    """One line if the backend cannot sample with divwatch's random numbers; else None."""
+    if config.backend == "transformers":
+        return None
+    return (
+        f"watch_backend {config.backend} draws with random numbers of its own, so looks are sampled independently "
+        "(watch_coupled is false) and small changes take longer to show"
+    )
+
+
 def _check_model(model: Any) -> None:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = type(base).__name__

@@ -11,6 +11,7 @@ from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_mean
 from divwatch.analysis.summary import summarise
 from divwatch.files import without_nan
 from divwatch.metrics import embedding, lexical
+from divwatch.metrics.ranges import value_range
 from divwatch.records import PromptScores
 from divwatch.score_file.rows import FileSummary
 from divwatch.score_file.rules import Models, Rules
@@ -23,7 +24,8 @@ def make_result(scored: ScoredFile, file: FileSummary, rules: Rules, models: Mod
     values = scored.values()
     keys = list(values)
     table = np.column_stack([values[key] for key in keys])
-    means = dict(zip(keys, bootstrap_means(table, seed=rules.seed), strict=True))
+    bounds = [value_range(key, file.k) for key in keys]
+    means = dict(zip(keys, bootstrap_means(table, seed=rules.seed, bounds=bounds), strict=True))
     empty = Interval(float("nan"), float("nan"), float("nan"), 0)
     quality = {name: means.get(f"quality/{key}", empty) for name, key in _QUALITY.items()}
 
@@ -48,7 +50,7 @@ def make_result(scored: ScoredFile, file: FileSummary, rules: Rules, models: Mod
         "across": {name: _interval(interval) for name, interval in _across(scored.across, rules, models).items()},
     }
     if file.tasks > 1:
-        result["tasks"] = summarise(PromptScores(scored.ids, scored.tasks, values), seed=rules.seed)
+        result["tasks"] = summarise(PromptScores(scored.ids, scored.tasks, values), seed=rules.seed, outputs=file.k)
     result["settings"] = {
         "divwatch": __version__,
         "preset": rules.preset,
@@ -67,13 +69,21 @@ def _across(texts: list[str], rules: Rules, models: Models) -> dict[str, Interva
     if len(texts) < 2:
         return intervals
     if "ead" in rules.metrics:
-        intervals["ead"] = jackknife(lambda at: lexical.ead([texts[i] for i in at], rules.vocab_size), len(texts))
+        intervals["ead"] = jackknife(
+            lambda at: lexical.ead([texts[i] for i in at], rules.vocab_size),
+            len(texts),
+            bounds=value_range("across/ead"),
+        )
     if models.encoder is not None and {"sbert", "vendi"} & set(rules.metrics):
         rows = models.encoder.encode(texts)
         if "sbert" in rules.metrics:
-            intervals["sbert"] = bootstrap_mean(embedding.across_input_values(rows), seed=rules.seed)
+            intervals["sbert"] = bootstrap_mean(
+                embedding.across_input_values(rows), seed=rules.seed, bounds=value_range("across/sbert")
+            )
         if "vendi" in rules.metrics:
-            intervals["vendi"] = jackknife(lambda at: _vendi(rows[at]), len(texts))
+            intervals["vendi"] = jackknife(
+                lambda at: _vendi(rows[at]), len(texts), bounds=value_range("across/vendi", len(texts))
+            )
     return intervals
 
 

@@ -1,4 +1,4 @@
-"""The scored looks of a run directory, and what they show."""
+"""The scored looks of a run directory and of the run before it, and what they show."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from divwatch.config import WatchConfig
+from divwatch.config import COMPARABLE, WatchConfig
+from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
+from divwatch.store.lineage import parent_of
 from divwatch.store.reader import SCORED, RunReader
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment, Assessor
     from divwatch.analysis.history import History
+    from divwatch.analysis.summary import Summaries
 
 ScoredLooks = dict[int, tuple[PromptScores, bool]]  # step -> (scores, whether the look is comparable)
 
@@ -21,6 +24,31 @@ def read_scored_looks(store: RunReader) -> ScoredLooks:
     """The looks that have scores. Raises DivwatchError if their scores cannot be read."""
     looks = [look for look in store.looks() if look["status"] in SCORED]
     return {look["step"]: (store.scores(look["step"]), look["status"] == "ok") for look in looks}
+
+
+def logged_levels(store: RunReader) -> dict[int, Summaries]:
+    """Step -> what was logged of its look, of the looks that have scores."""
+    return {look["step"]: look["tasks"] for look in store.looks() if look["status"] in SCORED}
+
+
+def last_look_of_parent(store: RunReader) -> tuple[PromptScores, Summaries] | None:
+    """The last comparable look of the run before, and what was logged of it: there the curves of `store` begin.
+
+    None if there is none, it cannot be read, or it was watched with settings whose numbers do not compare.
+    """
+    try:
+        info = store.info()
+        path = parent_of(store.path.resolve(), info)
+        if path is None:
+            return None
+        parent = RunReader(path)
+        before, now = parent.info()["settings"], info["settings"]
+        steps = parent.comparable_steps()
+        if not steps or any(before.get(name) != now.get(name) for name in COMPARABLE):
+            return None
+        return parent.scores(steps[-1]), logged_levels(parent)[steps[-1]]
+    except (DivwatchError, OSError, KeyError):
+        return None
 
 
 def assess_looks(looks: ScoredLooks, config: WatchConfig, max_looks: int) -> Assessment:

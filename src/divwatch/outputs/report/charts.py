@@ -92,7 +92,7 @@ class _Drawer:
                 caption = (
                     "All outputs."
                     if key.startswith("diversity")
-                    else "Correct outputs only, on prompts with at least two."
+                    else "Correct outputs only, on the same prompts from look to look."
                 )
                 charts.append(self._chart([panel], "all", caption, metric=metric, height=250))
         accuracy = self.panel("Accuracy", "all", "quality/accuracy", unit=" %", y_range=(0.0, 1.05))

@@ -150,8 +150,9 @@ def gains(lineage: Lineage) -> pd.DataFrame:
 
 def _gain_rows(lineage: Lineage, number: int, values: pd.DataFrame, key: str) -> pd.DataFrame:
     table = values.pivot_table(index=["task", "id"], columns="step", values="gain", sort=False, dropna=False)
-    means = bootstrap_means(table.to_numpy(), strata=list(table.index.get_level_values("task")))
     steps = list(table.columns)
+    tasks = list(table.index.get_level_values("task"))
+    means = bootstrap_means(table.to_numpy(), strata=tasks, bounds=[(-1.0, 1.0)] * len(steps))
     rows = pd.DataFrame(means, columns=["mean", "lo", "hi", "n"]).assign(step=steps, task="all", key=key)
     status = dict(zip(lineage.runs[number].looks["step"], lineage.runs[number].looks["status"], strict=True))
     rows["status"] = [status[s] for s in steps]

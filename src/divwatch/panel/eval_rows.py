@@ -1,0 +1,98 @@
+"""The rows of an eval_dataset, read within bounds: a stream may have no end, and a table may have a hundred million rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from divwatch.errors import one_line
+from divwatch.panel.rows import COLUMNS
+
+MOST_ROWS = 100_000  # of a table, evenly spaced
+MOST_STREAMED = 10_000
+MOST_SECONDS = 60.0
+
+
+class EvalRows:
+    """Iterates over (index, row). The reader of a stream breaks off when it has enough.
+
+    name: how messages call the data set. read: the number of rows so far. failure: why reading failed, or None.
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.name, self.read = name, 0
+        self.failure: str | None = None
+        self._end = "enough for the prompts to choose from"
+        self._dataset = _unformatted(dataset)
+        self._rows = _length(dataset)
+
+    @property
+    def streamed(self) -> bool:
+        return self._rows is None
+
+    @property
+    def note(self) -> str | None:
+        """One line about what was not read; None if a table was read completely."""
+        if self.failure is not None:
+            return (
+                f"reading {self.name} failed after {self.read:,} rows ({self.failure}): the prompts are from these rows"
+            )
+        if self.streamed:
+            return f"{self.name} is a stream: read {self.read:,} rows, {self._end}"
+        if self._rows != self.read:
+            return f"{self.name} has {self._rows:,} rows: read {self.read:,} of them, {self._end}"
+        return None
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        until = time.monotonic() + MOST_SECONDS
+        rows = self._source()
+        while True:
+            try:
+                index, row = next(rows)
+            except StopIteration:
+                self._end = "all that it has" if self.streamed else "evenly spaced"
+                return
+            except Exception as error:  # of a source that can be anything
+                self.failure = one_line(error)
+                return
+            self.read += 1
+            yield index, row
+            if self.streamed and self.read >= MOST_STREAMED:
+                self._end = "the most that are read"
+                return
+            if time.monotonic() > until:
+                self._end = f"as many as {MOST_SECONDS:.0f} s allow"
+                return
+
+    def _source(self) -> Iterator[tuple[int, Any]]:
+        """All rows, or MOST_ROWS of a table at equal distances. It fails where the data set does, when it is read."""
+        if self._rows is None:
+            yield from enumerate(self._dataset)
+            return
+        step = max(1, -(-self._rows // MOST_ROWS))
+        at = range(0, self._rows, step)
+        if hasattr(self._dataset, "select_columns"):  # a datasets.Dataset: faster by iteration, without token ids
+            names = [name for name in COLUMNS if name in self._dataset.column_names]
+            narrow = self._dataset.select_columns(names) if names else self._dataset
+            yield from zip(at, narrow if step == 1 else narrow.select(at), strict=False)
+        else:
+            yield from ((i, self._dataset[i]) for i in at)
+
+
+def _length(dataset: Any) -> int | None:
+    """The number of rows of a table; None for a stream."""
+    if not hasattr(dataset, "__getitem__") or any(c.__name__ == "IterableDataset" for c in type(dataset).__mro__):
+        return None
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
+
+
+def _unformatted(dataset: Any) -> Any:
+    """A datasets.Dataset or IterableDataset that gives Python values; a transform of the user's stays."""
+    formatted = getattr(dataset, "format", None)
+    if not hasattr(dataset, "with_format") or (isinstance(formatted, dict) and formatted["type"] == "custom"):
+        return dataset
+    return dataset.with_format(None)
