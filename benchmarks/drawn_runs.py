@@ -89,7 +89,9 @@ def draw(world: World, seed: int) -> tuple[History, Floats]:
     styles = np.empty((world.looks, world.prompts, world.samples), dtype=np.int8)
     right = np.empty(styles.shape, dtype=bool)
     noise = Noise(world, rng) if world.coupled else None
-    drift = np.linspace(0, world.accuracy_shift, world.looks) + world.accuracy_wobble * ar1(rng, world.looks, 0.7, 1)[:, 0]
+    drift = (
+        np.linspace(0, world.accuracy_shift, world.looks) + world.accuracy_wobble * ar1(rng, world.looks, 0.7, 1)[:, 0]
+    )
     for look in range(world.looks):
         wanted = np.log(factor[look][task])
         p_right = policy(logits[pick], ratio[pick], wanted)
@@ -139,7 +141,9 @@ def policy(logits: Floats, ratio: Floats, wanted: Floats) -> Floats:
     return np.maximum(softmax(power[:, None] * logits), 1e-300)
 
 
-def history(world: World, styles: NDArray[np.int8], right: NDArray[np.bool_], distances: Floats, task: NDArray[np.intp]) -> History:
+def history(
+    world: World, styles: NDArray[np.int8], right: NDArray[np.bool_], distances: Floats, task: NDArray[np.intp]
+) -> History:
     if world.measure == "gini":
         distances = np.broadcast_to(1.0 - np.eye(STYLES), distances.shape)
     everything = value(world, styles, np.ones_like(right), distances)

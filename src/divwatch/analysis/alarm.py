@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +18,7 @@ LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LON
 LASTING_EARLY = 1.2  # the same while the rest may be the first look after the baseline alone
 
 
-def lasting_fall(
-    values: Floats, fit: SeriesFit, margin: float, min_drop: float, alpha: float, max_looks: int
-) -> bool:
+def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float, alpha: float, max_looks: int) -> bool:
     """Whether the looks so far show a fall by more than `margin` that lasts, but for a chance of `alpha` in the run.
 
     Every look but the last two is tried as the knee. The mean of the looks after it must lie below that of the looks

@@ -15,6 +15,7 @@ import numpy as np
 from divwatch.analysis.alarm import MIN_PROMPTS
 from divwatch.analysis.decompose import CHANGES, Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.evidence import OtherDetectors
 from divwatch.analysis.history import ALL, History
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.verdict import Verdict, classify_change
@@ -83,13 +84,12 @@ class Assessor:
     8 prompts counts in the panel and takes no share; with one task, or none of 8 prompts, the panel has all.
     """
 
-    def __init__(
-        self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, primary: str | None = None
-    ) -> None:
+    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, primary: str | None = None) -> None:
         self.max_looks, self.alpha, self.min_drop, self.primary = max_looks, alpha, min_drop, primary
         self._counted: tuple[list[str], list[int]] = ([], [])  # the series watched, the steps counted in
         self._detectors: dict[tuple[str, str], CollapseDetector] = {}
         self._statuses: dict[tuple[str, str], CollapseStatus] = {}
+        self._others = OtherDetectors(max_looks, alpha, min_drop)
 
     def assess(self, history: History) -> Assessment:
         """What the looks show. The result is the same whether the history came at once or look by look."""
@@ -97,7 +97,7 @@ class Assessor:
         keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
         self._count_in(history, keys)
         statuses = dict(self._statuses)
-        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary)
+        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary, self._others)
         first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
         return Assessment(primary, first, last, statuses, verdict, history)
 
@@ -108,6 +108,7 @@ class Assessor:
         before = len(self._counted[1])
         if self._counted != (keys, steps[:before]):
             before, self._detectors, self._statuses = 0, {}, {}
+            self._others = OtherDetectors(self.max_looks, self.alpha, self.min_drop)
         if before < len(steps):
             self._counted = ([], [])
             for (task, key), alpha in self._shares(history, keys).items():

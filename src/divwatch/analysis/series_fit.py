@@ -27,15 +27,14 @@ Floats = NDArray[np.float64]
 PRIOR_WOBBLE = 0.01  # what to assume of a checkpoint that stands alone
 # Relative sd of the wobble, and its prior: log-normal about 0.7 %. Three trainings of the embedded model showed at
 # most 0.5 %, with correlations of 0.3 to 0.6 between neighbouring looks; 7B models are not known to be as steady.
-WOBBLES = np.geomspace(0.0005, 0.08, 11)
+WOBBLES = np.geomspace(0.0006, 0.08, 10)
 PRIOR_MEDIAN, PRIOR_LOG_SD = 0.007, 0.9
-CORRELATIONS = np.array([0.0, 0.3, 0.5, 0.7, 0.85, 0.95])
+CORRELATIONS = np.array([0.0, 0.3, 0.6, 0.8, 0.95])
 # Prior of a change: none, one of any size, one below what matters, or two.
 P_NONE, P_ONE, P_SMALL, P_TWO = 0.15, 0.45, 0.25, 0.15
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
-FIRST_SHAPES = 3  # the best single changes, to each of which a second is added
-KNEES = 48  # at most so many looks are tried as the start of a change
+KNEES = 40  # at most so many looks are tried as the start of a change
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,10 @@ class SeriesFit:
         """Index of the knee of the fall, and its central interval, given that there was a fall that began by `latest`."""
         weight = self._fallen(latest).sum(axis=(0, 1))
         mass = np.bincount(np.maximum(self.knee, 0), weights=weight, minlength=len(self.steps))
-        mass /= mass.sum()
+        mass = mass / mass.sum()
         at = int(mass.argmax())
         lo, hi = (int(np.searchsorted(np.cumsum(mass), q)) for q in ((1 - level) / 2, (1 + level) / 2))
         return at, min(lo, at), min(max(hi, at), latest)
-
 
     def _fallen(self, latest: int) -> Floats:
         """Weights of the hypotheses in which a fall that matters began by look `latest`."""
@@ -185,18 +183,20 @@ def fit_series(steps: Sequence[float], changes: Floats, sampling_variance: float
     shapes = _shapes(steps)
     grids = [_integrate(steps, changes, sampling_variance, float(r)) for r in CORRELATIONS]
     log_weight, mean, variance, size = (np.stack(part) for part in zip(*(grid[:4] for grid in grids), strict=True))
-    first = _best_shapes(log_weight, len(shapes.knee))
-    pairs = [_integrate_pairs(steps, grid[4], first) for grid in grids]
-    parts = (np.stack(part) for part in zip(*pairs, strict=True))
-    log_weight, mean, variance, size = (
-        np.concatenate([one, two], axis=2) for one, two in zip((log_weight, mean, variance, size), parts, strict=True)
-    )
+    hypotheses, knees = [(log_weight, mean, variance, size)], [np.array([-1]), shapes.knee, shapes.knee]
+    # A second change is added to the best single one, another to the best second one, and so on: three rounds find the
+    # two changes of any series that has two.
+    first = int(logsumexp(log_weight[:, :, 1 : 1 + len(shapes.knee)], axis=(0, 1)).argmax())
+    for _ in range(3):
+        pairs = [_integrate_pairs(steps, moments, first) for *_, moments in grids]
+        log_weight, mean, variance, size = (np.stack(part) for part in zip(*pairs, strict=True))
+        hypotheses.append((log_weight, mean, variance, size))
+        knees.append(np.minimum(shapes.knee[first], shapes.knee))
+        first = int(logsumexp(hypotheses[-1][0], axis=(0, 1)).argmax())
+    log_weight, mean, variance, size = (np.concatenate(part, axis=2) for part in zip(*hypotheses, strict=True))
     weight = np.exp(log_weight - logsumexp(log_weight))
-    earliest = np.minimum(shapes.knee[first][:, None], shapes.knee).ravel()
-    knee = np.concatenate([[-1], shapes.knee, shapes.knee, earliest])
-    large = np.arange(knee.size) > 2 * shapes.knee.size
-    large[1 : 1 + shapes.knee.size] = True
-    return SeriesFit(weight, mean, variance, size, knee, large, steps)
+    large = np.repeat([False, True, False, True, True, True], [part.size for part in knees])
+    return SeriesFit(weight, mean, variance, size, np.concatenate(knees), large, steps)
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,7 @@ def _integrate(
     for sd, share in ((SIZE, P_ONE), (SMALL, P_SMALL)):
         total = ss + sd**-2
         size = sy / total
-        logs.append(
-            base[:, None] + np.log(share) + shapes.log_prior - 0.5 * np.log(total * sd**2) + 0.5 * sy * size
-        )
+        logs.append(base[:, None] + np.log(share) + shapes.log_prior - 0.5 * np.log(total * sd**2) + 0.5 * sy * size)
         means.append(size * last)
         variances.append(last**2 / total)
         sizes.append(size)
@@ -246,27 +244,17 @@ def _integrate(
     return log_weight, mean, variance, size, moments
 
 
-def _best_shapes(log_weight: Floats, count: int) -> NDArray[np.intp]:
-    """The shapes that explain most alone."""
-    single = logsumexp(log_weight[:, :, 1 : 1 + count], axis=(0, 1))
-    return np.argsort(-single)[:FIRST_SHAPES]
-
-
-def _integrate_pairs(steps: tuple[float, ...], m: _Moments, first: NDArray[np.intp]) -> tuple[Floats, ...]:
-    """Two changes: one of the `first` shapes and any other. [W, F * S] as `_integrate` returns them."""
+def _integrate_pairs(steps: tuple[float, ...], m: _Moments, f: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Two changes, shape `f` and any other: [W, S] as `_integrate` returns them."""
     shapes, prior = _shapes(steps), SIZE**-2
     last = shapes.values[:, -1]
-    parts: list[tuple[Floats, ...]] = []
     uu, xu = m.precision @ (m.ones**2), m.precision @ (m.rotated * m.ones).T
-    for f in first:
-        fs = m.precision @ (m.rotated * m.rotated[f]).T - xu * (xu[:, f] / uu)[:, None]
-        ff, fy = m.ss[:, [f]] + prior, m.sy[:, [f]]
-        ss = m.ss + prior
-        determinant = np.maximum(ff * ss - fs**2, 1e-12 * ff * ss)
-        one, two = (ss * fy - fs * m.sy) / determinant, (ff * m.sy - fs * fy) / determinant
-        log_weight = m.base[:, None] + np.log(P_TWO) + shapes.log_prior[f] + shapes.log_prior
-        log_weight = log_weight - 0.5 * np.log(determinant / prior**2) + 0.5 * (one * fy + two * m.sy)
-        variance = (last[f] ** 2 * ss - 2 * last[f] * last * fs + last**2 * ff) / determinant
-        size = np.where(shapes.knee < shapes.knee[f], two, one)
-        parts.append((log_weight, one * last[f] + two * last, variance, size))
-    return tuple(np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    fs = m.precision @ (m.rotated * m.rotated[f]).T - xu * (xu[:, f] / uu)[:, None]
+    ff, fy, ss = m.ss[:, [f]] + prior, m.sy[:, [f]], m.ss + prior
+    determinant = np.maximum(ff * ss - fs**2, 1e-12 * ff * ss)
+    one, two = (ss * fy - fs * m.sy) / determinant, (ff * m.sy - fs * fy) / determinant
+    log_weight = m.base[:, None] + np.log(P_TWO / 3) + shapes.log_prior[f] + shapes.log_prior
+    log_weight = log_weight - 0.5 * np.log(determinant / prior**2) + 0.5 * (one * fy + two * m.sy)
+    variance = (last[f] ** 2 * ss - 2 * last[f] * last * fs + last**2 * ff) / determinant
+    size = np.where(shapes.knee < shapes.knee[f], two, one)
+    return log_weight, one * last[f] + two * last, variance, size
