@@ -6,7 +6,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from divwatch import DivwatchError, WatchConfig
-from divwatch.config import WatchArguments, steps_between_looks
+from divwatch.config import WatchArguments
+from divwatch.schedule import steps_between_looks
 
 
 @pytest.mark.parametrize(
@@ -15,8 +16,12 @@ from divwatch.config import WatchArguments, steps_between_looks
         ({"every": 0}, "watch_every is 0.*whole number.*fraction"),
         ({"every": -5}, "watch_every is -5"),
         ({"every": 2.5}, "watch_every is 2.5"),
+        ({"every": "often"}, "watch_every is 'often': give auto or a number"),
+        ({"every": float("inf")}, "watch_every is inf"),
+        ({"looks": 1}, "watch_looks is 1.*at least 2"),
         ({"samples": 1}, "watch_samples is 1.*at least 2"),
         ({"prompts": 0}, "watch_prompts is 0"),
+        ({"seed": -1}, "watch_seed is -1.*at least 0"),
         ({"top_p": 0.0}, "watch_top_p is 0"),
         ({"temperature": 0.0}, "watch_temperature is 0"),
         ({"alpha": 1.5}, "watch_alpha is 1.5"),
@@ -129,3 +134,26 @@ def test_arguments_carry_every_setting_with_its_prefix():
         ["--watch_every", "25", "--watch_metrics", "ead", "sbert"]
     )
     assert WatchConfig.from_arguments(arguments) == WatchConfig(every=25, metrics=["ead", "sbert"])
+
+
+def test_a_bare_off_in_yaml_is_off_and_tokens_are_by_task_unless_set(tmp_path):
+    from trl import TrlParser
+
+    file = tmp_path / "run.yaml"
+    file.write_text("watch_thinking: off\nwatch_held_out: off\n")
+    (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(["--config", str(file)])
+    config = WatchConfig.from_arguments(arguments)
+    assert (config.thinking, config.held_out, config.max_new_tokens) == ("off", "off", None)
+    with pytest.raises(DivwatchError, match="watch_max_new_tokens is 0: give a whole number of at least 1"):
+        WatchConfig(max_new_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "every"),
+    [([], "auto"), (["--watch_every", "auto"], "auto"), (["--watch_every", "0.1"], 0.1), (["--watch_every", "7"], 7)],
+)
+def test_every_is_auto_or_a_number_on_the_command_line(words, every):
+    from trl import TrlParser
+
+    (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(words)
+    assert WatchConfig.from_arguments(arguments).every == every

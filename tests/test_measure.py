@@ -58,6 +58,24 @@ def test_settings_and_panel_come_from_the_run_it_is_compared_with(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_papers_preset_has_its_limits_which_an_option_still_bounds(tmp_path):
+    file = tmp_path / "sums.jsonl"
+    rows = [{"prompt": f"{i} + 4?", "task": "gsm8k", "reference": "7", "verifier": "gsm8k"} for i in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["measure", str(BASE_MODEL), "--panel", str(file), "--samples", "2", "--encoder", "minilm"]
+    with pytest.raises(DivwatchError, match="32768 more may follow"):
+        CliRunner().invoke(app, [*command, "--preset", "paper", "--out", str(tmp_path / "a")], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, [*command, "--preset", "paper", "--max-new-tokens", "8", "--out", str(tmp_path / "b"), "--json"]
+    )
+    assert done.exit_code == 0, done.exception
+    (path,) = json.loads(done.stdout)["runs"]
+    settings = RunDirectory.of(path).info()["settings"]
+    assert (settings["samples"], settings["temperature"], settings["top_p"]) == (2, 0.6, 0.95)
+    with pytest.raises(DivwatchError, match="unknown preset 'papers': choose from default, paper"):
+        CliRunner().invoke(app, [*command, "--preset", "papers", "--out", str(tmp_path)], catch_exceptions=False)
+
+
 def test_the_prompts_of_an_eval_dataset_come_from_the_record_with_their_tools(tmp_path):
     """The same weights give the same completions, so what is asked is the same: with the tools that the template shows."""
     from datasets import Dataset

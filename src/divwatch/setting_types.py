@@ -15,7 +15,8 @@ from divwatch.errors import DivwatchError
 
 
 def as_type(name: str, value: Any, kind: Any, default: Any = dataclasses.MISSING) -> Any:
-    """The value of the setting `name` as `kind`: str, bool, int, float, list[str], or one of them or None.
+    """The value of the setting `name` as `kind`: str, bool, int, float, list[str], or one of them or None; `float | str` is a
+    number or auto.
 
     Nothing is guessed: a string is no number and a number no flag. Names may stand in one text with commas, as in YAML.
     Raises DivwatchError, which names the default.
@@ -80,6 +81,10 @@ def _names(value: Any) -> list[str]:
     return [name.strip() for part in parts for name in _text(part).split(",")]
 
 
+def _number_or_auto(value: Any) -> float | str:
+    return "auto" if isinstance(value, str) and value == "auto" else _number(value)
+
+
 class _Reader(NamedTuple):
     read: Callable[[Any], Any]
     wanted: str
@@ -90,5 +95,6 @@ _READERS: dict[Any, _Reader] = {
     bool: _Reader(_flag, "true or false"),
     int: _Reader(_whole, "a whole number"),
     float: _Reader(_number, "a number"),
+    float | str: _Reader(_number_or_auto, "auto or a number"),
     list[str]: _Reader(_names, "names in a list or with commas"),
 }

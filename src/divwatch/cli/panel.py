@@ -45,6 +45,7 @@ def show(
     Example: divwatch panel show gsm8k
     """
     from divwatch.errors import DivwatchError
+    from divwatch.panel.length import token_limit
     from divwatch.tasks import TASKS
 
     if task not in TASKS:
@@ -54,7 +55,8 @@ def show(
     facts = {
         "task": entry.name, "about": entry.about, "path": entry.path, "config": entry.config, "split": entry.split,
         "revision": entry.revision, "columns": list(entry.columns), "prompts": entry.limit or "all",
-        "verifier": entry.verifier, "stop (plain form)": list(entry.stop), "max_new_tokens": entry.max_new_tokens,
+        "verifier": entry.verifier, "stop (plain form)": list(entry.stop),
+        "max_new_tokens": token_limit(prompt, None), "paper_max_new_tokens": entry.paper_max_new_tokens,
         "example prompt": prompt.text, "example reference": prompt.reference,
     }  # fmt: skip
     if as_json:
