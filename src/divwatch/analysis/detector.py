@@ -101,6 +101,7 @@ class CollapseStatus:
             "onset_step",
             "onset_interval",
             "change",
+            "estimate",
             "change_interval",
             "confirmed",
             "n",

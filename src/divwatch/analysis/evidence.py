@@ -90,7 +90,14 @@ class Evidence:
     def _note(self, key: str, status: CollapseStatus | None) -> None:
         if status is not None:
             lo, hi = status.change_interval
-            self.record[key] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n, "beyond": status.beyond}
+            self.record[key] = {
+                "change": status.change,
+                "estimate": status.estimate,
+                "lo": lo,
+                "hi": hi,
+                "n": status.n,
+                "beyond": status.beyond,
+            }
 
     def lost(self, key: str) -> bool:
         """A lasting loss of `key` was flagged, and the last two changes are still beyond `min_drop`."""
@@ -204,9 +211,9 @@ class Evidence:
 
 
 def loss_text(status: CollapseStatus) -> str:
-    """A flagged loss as '38 % (31 to 45 %)', estimated from all looks."""
+    """'38 % (31 to 45 %)'."""
     lo, hi = status.change_interval
-    return f"{percent(-status.estimate)} %" + between(-hi, -lo)
+    return f"{percent(-status.change)} %" + between(-hi, -lo)
 
 
 def between(lo: float, hi: float, sign: str = "") -> str:
