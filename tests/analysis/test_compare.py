@@ -195,6 +195,11 @@ def test_single_runs_differ_by_more_than_their_looks_wobble_before_it_is_a_findi
     assert known / (RUNS / 2) >= 0.95
 
 
+def test_a_single_look_and_a_series_without_values_have_a_wobble_too():
+    assert wobble_of_looks([0], np.full((1, 12), 0.5)).sd > 0
+    assert wobble_of_looks([0, 1], np.vstack([np.ones(12), np.full(12, np.nan)])) == Wobble(0.0, 2.0)
+
+
 def test_without_wobble_of_their_looks_single_runs_are_compared_by_prompts_alone():
     values = world(7, arms=2, seeds=1, prompts=14)
     steady = compare(values, 1, wobbles={("d", "all"): [Wobble(0.0, 5), Wobble(0.0, 5)]}).effects[0]

@@ -50,11 +50,10 @@ def wobble_of_looks(steps: Sequence[int], values: Floats) -> Wobble:
     The size is the detector's estimate, its prior included, which counts as two degrees of freedom beside those of the
     looks: few looks give wide intervals.
     """
-    detector = CollapseDetector(max_looks=max(len(steps), 2))
-    relative = detector.replay(steps, values).wobble
     last = values[-1][np.isfinite(values[-1])]
     level = abs(float(last.mean())) if last.size else 0.0
-    return Wobble(relative * level, float(max(len(steps) - 2, 0) + 2))
+    status = CollapseDetector(max_looks=max(len(steps), 2)).replay(steps, values)
+    return Wobble(status.wobble * level, float(max(len(steps) - 2, 0) + 2))
 
 
 def noise_of_seeds(means: Floats, draws: int, rng: np.random.Generator) -> RunNoise:
