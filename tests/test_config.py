@@ -21,6 +21,7 @@ from divwatch.schedule import steps_between_looks
         ({"looks": 1}, "watch_looks is 1.*at least 2"),
         ({"samples": 1}, "watch_samples is 1.*at least 2"),
         ({"prompts": 0}, "watch_prompts is 0"),
+        ({"seed": -1}, "watch_seed is -1.*at least 0"),
         ({"top_p": 0.0}, "watch_top_p is 0"),
         ({"temperature": 0.0}, "watch_temperature is 0"),
         ({"alpha": 1.5}, "watch_alpha is 1.5"),

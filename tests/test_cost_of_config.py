@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from divwatch.cli import app
 from divwatch.errors import DivwatchError
-from divwatch.plan.cost import DEVICES, Look, Shape, cost_of, shape_of, train_bytes
+from divwatch.plan.cost import Look, cost_of, train_bytes
+from divwatch.plan.device import DEVICES
 from divwatch.plan.of_config import planned
+from divwatch.plan.shape import Shape, shape_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))
@@ -54,6 +56,26 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
 def test_what_is_given_wins_over_the_config():
     found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
     assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 120)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("watch_samples: many", "watch_samples is 'many': give a number"),
+        ("watch_max_overhead: null", "watch_max_overhead is None: give a number"),
+        ("watch_prompts: 8.5", "watch_prompts is 8.5: give a whole number"),
+        ("watch_every: [1]", r"watch_every is \[1\]: give auto or a number"),
+        ("watch_every: .inf", "watch_every is inf: give auto or a number"),
+        ("max_steps: soon", "max_steps is 'soon': give a number"),
+    ],
+)
+def test_a_config_with_values_of_another_type_is_one_line(tmp_path, line, says):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model_name_or_path: olmo3-7b\n{line}\n")
+    with pytest.raises(DivwatchError, match=says):
+        planned(file, 8, 300, {})
+    file.write_text("model_name_or_path: olmo3-7b\nwatch_every: 1e2\n")
+    assert planned(file, 8, 300, {}).every == 100
 
 
 def test_an_adapter_alone_has_gradients_and_moments():

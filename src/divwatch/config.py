@@ -152,7 +152,7 @@ class WatchConfig:
         self._check_every()
         if self.looks is not None:
             _whole("looks", self.looks, 2)
-        for name, low in (("prompts", 1), ("samples", 2)):
+        for name, low in (("prompts", 1), ("samples", 2), ("seed", 0)):
             _whole(name, getattr(self, name), low)
         for name in ("max_new_tokens", "think_tokens", "full_tokens"):
             if getattr(self, name) is not None:

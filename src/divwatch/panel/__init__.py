@@ -24,16 +24,20 @@ SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
 
 def load_panel(
-    spec: str | None, eval_dataset: Any = None, enough: int | None = None, note: Note = quiet
+    spec: str | None,
+    eval_dataset: Any = None,
+    enough: int | None = None,
+    note: Note = quiet,
+    opening: str | None = None,
 ) -> tuple[str, list[Prompt]]:
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
     None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
-    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. Raises DivwatchError
-    if `spec` is unknown or has no prompts.
+    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. opening: what the chat
+    template writes before an answer. Raises DivwatchError if `spec` is unknown or has no prompts.
     """
     if spec is None and eval_dataset is not None:
-        name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note)
+        name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"
         prompts = _named(name, _of_tasks)

@@ -121,7 +121,11 @@ def within_context(
         len(tokenizer(prompt_text(tokenizer, p, thinking, form), add_special_tokens=not is_chat(p, form))["input_ids"])
         for p in prompts
     ]
-    room = [token_limit(p, new_tokens) + (think_tokens or 0) for p in prompts]
+    thought = think_tokens or 0
+    room = [
+        token_limit(p, new_tokens, context - length - thought) + thought
+        for p, length in zip(prompts, lengths, strict=True)
+    ]
     fitting = [p for p, length, new in zip(prompts, lengths, room, strict=True) if length + new <= context]
     if len(fitting) == len(prompts):
         return fitting, None
@@ -133,6 +137,17 @@ def within_context(
     if not fitting:
         raise DivwatchError(f"{line}: lower watch_max_new_tokens or choose a panel of shorter prompts")
     return fitting, f"{line}; they are not watched"
+
+
+def answer_opening(tokenizer: Any) -> str | None:
+    """What the chat template writes between a user turn and its answer; None if that cannot be known."""
+    turns = [{"role": "user", "content": "?"}]
+    with suppress(Exception):  # no template, or one that raises
+        asked = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        opened = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        if opened.startswith(asked) and opened[len(asked) :].strip():
+            return opened[len(asked) :]
+    return None
 
 
 def _rendered(tokenizer: Any, prompt: Prompt) -> str:
