@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from divwatch.cli import app
 from divwatch.errors import DivwatchError
-from divwatch.plan.cost import DEVICES, Look, Shape, cost_of, shape_of, train_bytes
+from divwatch.plan.cost import Look, cost_of, train_bytes
+from divwatch.plan.device import DEVICES
 from divwatch.plan.of_config import planned
+from divwatch.plan.shape import Shape, shape_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))

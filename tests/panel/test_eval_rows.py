@@ -135,7 +135,7 @@ def test_a_table_of_a_hundred_million_rows_is_read_evenly(monkeypatch):
 
 
 def test_a_slow_stream_is_read_for_a_limited_time(monkeypatch):
-    monkeypatch.setattr(eval_rows, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(eval_rows, "MOST_STREAM_SECONDS", 0.2)
 
     def slow():
         for one in endless():

@@ -1,14 +1,18 @@
 """What a look asks is what TRL trains on: rows in every format, read by real trainers and by the monitor."""
 
+import copy
 import json
 
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from divwatch import DiversityCallback, DivwatchError, WatchConfig
 from divwatch.panel import fingerprint, load_panel
 from divwatch.panel.form import prompt_text
+from divwatch.panel.rows import COLUMNS, Unaskable, to_prompt
 from divwatch.panel.sources import from_dataset
 from divwatch.records import Prompt
 from divwatch.sampling.request import make_request
@@ -237,6 +241,13 @@ ODD = [
     {"prompt": "", "completion": "So."},
     {"prompt": None},
     {"chosen": [], "rejected": []},
+    {"chosen": [1, 2], "rejected": [1, 3]},
+    {"messages": "Why?"},
+    {"messages": {"role": "user", "content": "Why?"}},
+    {"conversations": [{"from": "human"}]},
+    {"conversations": ["Why?"]},
+    {"prompt": [user("\ud800")]},
+    {"prompt": [user("Why?")], "tools": "[" * 100_000},
 ]
 
 
@@ -321,3 +332,25 @@ def test_tools_have_no_plain_form(tmp_path, tokenizer):
     callback = watched_panel(tmp_path, tokenizer, rows)
     (prompt,) = callback.recorder.panel.candidates
     assert "TOOLS weather" in prompt_text(tokenizer, prompt)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(COLUMNS), JSON, max_size=4))
+def test_any_row_gives_a_prompt_or_its_reason(row):
+    before = copy.deepcopy(row)
+    try:
+        prompt = to_prompt(row, 0, "eval", "<bot>")
+        assert prompt.text.strip()
+        json.dumps(prompt.to_json())
+    except Unaskable:
+        pass
+    assert row == before

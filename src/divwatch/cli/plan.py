@@ -51,8 +51,11 @@ def plan(
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
     from divwatch.config import WatchConfig, number_in
-    from divwatch.plan.cost import DEVICES, Look, cost_of, shape_of, this_machine
+    from divwatch.plan.cost import Look, cost_of
+    from divwatch.plan.device import DEVICES
+    from divwatch.plan.here import this_machine
     from divwatch.plan.of_config import planned
+    from divwatch.plan.shape import shape_of
     from divwatch.schedule import overhead, plan_looks
 
     if device != "here" and device not in DEVICES:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from divwatch.records import Prompt
@@ -42,6 +41,7 @@ NO_PROMPT = ("neither 'prompt' nor 'messages' with a text in it", "add one of th
 NO_USER = ("no user turn", "add one")
 BAD_TURN = ("a turn that is no message", "each turn needs the texts 'role' and 'content'")
 NOT_TEXT = ("an image or another part that is not text", "give texts only")
+NO_UNICODE = ("half a surrogate pair in its text", "write the text as UTF-8")
 BAD_TOOLS = ("'tools' that are no list of JSON schemas", "give a list, or a list as a string of JSON")
 BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value}")
 
@@ -64,6 +64,7 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
         raise Unaskable(*NO_PROMPT)
+    _check_unicode([text] if not conversation else [t for turn in asked for t in turn_texts(turn)])
     return Prompt(
         id=str(row.get("id", f"{task}/{index}")),
         task=str(row.get("task", task)),
@@ -103,14 +104,17 @@ def turn_texts(turn: Mapping[str, Any]) -> Iterator[str]:
 
 def _as_chatml(row: dict[str, Any]) -> dict[str, Any]:
     """The row with ShareGPT's names (`conversations`, `from`, `value`) changed to `messages`, `role` and `content`."""
-    sides = {name: row[name] for name in PROMPT_COLUMNS if isinstance(row.get(name), list)}
+    sides = {  # copies, because TRL renames in place
+        name: [dict(turn) if isinstance(turn, Mapping) else turn for turn in row[name]]
+        for name in PROMPT_COLUMNS
+        if isinstance(row.get(name), list)
+    }
     renamed = any(isinstance(turn, Mapping) and "from" in turn for turns in sides.values() for turn in turns)
     if not renamed and "conversations" not in sides:
         return row
     from trl.data_utils import maybe_convert_to_chatml
 
-    # TRL changes turns in place.
-    converted: dict[str, Any] = maybe_convert_to_chatml(copy.deepcopy(sides))
+    converted: dict[str, Any] = maybe_convert_to_chatml(sides)
     return {name: value for name, value in row.items() if name != "conversations"} | converted
 
 
@@ -140,7 +144,7 @@ def _asked(row: dict[str, Any]) -> Any:
 def _until_answer(messages: Any) -> list[Any] | None:
     """A conversation up to its last turn that waits for an answer: the user's, or a tool's result."""
     if not isinstance(messages, list):
-        return messages or None
+        return None
     waiting = [i for i, turn in enumerate(messages) if _role(turn) not in (*_ANSWERS, *_INSTRUCTIONS)]
     return messages[: waiting[-1] + 1] if waiting else None
 
@@ -161,6 +165,14 @@ def _check_turns(turns: list[Any]) -> str:
     return text
 
 
+def _check_unicode(texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Unaskable(*NO_UNICODE) from None
+
+
 def _role(turn: Any) -> str:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise Unaskable(*BAD_TURN)
@@ -178,7 +190,7 @@ def _tools(value: Any) -> list[Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unaskable(*BAD_TOOLS) from None
     if value is not None and not (isinstance(value, list) and all(isinstance(tool, Mapping) for tool in value)):
         raise Unaskable(*BAD_TOOLS)
