@@ -123,7 +123,8 @@ class BudgetTimetable:
 
     @property
     def _early(self) -> int:
-        return sum(step > 0 for step in self._steps)
+        """As `spread` takes it."""
+        return sum(step > 0 for step in self._steps) if self.pace.limit else len(EARLY)
 
     @property
     def _most(self) -> int:

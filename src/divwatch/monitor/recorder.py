@@ -22,7 +22,7 @@ from divwatch.monitor.score_look import to_numbers
 from divwatch.monitor.timetable import EvenTimetable
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
-from divwatch.outputs.terminal import say, unreadable_line
+from divwatch.outputs.terminal import first_look_line, say, unreadable_line
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -69,6 +69,7 @@ class Recorder:
         self.timetable = (BudgetTimetable if config.every == AUTO else EvenTimetable)(config, clock)
         self.prompts: list[Prompt] = []
         self._max_looks = 1
+        self._first_look = True
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
         self._latest: tuple[int, RunAssessment] | None = None
@@ -198,6 +199,9 @@ class Recorder:
         except Exception as error:
             self.record_failure(step, one_line(error), seconds, full)
             raise LookFailed(one_line(error)) from error
+        if self._first_look and not full:
+            self._first_look = False
+            say(first_look_line(len(self.prompts), [c.tokens for c in completions], seconds))
         self._count(step, seconds + self._clock() - started, full)
 
     def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
