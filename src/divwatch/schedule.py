@@ -17,8 +17,8 @@ WITHOUT_LIMIT = 22
 EARLY = (0.02, 0.05)
 # This share of the looks between is even over log(1 + share of the run / scale), the rest even over the run. The scale is a
 # share of the run, or some of its first steps where those are more.
-LOG_SHARE = 0.6
-LOG_SCALE, LOG_STEPS = 0.005, 2
+LOG_SHARE = 0.7
+LOG_SCALE, LOG_STEPS = 0.005, 3
 # The part of a look by which the last one may be longer than the others without exceeding the budget.
 SLACK = 0.1
 # Seconds of a look that takes no time, as on a clock that stands still.
@@ -83,7 +83,7 @@ def plan_looks(
     every, looks: as in `WatchConfig`; limit: its max_overhead.
 
     >>> plan_looks("auto", 1000, 0.03, look=2, step=0.5)
-    [0, 16, 50, 169, 384, 671, 1000]
+    [0, 13, 50, 151, 348, 640, 1000]
     >>> plan_looks(100, 1000, 0.03, look=2, step=0.5)
     [0, 300, 400, 600, 700, 800, 1000]
     """
@@ -110,8 +110,8 @@ def spread(looks: int, max_steps: int, after: int = 0, early: int = 0) -> list[i
     where looks may come later than it says.
 
     >>> spread(8, 1000)
-    [8, 28, 71, 149, 266, 417, 595, 791]
-    >>> spread(5, 1000, after=71, early=3) == spread(8, 1000)[3:]
+    [7, 22, 53, 112, 211, 354, 539, 757]
+    >>> spread(5, 1000, after=53, early=3) == spread(8, 1000)[3:]
     True
     """
     steps, step = [], after
