@@ -23,6 +23,7 @@ _PLAIN_UNIT = re.compile(
     rf"(?<=[\d}}])(?:\s*(?:{_SHORT})|\s+(?!sqrt|infinity|base)[a-z]{{4,}}(?: [a-z]+)?){_POWER}\s*$"
 )
 _SPACED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?!\d)")
+_DASH = re.compile(r"(?<![\w)}\]%])(?<![\d)}\]%] )[\u2010-\u2013](?=[$£€¥₹]?\.?\d)")  # a dash as the sign of a number
 _MINUS = str.maketrans("\u2212\uff0d\ufe63", "---")
 # 9{,}500, 9,\!500, 9\,500 and thin or fixed spaces. A plain space also stands between two numbers.
 _THOUSANDS = re.compile(
@@ -36,7 +37,8 @@ def plain_numbers(text: str) -> str:
     >>> plain_numbers("\u22129{,}500 and 12\\,000")
     '-9500 and 12000'
     """
-    return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text.translate(_MINUS))
+    text = _DASH.sub("-", text.translate(_MINUS))
+    return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
 
 
 def without_units(latex: str) -> tuple[str, bool]:
