@@ -21,6 +21,7 @@ from measuring import peak_mib, table
 from sampling import Work, by_backend, request_of
 
 from divwatch.plan import cost
+from divwatch.plan.shape import Shape, shape_of_model
 from divwatch.sampling import continuous, in_process, memory
 from divwatch.sampling.plan import Row
 
@@ -30,7 +31,7 @@ HEAD = [
 ]  # fmt: skip
 
 
-def roofline(shape: cost.Shape, work: Work, here: Setting, shared: bool) -> float:
+def roofline(shape: Shape, work: Work, here: Setting, shared: bool) -> float:
     """Tokens/s that the device could make at most.
 
     Prefill: twice the body's parameters for every prompt token, at the peak arithmetic. Then for every new token the
@@ -51,7 +52,7 @@ def decode(here: Setting, report: Report) -> None:
     logging.basicConfig(level="INFO")  # a mode that falls back says so
     model = random_model(here, here.large)
     model.generation_config.eos_token_id = None
-    shape = cost.shape_of_model(model, 16)
+    shape = shape_of_model(model, 16)
     report.line(
         f"{shape.parameters / 1e9:.2f} billion parameters, {shape.token_bytes / 2**20:.2f} MiB of keys a token."
     )
@@ -89,7 +90,7 @@ def generate(model: Any, request: Any, work: Work, progress: Callable[[int], Non
 # constants
 
 
-def constants(here: Setting, report: Report, model: Any, shape: cost.Shape) -> None:
+def constants(here: Setting, report: Report, model: Any, shape: Shape) -> None:
     rows, short, long, few, many = here.probe
     fast = modes()[-1]
     prefill = here.samples * here.prompt
@@ -120,7 +121,7 @@ def constants(here: Setting, report: Report, model: Any, shape: cost.Shape) -> N
     _rest(here, report, shape, one, batch)
 
 
-def _rest(here: Setting, report: Report, shape: cost.Shape, one: float, batch: float) -> None:
+def _rest(here: Setting, report: Report, shape: Shape, one: float, batch: float) -> None:
     """What each further row costs besides products and attention, shared between the draw and the small kernels."""
     from divwatch.sampling import noise, nucleus
 
@@ -199,7 +200,7 @@ def linear_bandwidth(here: Setting, model: Any) -> float:
 # looks
 
 
-def looks(here: Setting, report: Report, model: Any, shape: cost.Shape) -> None:
+def looks(here: Setting, report: Report, model: Any, shape: Shape) -> None:
     """Whole looks: tokens/s, shares of the roofline, peak memory and `plan`'s prediction by way and batch size."""
     best = 0.0
     report.lines(["", *table(HEAD, [])[:2]])
@@ -239,11 +240,11 @@ def continuous_batching(here: Setting, report: Report) -> None:
     model = random_model(here, here.large)
     model.generation_config.eos_token_id = None
     work = Work(here.prompts[1], here.prompt, here.samples, here.new)
-    row = _look(here, report, model, cost.shape_of_model(model), "continuous", work)
+    row = _look(here, report, model, shape_of_model(model), "continuous", work)
     report.lines(table(HEAD, [row]))
 
 
-def _look(here: Setting, report: Report, model: Any, shape: cost.Shape, way: str, work: Work) -> list[Any]:
+def _look(here: Setting, report: Report, model: Any, shape: Shape, way: str, work: Work) -> list[Any]:
     made: list[int] = []
     seconds: list[float] = []
     request, sizes = request_of(model, work), []

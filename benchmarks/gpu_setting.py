@@ -15,17 +15,18 @@ import torch
 from sampling import STOP, endless
 from transformers import Olmo3Config, Olmo3ForCausalLM
 
-from divwatch.plan import cost
+from divwatch.plan.device import DEVICES, Device
+from divwatch.plan.shape import KNOWN
 from divwatch.sampling.decoding import Decoding
 
-# Published peaks by the name that torch gives: dense bf16 operations/s, bytes/s of memory, the name in cost.DEVICES.
+# Published peaks by the name that torch gives: dense bf16 operations/s, bytes/s of memory, the name in DEVICES.
 PEAKS = {
     "NVIDIA A100-SXM4-80GB": (312e12, 2.04e12, "a100"),
     "NVIDIA H100 80GB HBM3": (989e12, 3.35e12, "h100"),
     "NVIDIA H200": (989e12, 4.8e12, "h200"),
     "NVIDIA B200": (2250e12, 8.0e12, "b200"),
 }
-LARGE = cost.KNOWN["olmo3-7b"]
+LARGE = KNOWN["olmo3-7b"]
 CLOSE = 0.25  # a prediction counts as right within this share of the measurement
 
 
@@ -66,11 +67,11 @@ class Setting:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def constants(self, facts: dict[str, Any]) -> cost.Device:
+    def constants(self, facts: dict[str, Any]) -> Device:
         """The device with the constants measured so far, else as cost.py assumes it."""
-        names = {field.name for field in fields(cost.Device)}
+        names = {field.name for field in fields(Device)}
         known = {name: value for name, value in facts.items() if name in names}
-        return replace(cost.DEVICES[self.base], memory=self.memory, **known)
+        return replace(DEVICES[self.base], memory=self.memory, **known)
 
 
 # A model of about a billion parameters, whose steps are short.

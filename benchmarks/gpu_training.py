@@ -16,6 +16,7 @@ from gpu_setting import CLOSE, Report, Setting, beside, panel, random_model, wor
 from transformers import TrainerCallback
 
 from divwatch.plan import cost
+from divwatch.plan.shape import Shape, shape_of_model
 
 # The run that shares of wall time are extrapolated to: tokens of a step on each GPU, steps, looks (first and last included).
 STEP_TOKENS, STEPS, LOOKS = 131_072, 2_000, 14
@@ -66,7 +67,7 @@ class Clock(TrainerCallback):
 def training(here: Setting, report: Report, lora: bool) -> None:
     title = f"LoRA, rank {RANK}, AdamW" if lora else "all weights in bf16, plain SGD (AdamW's fp32 state does not fit)"
     model = random_model(here, here.large)
-    shape = cost.shape_of_model(model, RANK)
+    shape = shape_of_model(model, RANK)
     needed = shape.parameters * (2 if lora else 4) + 12e9  # 12 GB: activations, logits and the look
     if here.on_gpu and needed > torch.cuda.get_device_properties(0).total_memory:
         report.line(f"{title}: not run, about {needed / 1e9:.0f} GB do not fit.")
@@ -101,9 +102,7 @@ def _share(report: Report, title: str, step: float, look: float) -> None:
     )
 
 
-def _predict(
-    here: Setting, report: Report, shape: cost.Shape, lora: bool, step: float, look: float, mean: float
-) -> None:
+def _predict(here: Setting, report: Report, shape: Shape, lora: bool, step: float, look: float, mean: float) -> None:
     """`plan` beside the measurement. What training reaches is measured by the first of the two runs and predicts the other."""
     device, tokens = here.constants(report.facts), here.row * here.rows
     prompts, samples, new = here.look

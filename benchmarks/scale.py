@@ -24,6 +24,9 @@ from measuring import Result, in_turn, options, publish, spread, table
 from sampling import Words, Work, by_backend, request_of, small_model
 
 from divwatch.plan import cost
+from divwatch.plan.device import DEVICES, Device
+from divwatch.plan.here import this_machine
+from divwatch.plan.shape import shape_of, shape_of_model
 from divwatch.sampling import in_process
 
 BASE = Work(8, 100, 8, 32)
@@ -55,7 +58,7 @@ SPEEDUP = 1.7  # of two ranks on two free cores
 
 def operations(model: Any, work: Work) -> float:
     """Twice the multiply-adds: of the weights for each token read or generated, of attention for each token it attends to."""
-    shape, config = cost.shape_of_model(model), model.config
+    shape, config = shape_of_model(model), model.config
     rows = work.prompts * work.samples
     made = rows * (work.new - 1)  # the first token comes with the prompt
     read = work.prompts * work.tokens
@@ -92,15 +95,15 @@ def timed(looks: dict[str, tuple[Any, Work]]) -> dict[str, list[float]]:
     return in_turn(ways, ROUNDS)[0]
 
 
-def model_of_cost(model: Any, found: dict[str, list[float]], probe: cost.Device, result: Result) -> None:
+def model_of_cost(model: Any, found: dict[str, list[float]], probe: Device, result: Result) -> None:
     """Predictions for each measured look, and for looks at models of other shapes."""
     looks = {name: (model, work) for name, work in DOUBLED.items()}
     others = {name: (small_model(**shape), work) for name, (shape, work) in ELSEWHERE.items()}
     measured = {name: statistics.median(values) for name, values in (found | timed(others)).items()}
-    again = cost.this_machine()  # it is the same machine a minute later, not always as fast
+    again = this_machine()  # it is the same machine a minute later, not always as fast
     rows, worst = [], 0.0
     for name, (asked, work) in (looks | others).items():
-        shape, look = cost.shape_of_model(asked), cost.Look(work.prompts, work.samples, work.tokens, work.new)
+        shape, look = shape_of_model(asked), cost.Look(work.prompts, work.samples, work.tokens, work.new)
         predicted = statistics.mean(cost.cost_of(shape, machine, 1, look).seconds for machine in (probe, again))
         off = predicted / measured[name] - 1
         worst = max(worst, abs(off))
@@ -180,23 +183,26 @@ def processes(result: Result) -> None:
 
 # on paper
 
+EVERY = 100  # optimizer steps between looks
+
 
 def on_paper(result: Result) -> None:
     rows = []
     look = cost.Look()
     for name in ("olmo3-7b", "olmo3-32b"):
-        shape = cost.shape_of(name)
+        shape = shape_of(name)
         for devices in (8, 64, 512):
-            predicted = cost.cost_of(shape, cost.DEVICES["h100"], devices, look, "zero3", 1_048_576)
-            sent = predicted.gather * cost.DEVICES["h100"].between(devices) / 1e9
+            predicted = cost.cost_of(shape, DEVICES["h100"], devices, look, "zero3", 1_048_576)
+            sent = predicted.gather * DEVICES["h100"].between(devices) / 1e9
             texts = look.prompts * look.samples * look.new_tokens * 5 * (devices - 1) / devices / 1e6
             gathered = f"{sent:.1f} GB, {predicted.gather:.2f} s" if predicted.gathered else "at every token"
+            share = predicted.seconds / (predicted.seconds + EVERY * predicted.step_seconds)
             rows.append([
                 name, devices, f"{predicted.seconds:.0f}", f"{predicted.decode:.0f}", gathered, f"{texts:.1f} MB",
-                f"{predicted.step_seconds:.1f}", f"{predicted.overhead:.1%}",
+                f"{predicted.step_seconds:.1f}", f"{share:.1%}",
             ])  # fmt: skip
     head = ["model", "H100s", "a look, s", "of it decoding", "weights gathered per GPU", "texts to rank 0"]
-    head += ["a step of 1,048,576 tokens, s", "share, a look every 100 steps"]
+    head += ["a step of 1,048,576 tokens, s", f"share, a look every {EVERY} steps"]
     result.add(
         "",
         f"Predicted, not measured: ZeRO-3, {look.prompts} prompts x {look.samples}, {look.prompt_tokens} tokens in, "
@@ -212,7 +218,7 @@ def measure() -> Result:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     result, model = Result(), small_model()
-    probe = cost.this_machine()
+    probe = this_machine()
     found = growth(model, result)
     model_of_cost(model, found, probe, result)
     processes(result)

@@ -1,6 +1,7 @@
 """`divwatch plan CONFIG`: every Olmo 3 config has a shape on the meta device, and its looks and steps come from the file."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from typer.testing import CliRunner
 
 from divwatch.cli import app
 from divwatch.errors import DivwatchError
-from divwatch.plan.cost import DEVICES, Look, Shape, cost_of, shape_of, train_bytes
+from divwatch.plan.cost import Look, cost_of, train_bytes
+from divwatch.plan.device import DEVICES
 from divwatch.plan.of_config import planned
+from divwatch.plan.shape import Shape, shape_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))
@@ -37,22 +40,42 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
     assert (sft.model, sft.step_tokens, sft.prompts, sft.samples, sft.new_tokens) == (
         "olmo3-7b",
         1_048_576,
-        480,
-        16,
-        2048,
+        120,
+        8,
+        512,
     )
-    assert sft.every == round(0.05 * round(2 * 1.7e9 / 1_048_576))
+    assert (sft.every, sft.max_steps) == ("auto", round(2 * 1.7e9 / 1_048_576))
     dpo = planned(ROOT / "configs/olmo3/instruct/dpo.yaml", 8, 300, {})
-    assert dpo.every == round(0.05 * round(259_922 / 128))
-    assert dpo.step_tokens == 128 * 2 * (300 + 2048)
+    assert dpo.max_steps == round(259_922 / 128)
+    assert dpo.step_tokens == 128 * 2 * (300 + 840)
     rl = planned(ROOT / "configs/olmo3/instruct/rl.yaml", 8, 300, {})
-    assert (rl.every, rl.step_tokens) == (90, 128 * (300 + 2048))
+    assert (rl.max_steps, rl.step_tokens) == (1800, 128 * (300 + 2048))  # a quarter of the longest rollout
     assert planned(ROOT / "configs/olmo3/instruct/sft_lora.yaml", 1, 300, {}).lora_r == 64
 
 
 def test_what_is_given_wins_over_the_config():
     found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
-    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 480)
+    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 120)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("watch_samples: many", "watch_samples is 'many': give a number"),
+        ("watch_max_overhead: null", "watch_max_overhead is None: give a number"),
+        ("watch_prompts: 8.5", "watch_prompts is 8.5: give a whole number"),
+        ("watch_every: [1]", r"watch_every is \[1\]: give auto or a number"),
+        ("watch_every: .inf", "watch_every is inf: give auto or a number"),
+        ("max_steps: soon", "max_steps is 'soon': give a number"),
+    ],
+)
+def test_a_config_with_values_of_another_type_is_one_line(tmp_path, line, says):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model_name_or_path: olmo3-7b\n{line}\n")
+    with pytest.raises(DivwatchError, match=says):
+        planned(file, 8, 300, {})
+    file.write_text("model_name_or_path: olmo3-7b\nwatch_every: 1e2\n")
+    assert planned(file, 8, 300, {}).every == 100
 
 
 def test_an_adapter_alone_has_gradients_and_moments():
@@ -73,17 +96,29 @@ def test_without_a_model_it_is_one_line(tmp_path):
         assert says in str(done.exception)
 
 
-def test_plan_says_how_often_looks_come_where_they_cost_more_than_max_overhead():
-    config = ROOT / "configs/olmo3/instruct/sft.yaml"
-    done = run(config)
-    told = planned(config, 8, 300, {})
-    look = Look(told.prompts, told.samples, 300, told.new_tokens, told.every)
-    cost = cost_of(shape_of(told.model), DEVICES["h100"], 8, look, "zero3", told.step_tokens)
-    steps = cost.steps_within(told.max_overhead)
-    assert f"expect a look about every {steps:,} steps" in done.output
-    shares = [cost.seconds / (cost.seconds + every * cost.step_seconds) for every in (steps, steps - 1)]
-    assert shares[0] <= told.max_overhead < shares[1]
-    assert "promise" not in run(config, "--every", 2 * steps).output
+def test_plan_lists_all_looks_and_their_share_of_the_whole_run():
+    """Dense at the start, both ends included, within watch_max_overhead; as many as it allows."""
+    words = ("--model", "olmo3-7b", "--samples", 8, "--prompts", 128, "--new-tokens", 384, "--steps", 1000)
+    found = json.loads(run(*words, "--json").stdout)
+    looks, all_seconds = found["looks"], len(found["looks"]) * found["seconds"]
+    assert (looks[0], looks[-1]) == (0, 1000)
+    assert looks == sorted(set(looks))
+    assert sum(0 < step <= 50 for step in looks) > 0.1 * len(looks)
+    assert found["overhead"] == pytest.approx(all_seconds / (all_seconds + 1000 * found["step_seconds"]))
+    assert found["overhead"] <= 0.03 < found["overhead"] * (1 + 2 / len(looks))
+    assert f"looks     {len(looks)}, at steps 0, {looks[1]}, " in run(*words).output
+
+
+def test_plan_says_what_is_skipped_and_what_would_fit_where_looks_cost_more_than_max_overhead():
+    words = ("--model", "olmo3-7b", "--prompts", 480, "--new-tokens", 2048, "--steps", 1000)
+    said = run(*words).output
+    assert "watch_max_overhead 0.03 leaves no room for looks of this size" in said
+    fits = float(re.search(r"those of ([0-9.]+) s would fit", said)[1])
+    found = json.loads(run(*words, "--json").stdout)
+    assert found["looks"] == [0, 1000]
+    assert 4 * fits == pytest.approx(0.03 / 0.97 * 1000 * found["step_seconds"], rel=0.01)
+    assert "skips 19 of 21 looks" in run(*words, "--every", 50).output
+    assert "limit" not in run(*words, "--max-overhead", 0).output
 
 
 def test_what_is_looked_up_is_not_multiplied():
@@ -95,7 +130,7 @@ def test_what_is_looked_up_is_not_multiplied():
 
 def test_a_shorter_mean_saves_reading_keys_but_no_decode_steps():
     shape, device = Shape(1000, 4, 8, 100), DEVICES["h200"]
-    full, equal, short = (cost_of(shape, device, 1, Look(16, 8, 300, 384, 100, mean)) for mean in (None, 384, 96))
+    full, equal, short = (cost_of(shape, device, 1, Look(16, 8, 300, 384, mean)) for mean in (None, 384, 96))
     assert equal == full
     steps = 384 * (4 * device.layer_seconds + shape.multiplied * shape.weight_bytes / device.bandwidth)
     assert steps < short.decode < full.decode

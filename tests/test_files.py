@@ -1,6 +1,9 @@
 """Small files: JSON lines are read with their line numbers, writes are all or nothing."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 
 import pytest
@@ -35,6 +38,36 @@ def test_a_bad_line_is_named_in_one_line_or_passed_on(tmp_path, line, problem):
     rows = dict(try_jsonl(file))
     assert isinstance(rows.pop(2), BadLine)
     assert rows == {1: {"a": 1}, 3: {"a": 3}}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'[{"a": 1},\n{"a": 2}]', "line 1 is not JSON by itself but begins an array: write one JSON object per line"),
+        (b'\xef\xbb\xbf[\n{"a": 1}]', "line 1 is not JSON by itself but begins an array"),
+        (b'[{"a": 1}]', "line 1 is not an object but an array: write one JSON object per line"),
+        (b'{\n"a": 1\n}', r"line 1 is not JSON \(.*\): write one JSON object per line"),
+        (b"{'a': 1}", r"line 1 is not JSON \(.*\): write one JSON object per line"),
+        (b"id,prompt\n1,Why?", "write one JSON object per line"),
+        (b'"text"', "line 1 is not an object: write one JSON object per line"),
+        ('{"a": 1}'.encode("utf-16"), "line 1 is not UTF-8 but UTF-16: save the file as UTF-8"),
+        ('{"a": 1}'.encode("utf-16-be"), "line 1 is not UTF-8 but UTF-16 or UTF-32: save the file as UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "line 1 is not UTF-8 but UTF-16 or UTF-32: save the file as UTF-8"),
+        ('{"a": 1}'.encode("utf-32"), "save the file as UTF-8"),
+        ('{"a": "é"}'.encode("latin-1"), "line 1 is not UTF-8"),
+        (gzip.compress(b'{"a": 1}'), "line 1 is not JSON but a gzip file: unpack it"),
+        (bz2.compress(b'{"a": 1}'), "line 1 is not JSON but a bzip2 file: unpack it"),
+        (lzma.compress(b'{"a": 1}'), "line 1 is not JSON but an xz file: unpack it"),
+        (b"PK\x03\x04", "line 1 is not JSON but a zip file: unpack it"),
+        (b"PAR1\x15\x04", "line 1 is not JSON but a parquet file: write it as JSON with datasets"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_its_remedy(tmp_path, content, says):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(DivwatchError, match=f"rows.jsonl {says}|{says}") as error:
+        list(read_jsonl(file))
+    assert "\n" not in str(error.value)
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path):

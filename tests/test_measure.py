@@ -15,7 +15,7 @@ from divwatch.store.lineage import lineage_of
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.tables import lineages, load_runs
 from divwatch.tiny import BASE_MODEL
-from tests.training import SETTINGS, sft_trainer
+from tests.training import SETTINGS, common, dataset, sft_trainer
 
 CONFIG = WatchConfig(**{k: v for k, v in SETTINGS.items() if k != "on_error"})
 
@@ -56,6 +56,59 @@ def test_settings_and_panel_come_from_the_run_it_is_compared_with(tmp_path):
     with pytest.raises(DivwatchError, match="its prompts have changed"):
         measure([str(BASE_MODEL)], tmp_path / "out", settings_like(run, {}), like=run)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_preset_has_its_limits_which_an_option_still_bounds(tmp_path):
+    file = tmp_path / "sums.jsonl"
+    rows = [{"prompt": f"{i} + 4?", "task": "gsm8k", "reference": "7", "verifier": "gsm8k"} for i in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["measure", str(BASE_MODEL), "--panel", str(file), "--samples", "2", "--encoder", "minilm"]
+    with pytest.raises(DivwatchError, match="32768 more may follow"):
+        CliRunner().invoke(app, [*command, "--preset", "paper", "--out", str(tmp_path / "a")], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, [*command, "--preset", "paper", "--max-new-tokens", "8", "--out", str(tmp_path / "b"), "--json"]
+    )
+    assert done.exit_code == 0, done.exception
+    (path,) = json.loads(done.stdout)["runs"]
+    settings = RunDirectory.of(path).info()["settings"]
+    assert (settings["samples"], settings["temperature"], settings["top_p"]) == (2, 0.6, 0.95)
+    with pytest.raises(DivwatchError, match="unknown preset 'papers': choose from default, paper"):
+        CliRunner().invoke(app, [*command, "--preset", "papers", "--out", str(tmp_path)], catch_exceptions=False)
+
+
+def test_the_prompts_of_an_eval_dataset_come_from_the_record_with_their_tools(tmp_path):
+    """The same weights give the same completions, so what is asked is the same: with the tools that the template shows."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
+    tokenizer.chat_template = (
+        "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n"
+        "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    turns = [{"role": "user", "content": "Name a tool."}, {"role": "assistant", "content": "saw"}]
+    tool = {"type": "function", "function": {"name": "saw", "parameters": {}}}
+    rows = Dataset.from_list([{"messages": turns, "tools": [tool], "reference": "saw", "verifier": "tiny"}] * 2)
+    trainer = SFTTrainer(
+        model=str(BASE_MODEL),
+        args=SFTConfig(**common(tmp_path / "sft", 1)),
+        train_dataset=dataset("instruct_sft", 4),
+        eval_dataset=rows,
+        processing_class=tokenizer,
+    )
+    divwatch.watch(trainer, every=1, **SETTINGS | {"panel": None})
+    trainer.train()
+    trainer.save_model()
+    run = RunDirectory.of(tmp_path / "sft")
+    like = settings_like(run, {})
+    (measured,) = measure([str(tmp_path / "sft")], tmp_path / "out", like, like=run)
+    assert [c["text"] for c in measured.completions(0)] == [c["text"] for c in run.completions(1)]
+    info = run.info()
+    del info["panel"]["prompts"][0]["tools"]
+    run.write_info(info)
+    with pytest.raises(DivwatchError, match="does not hold the eval_dataset's prompts"):
+        measure([str(BASE_MODEL)], tmp_path / "out", like, like=run)
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path):

@@ -93,16 +93,37 @@ def right_answer(completions, reference, **_):
     return [float(bool(verify(a, r).correct)) for a, r in zip(answers, reference, strict=True)]
 
 
-def grpo_trainer(out: Path, steps: int = 3, model=None, **changes):
+def same_rollouts(prompts, trainer):
+    """A rollout function whose completions depend on the step and on their place among those of all ranks."""
+    tokenizer, step = trainer.processing_class, trainer.state.global_step
+    first = trainer.accelerator.process_index * len(prompts)
+    words = ["5 and 9.", "9 and 5.", "1 and 13.", "a fox saw the moon", "red, green and blue", "7 + 7"]
+    texts = [
+        words[(5 * i + i // 3 + step) % len(words)] + " " + words[i % 4] for i in range(first, first + len(prompts))
+    ]
+    completions = [tokenizer(text)["input_ids"] for text in texts]
+    return {
+        "prompt_ids": [
+            tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=True, return_dict=False)
+            for p in prompts
+        ],
+        "completion_ids": completions,
+        "logprobs": [[0.0] * len(ids) for ids in completions],
+    }
+
+
+def grpo_trainer(out: Path, steps: int = 3, model=None, same: bool = False, **changes):
+    """same: rollouts that do not depend on the launch."""
     from trl import GRPOConfig, GRPOTrainer
 
-    settings = common(out, steps, num_generations=4, max_completion_length=24, **changes)
+    settings = common(out, steps, **{"num_generations": 4, "max_completion_length": 24, **changes})
     return GRPOTrainer(
         model=model or load_model(),
         args=GRPOConfig(**settings),
         reward_funcs=right_answer,
         train_dataset=dataset("rl_zero"),
         processing_class=load_tokenizer(),
+        rollout_func=same_rollouts if same else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from divwatch.config import WatchConfig, steps_between_looks
+from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.recorder import Recorder
@@ -49,7 +49,7 @@ def watch(trainer: Any, **settings: Any) -> DiversityCallback:
 
 
 class DiversityCallback(TrainerCallback):
-    """Looks before the first step, every `config.every` steps, and after the last, under any launch.
+    """Looks before the first step, at the steps that `config.every` asks for, and after the last, under any launch.
 
     Results go to `<output_dir>/divwatch/`, to the trainer's log and to its trackers. The hooks that look are collectives:
     all ranks reach them at the same steps. Between looks no rank waits for another.
@@ -57,9 +57,17 @@ class DiversityCallback(TrainerCallback):
     Add it with `trainer.add_callback`. Until it is attached, which `watch` does at once and the start of training does
     otherwise, it runs nothing and leaves the trainer's reward functions alone. Its one change is a small callback ahead of
     the trackers' callbacks: they open their runs at the start of training before this one is called.
+
+    mix: a description of the training data, for the record. clock: the time in seconds, from which looks are planned.
     """
 
-    def __init__(self, trainer: Any, config: WatchConfig | None = None, mix: Any = None) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        config: WatchConfig | None = None,
+        mix: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.trainer = trainer
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
@@ -67,9 +75,11 @@ class DiversityCallback(TrainerCallback):
         # On all ranks, so that all raise the same error.
         panel = PanelChoice(trainer, self.config, _note if self.ranks.main else quiet)
         self.prompts: list[Prompt] = []
-        self.recorder = Recorder(trainer, self.config, panel, mix) if self.ranks.main else None
+        self.recorder = Recorder(trainer, self.config, panel, mix, clock) if self.ranks.main else None
+        self._clock = clock
         self._sampler: Sampler | None = None
         self._steps_with_look: set[int] = set()
+        self._next_meeting = 0
         trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
 
     def attach(self) -> None:
@@ -107,21 +117,24 @@ class DiversityCallback(TrainerCallback):
             self.recorder.start_tracking()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._every = steps_between_looks(self.config.every, state.max_steps)
         self._wait_until(lambda recorder: recorder.ready(HEARTBEAT))
         recorder = self.recorder
         opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
-        self.prompts, self._steps_with_look, self.config = opened
-        if state.global_step not in self._steps_with_look:
+        self.prompts, self._steps_with_look, self.config = opened.prompts, opened.steps, opened.config
+        if opened.look_now:
             self._look(control)
             self._look_at_full_length()
+        self._agree_on_next_meeting(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        last, due = state.global_step >= state.max_steps, state.global_step % self._every == 0
-        if last or (due and self._may_look(state.global_step)):
+        if state.global_step >= state.max_steps:
             self._look(control)
+        elif state.global_step == self._next_meeting:
+            if self._may_look(state.global_step):
+                self._look(control)
+            self._agree_on_next_meeting(state)
         else:
-            self._on_main(lambda recorder: recorder.poll())
+            self._on_main(lambda recorder: recorder.after_step(state.global_step))
 
     def before_trackers_close(self, args: Any, state: Any, control: Any) -> None:
         """Takes the last look, if none was due when training ended, and waits for the scores."""
@@ -151,8 +164,13 @@ class DiversityCallback(TrainerCallback):
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
 
     def _may_look(self, step: int) -> bool:
-        """Rank 0 decides for all, only at steps where a look is due."""
+        """Rank 0 decides for all, only at steps at which ranks meet."""
         return bool(self.ranks.from_main(self._on_main(lambda recorder: recorder.allows_look(step), True)))
+
+    def _agree_on_next_meeting(self, state: Any) -> None:
+        """All ranks learn the step at which they meet next, so that they exchange nothing until then."""
+        step = self._on_main(lambda recorder: recorder.next_meeting(state.global_step), state.max_steps)
+        self._next_meeting = self.ranks.from_main(step)
 
     # a look
 
@@ -174,7 +192,7 @@ class DiversityCallback(TrainerCallback):
     def _take_look(self, full: bool) -> LookFailed | None:
         """Samples on all ranks and hands the look to the recorder; returns the failure, if there was one."""
         assert self._sampler is not None
-        step, started = self.trainer.state.global_step, time.monotonic()
+        step, started = self.trainer.state.global_step, self._clock()
         config = self.config.at_full_length() if full else self.config
         prompts = at_full_length(self.prompts) if full else self.prompts
         total = len(prompts) * config.samples // self.ranks.world
@@ -189,13 +207,13 @@ class DiversityCallback(TrainerCallback):
                 if self.ranks.world > 1:
                     raise
                 error = LookFailed(one_line(error))
-            reason, seconds = str(error), time.monotonic() - started
+            reason, seconds = str(error), self._clock() - started
             self._on_main(lambda recorder: recorder.record_failure(step, reason, seconds, full))
             return error
         if self.recorder is None:
             return None
         try:
-            seconds = time.monotonic() - started
+            seconds = self._clock() - started
             self.recorder.submit(step, *sampled, seconds, full)
         except LookFailed as error:  # it could not be stored
             return error

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 from divwatch.errors import DivwatchError
+from divwatch.schedule import AUTO
+from divwatch.setting_types import as_type, shown
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -54,14 +57,26 @@ class WatchConfig:
     held_out: str = _setting(
         "drop", "Prompts that share 13 consecutive words with the training data: drop them, report them only, or off."
     )
-    every: float = _setting(0.05, "Optimizer steps between looks: a whole number, or a fraction of the run, below 1.")
+    every: float | str = _setting(
+        AUTO,
+        "Optimizer steps between looks: auto (as many looks as max_overhead allows, dense at the start), a whole number, "
+        "or a fraction of the run, below 1.",
+    )
+    looks: Optional[int] = _setting(
+        None,
+        "Most looks of the run under every=auto, first and last included. Default: as many as max_overhead allows.",
+    )
     prompts: int = _setting(
         64, "Number of prompts of the panel to sample at each look, the same number from each task."
     )
     samples: int = _setting(16, "Number of completions to sample for each prompt (K).")
     temperature: float = _setting(0.6, "Sampling temperature.")
     top_p: float = _setting(0.95, "Nucleus sampling: probability mass of the tokens to choose from, in (0, 1].")
-    max_new_tokens: int = _setting(256, "Most tokens of a completion; longer ones are cut and count as unfinished.")
+    max_new_tokens: Optional[int] = _setting(
+        None,
+        "Most tokens of a completion; longer ones are cut. Default: what each task needs: 384, which is what the encoder "
+        "reads, without a verifier; else the task's own limit, or 256.",
+    )
     metrics: list[str] = _setting(list(DEFAULT_METRICS), f"Diversity metrics to measure, of: {', '.join(METRICS)}.")
     encoder: str = _setting(
         "sentence-transformers/all-mpnet-base-v2",
@@ -95,8 +110,9 @@ class WatchConfig:
     )
     max_overhead: float = _setting(
         0.03,
-        "Most overhead of looks, as a share of the run's time, without the first and the last look; a look that would "
-        "exceed it is skipped. 0: no limit, a look at every step that is due.",
+        "Most time that looks block training, as a share of the run's time. Under every=auto the share is that of the whole "
+        "run, all looks counted. Otherwise a look that is due and would exceed it is skipped, except the first and the "
+        "last. 0: no limit (under auto 22 looks, or as many as looks says).",
     )
     alpha: float = _setting(0.05, "Probability of any false alarm over the whole run, if diversity does not change.")
     min_drop: float = _setting(0.05, "Smallest relative loss of diversity that counts as a collapse.")
@@ -124,13 +140,21 @@ class WatchConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("thinking", "held_out"):
+            if getattr(self, name) is False:  # YAML reads a bare off as false
+                setattr(self, name, "off")
+        kinds = get_type_hints(WatchConfig)
+        for f in fields(self):
+            setattr(self, f.name, as_type(f"watch_{f.name}", getattr(self, f.name), kinds[f.name], f.default))
         for name in ("panel", "nli_model", "lineage", "stage", "baseline"):
             if getattr(self, name) == "":
                 setattr(self, name, None)
         self._check_every()
-        for name, low in (("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
+        if self.looks is not None:
+            _whole("looks", self.looks, 2)
+        for name, low in (("prompts", 1), ("samples", 2), ("seed", 0)):
             _whole(name, getattr(self, name), low)
-        for name in ("think_tokens", "full_tokens"):
+        for name in ("max_new_tokens", "think_tokens", "full_tokens"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in ("top_p", "alpha", "min_drop"):
@@ -151,15 +175,18 @@ class WatchConfig:
         _one_of("held_out", self.held_out, ("drop", "report", "off"))
         unknown = [m for m in self.metrics if m not in METRICS]
         if unknown or not self.metrics:
-            raise DivwatchError(f"watch_metrics has {unknown or 'nothing'}: choose from {', '.join(METRICS)}")
+            names = ", ".join(map(shown, unknown)) or "nothing"
+            raise DivwatchError(f"watch_metrics has {names}: choose from {', '.join(METRICS)}")
         if "nli" in self.metrics and self.nli_model is None:
             raise DivwatchError("watch_metrics has nli but watch_nli_model is not set: give a hub name or a directory")
 
     def _check_every(self) -> None:
-        every = self.every
-        if not every > 0 or (every >= 1 and every != int(every)):
+        if isinstance(self.every, str):  # auto
+            return
+        if not self.every > 0 or (self.every >= 1 and self.every % 1):
             raise DivwatchError(
-                f"watch_every is {every:g}: give a whole number of optimizer steps (100) or a fraction of the run (0.05)"
+                f"watch_every is {self.every:g}: give auto, a whole number of optimizer steps (100) or a fraction of the run "
+                "(0.05)"
             )
 
     def at_full_length(self) -> WatchConfig:
@@ -189,29 +216,24 @@ class WatchConfig:
     @classmethod
     def from_arguments(cls, arguments: Any) -> WatchConfig:
         """From the `WatchArguments` of a parser, whose names start with `watch_`."""
-        return cls(**{f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)})
+        settings = {f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)}
+        return cls(**settings | {"every": number_in(settings["every"])})
 
 
-def steps_between_looks(every: float, max_steps: int) -> int:
-    """Optimizer steps between looks in a run of `max_steps`, at least 1. every: as in `WatchConfig`.
+def number_in(every: Any) -> Any:
+    """The setting `every` of a command line, where it comes as a word: a number, if it is one.
 
-    >>> steps_between_looks(0.05, 200), steps_between_looks(25, 200), steps_between_looks(0.001, 10)
-    (10, 25, 1)
+    >>> number_in("25"), number_in("0.05"), number_in("auto"), number_in(25)
+    (25.0, 0.05, 'auto', 25)
     """
-    return int(every) if every >= 1 else max(1, round(every * max_steps))
+    if isinstance(every, str):
+        with suppress(ValueError):
+            return float(every)
+    return every
 
 
-def count_looks(every: float, max_steps: int) -> int:
-    """The most looks that a run of `max_steps` can have: before the first step, when due, and after the last.
-
-    >>> count_looks(2, 4), count_looks(2, 5)
-    (3, 4)
-    """
-    return 2 + (max_steps - 1) // steps_between_looks(every, max_steps)
-
-
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+def _whole(name: str, value: int, low: int) -> None:
+    if value < low:
         raise DivwatchError(f"watch_{name} is {value}: give a whole number of at least {low}")
 
 
@@ -226,9 +248,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _argument_fields() -> list[tuple[str, Any, Any]]:
-    import typing
-
-    types = typing.get_type_hints(WatchConfig)
+    types = get_type_hints(WatchConfig)
     arguments = []
     for f in fields(WatchConfig):
         default = (
@@ -236,7 +256,9 @@ def _argument_fields() -> list[tuple[str, Any, Any]]:
             if f.default_factory is not dataclasses.MISSING
             else field(default=f.default, metadata=f.metadata)
         )
-        arguments.append((f"watch_{f.name}", types[f.name], default))
+        # HfArgumentParser reads float | str as float, and would refuse "auto".
+        kind = str if types[f.name] == float | str else types[f.name]
+        arguments.append((f"watch_{f.name}", kind, default))
     return arguments
 
 

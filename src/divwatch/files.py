@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import math
@@ -44,15 +45,43 @@ def try_jsonl(
                 yield number, _parse_object(line, path, number)
 
 
+# What the first bytes of other files are.
+_SIGNATURES = {
+    b"\x1f\x8b": ("is not JSON but a gzip file", "unpack it"),
+    b"BZh": ("is not JSON but a bzip2 file", "unpack it"),
+    b"\xfd7zXZ": ("is not JSON but an xz file", "unpack it"),
+    b"\x28\xb5\x2f\xfd": ("is not JSON but a zstd file", "unpack it"),
+    b"PK\x03\x04": ("is not JSON but a zip file", "unpack it"),
+    b"PAR1": (
+        "is not JSON but a parquet file",
+        "write it as JSON with datasets.Dataset.from_parquet(...).to_json(...)",
+    ),
+    b"ARROW1": ("is not JSON but an Arrow file", "write it as JSON with datasets.Dataset.from_file(...).to_json(...)"),
+    b"\xff\xfe": ("is not UTF-8 but UTF-16", "save the file as UTF-8"),
+    b"\xfe\xff": ("is not UTF-8 but UTF-16", "save the file as UTF-8"),
+}
+_ONE_A_LINE = "write one JSON object per line"
+
+
 def _parse_object(line: bytes, path: Path, number: int) -> dict[str, Any] | BadLine:
+    if number == 1:
+        for signature, (problem, fix) in _SIGNATURES.items():
+            if line.startswith(signature):
+                return BadLine(path, number, problem, fix)
+    if b"\0" in line[:4]:
+        return BadLine(path, number, "is not UTF-8 but UTF-16 or UTF-32", "save the file as UTF-8")
     try:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         return BadLine(path, number, f"is not UTF-8 ({error.reason})", "save the file as UTF-8")
     except (ValueError, RecursionError) as error:
-        return BadLine(path, number, f"is not JSON ({one_line(error, kind=False)})", "fix or remove it")
+        if number == 1 and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            return BadLine(path, number, "is not JSON by itself but begins an array", f"{_ONE_A_LINE}, without [ and ]")
+        return BadLine(path, number, f"is not JSON ({one_line(error, kind=False)})", _ONE_A_LINE)
+    if isinstance(row, list):
+        return BadLine(path, number, "is not an object but an array", f"{_ONE_A_LINE}, without [ and ]")
     if not isinstance(row, dict):
-        return BadLine(path, number, "is not an object", "write each row as {...}")
+        return BadLine(path, number, "is not an object", f"{_ONE_A_LINE}: {{...}}")
     return row
 
 
@@ -83,6 +112,8 @@ def read_any_yaml(path: Path) -> Any:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DivwatchError(f"{path} is not there: give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise DivwatchError(f"{path} is not UTF-8 ({error.reason}): save the file as UTF-8") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DivwatchError(f"{path} is not YAML ({one_line(error, kind=False)}): fix it") from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 
@@ -17,7 +18,7 @@ class Prompt:
     verifier:        name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
     question:        the prompt without its task's wording; None: the text itself. It must not be in the training data.
     stop:            texts that end a completion in plain form (a chat ends its own turns).
-    max_new_tokens:  the task's own limit; None if it has none.
+    max_new_tokens:  the task's own limit; None if it states none (`divwatch.panel.length` says what applies then).
     thinking:        "as-trained", or "off": the thought is prefilled empty.
     variant_of:      id of the prompt that this one repeats with thinking as trained (`watch_thinking: both`); None for
                      the prompt itself.
@@ -38,6 +39,21 @@ class Prompt:
     variant_of: str | None = None
     tools: list[Any] | None = None
     template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether an answer that is cut is worth nothing: a verifier needs the final answer, diversity alone does not."""
+        return self.verifier is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file, without those that have their default; what JSON cannot express becomes text."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return dict(json.loads(json.dumps(values, default=str)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Prompt:
+        """From `to_json`."""
+        return cls(**{**values, "stop": tuple(values.get("stop", ()))})
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,8 @@ class PromptSamples:
     """The K completions of one prompt after verification: the input of every metric.
 
     outputs: K answer texts, reasoning stripped.
-    usable:  K flags. False: empty, cut by the token limit, or a thought that never closed. Metrics leave these out.
+    usable:  K flags. False: empty, a thought that never closed, or cut by the token limit where the prompt has a verifier.
+             Metrics leave these out.
     correct: K flags, or None if the prompt has no verifier. An unusable output is never correct.
     answers: K canonical answers (None: nothing could be parsed), or None if the task has no canonical form.
     """
@@ -161,6 +178,7 @@ class ScoredLook:
     status:  "ok", or "not_comparable": too few outputs were usable.
     time:    when it was scored, in seconds since 1970. sample_seconds, score_seconds: what it took.
     *_share: shares of all completions, in [0, 1]. closed_share: thoughts closed by force.
+    unreadable: prompts whose outputs the encoder cannot read (`metrics.unknown`).
     unverified: reason -> number of answers that no verifier could decide.
     tasks:   task -> key -> mean, lo, hi and n, where task "all" is the mean over tasks.
     """
@@ -173,6 +191,7 @@ class ScoredLook:
     usable_share: float
     finished_share: float
     closed_share: float
+    unreadable: int
     unverified: dict[str, int]
     tasks: dict[str, dict[str, dict[str, float]]]
     assessment: RunAssessment

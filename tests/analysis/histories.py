@@ -21,6 +21,7 @@ def history(
     across=0.6,
     ead=0.5,
     usable=1.0,
+    finished=None,
     repetition=0.02,
     judged: bool = True,
     floor: float = 0.5,
@@ -71,6 +72,8 @@ def history(
             "quality/usable": k / K,
             "quality/repetition": rng.binomial(K, at["repetition"]) / K,
         }
+        if finished is not None:
+            values["quality/finished"] = np.full(n, _path(finished, looks)[look])
         if judged:
             values["correct_diversity/sbert"] = distances[:, 0]
             values["quality/accuracy"] = right / K

@@ -48,7 +48,15 @@ WORLDS = {
             "wrong_distance": [0.28, 0.28, 0.17, 0.17, 0.17, 0.25, 0.3, 0.3, 0.3, 0.3],
         },
     ],
-    "format acquisition": [{"usable": RAMBLED}],
+    "format acquisition": [
+        {"usable": RAMBLED},
+        {  # open answers: usable although they are cut, and narrower once the model ends them
+            "judged": False,
+            "finished": [0.02, 0.04, *[0.9] * 6],
+            "correct_distance": [0.6, 0.6, *[0.3] * 6],
+            "wrong_distance": [0.6, 0.6, *[0.3] * 6],
+        },
+    ],
     "not comparable": [{"usable": 0.2}],
 }
 
@@ -165,6 +173,13 @@ def test_the_baseline_is_the_first_comparable_look():
     assert looked.comparable[:3] == [False, False, True]
     assert (found.baseline_step, found.last_step) == (50, 175)
     assert "Looks before step 50 are not comparable" in found.verdict.sentence
+
+
+def test_answers_that_end_rarely_at_every_look_are_compared():
+    """Long stories run to the window's end before and after training."""
+    told = history(judged=False, finished=(0.0, 0.3), correct_distance=(0.6, 0.3), wrong_distance=(0.6, 0.3))
+    found = assess(told, len(told.steps))
+    assert (found.baseline_step, found.verdict.kind) == (0, "aggregate collapse")
 
 
 def test_no_later_look_changes_what_was_said():

@@ -164,7 +164,9 @@ def test_outputs_that_are_no_answers(survive, plant):
     """The look is on record as not comparable, bounded by the token limit; later looks are."""
     store = survive(lambda trainer: plant(trainer) and None)
     assert statuses(store) == [(0, "ok"), (1, "not_comparable"), (2, "not_comparable"), (3, "ok")]
-    assert "0% of the outputs are finished" in store.looks()[1]["reason"]
+    looks = store.looks()
+    assert looks[1]["finished_share"] == 0
+    assert f"{looks[1]['usable_share']:.0%} of the outputs are finished" in looks[1]["reason"]
 
 
 def without_pad(trainer):

@@ -20,6 +20,8 @@ FAST = [("zero2", "dpo"), ("single", "lora")]
 FULL = [("ddp", "dpo"), ("zero2", "sft"), ("zero3", "dpo"), ("fsdp2", "sft"), ("ddp", "lora"), ("zero3", "lora")]
 TRAINING = {"steps": 3, "gradient_checkpointing": True}
 COMPARED = {"off": None, "watched": {"every": 2}, "naive": {}}
+# The real clock, and a share that allows some looks and not all.
+AUTO = {"every": "auto", "max_overhead": 0.3, "metrics": ["ead"], "training": {"steps": 8}}
 IN_STEP = {"in_step": {"every": 2, "gather": False}}  # weights left sharded, ranks decode in step
 
 
@@ -39,6 +41,15 @@ def own_metrics(results, arm):
 
 def looks(out, arm):
     return [(look["step"], look["status"]) for look in RunDirectory.of(out / arm).looks()]
+
+
+def assert_ranks_share_a_schedule(out, results):
+    """All ranks looked at the same steps: a rank that did not would have left the others waiting."""
+    weights(results, "auto")
+    assert {rank["step"] for rank in results["auto"]["ranks"]} == {8}
+    steps, planned = looks(out, "auto"), RunDirectory.of(out / "auto").schedule()["steps"]
+    assert steps == [(step, "ok") for step in planned]
+    assert (planned[0], planned[-1]) == (0, 8)
 
 
 def assert_nothing_changed(strategy, out, results, kind="", model=True):
@@ -79,6 +90,7 @@ class TestDDP:
         arms["few"] = {"every": 2, "prompts": 1, "samples": 3}
         arms["one_each"] = {"every": 2, "prompts": 1, "samples": 2}
         arms["background"] = {"every": 2, "background": True}
+        arms["auto"] = AUTO
         stop = {"every": 1, "on_collapse": "stop", "prompts": 48, "metrics": ["ead", "sbert"]}
         arms["stop"] = stop | {"fault": {"where": "alike", "step": 2}, "training": {"steps": 8}}
         arms["ranks"] = {"every": 1, "prompts": 30, "samples": 8, "metrics": ["ead"], "training": {"steps": 1}}
@@ -101,6 +113,9 @@ class TestDDP:
         failed = RunDirectory.of(out / "inside").looks()[1]
         assert failed["reason"] == "rank 1: RuntimeError: planted inside a batch"
         assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
+
+    def test_ranks_agree_on_the_looks_that_rank_0_plans_from_its_clock(self, ddp):
+        assert_ranks_share_a_schedule(*ddp)
 
     def test_an_alarm_stops_all_ranks_at_the_same_step(self, ddp):
         out, results = ddp
@@ -133,6 +148,7 @@ SHARDED |= {
     "inside": LONG,
     "before": {"every": 2, "on_error": "record", "gather": False, "fault": FAULT | {"where": "before"}},
     "few": {"every": 2, "gather": False, "prompts": 1, "samples": 3},
+    "auto": AUTO,
 }
 
 
@@ -143,6 +159,7 @@ def assert_sharded_ranks_agree(strategy, out, results):
         assert weights(results, arm) == weights(results, "off"), arm
     assert looks(out, "inside") == looks(out, "before") == [(0, "ok"), (2, "failed"), (3, "ok")]
     assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
+    assert_ranks_share_a_schedule(out, results)
 
 
 def test_fsdp2_ranks_change_nothing_fail_and_agree(tmp_path):

@@ -288,7 +288,31 @@ def test_other_mistakes(data, tmp_path):
     (tmp_path / "empty.jsonl").touch()
     assert "empty.jsonl has no rows" in said(load_mix, str(tmp_path / "empty.jsonl"))
     (tmp_path / "odd.jsonl").write_text('{"prompt": "a"}\n{broken\n')
-    assert "odd.jsonl is not JSON lines of one form" in said(load_mix, str(tmp_path / "odd.jsonl"))
+    assert "odd.jsonl line 2 is not JSON" in said(load_mix, str(tmp_path / "odd.jsonl"))
+    (tmp_path / "array.jsonl").write_text('[\n{"prompt": "a"}\n]\n')
+    assert "array.jsonl line 1 is not JSON by itself but begins an array" in said(
+        load_mix, str(tmp_path / "array.jsonl")
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "early", "late"),
+    [
+        ("system", None, "Be brief."),
+        ("score", 1, 0.5),
+        ("tools", [], [{"name": "weather"}]),
+        ("tool_calls", None, [{"name": "weather", "arguments": {"city": "Rome"}}]),
+        ("note", ..., "late"),
+    ],
+)
+def test_a_column_may_change_its_type_after_megabytes_of_rows(tmp_path, column, early, late):
+    rows = [{"prompt": "x" * 400, "completion": "y"} | ({} if early is ... else {column: early})] * 30_000
+    rows.append({"prompt": "last", "completion": "y", column: late})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset, _ = load_mix(str(file))
+    assert len(dataset) == 30_001
+    assert dataset[-1][column] == late
 
 
 @pytest.mark.parametrize(

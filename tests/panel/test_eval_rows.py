@@ -56,6 +56,25 @@ def test_watch_returns_with_an_endless_eval_dataset_and_says_how_much_it_read(tm
     )
 
 
+def test_a_run_on_a_stream_resumes_with_the_same_prompts(tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    from divwatch.store.run_directory import RunDirectory
+
+    for steps in (1, 2):
+        trainer = SFTTrainer(
+            model=load_model(),
+            args=SFTConfig(**common(tmp_path, steps, save_strategy="steps", save_steps=1)),
+            train_dataset=dataset("instruct_sft", 4),
+            eval_dataset=IterableDataset.from_generator(endless),
+            processing_class=load_tokenizer(),
+        )
+        settings = {"prompts": 2, "samples": 2, "max_new_tokens": 4, "metrics": ["ead"], "background": False}
+        divwatch.watch(trainer, every=1, max_overhead=0, on_error="raise", **settings)
+        trainer.train(resume_from_checkpoint=steps > 1)
+    assert [look["step"] for look in RunDirectory.of(tmp_path).looks()] == [0, 1, 2]
+
+
 class TorchStream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return endless()
@@ -116,7 +135,7 @@ def test_a_table_of_a_hundred_million_rows_is_read_evenly(monkeypatch):
 
 
 def test_a_slow_stream_is_read_for_a_limited_time(monkeypatch):
-    monkeypatch.setattr(eval_rows, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(eval_rows, "MOST_STREAM_SECONDS", 0.2)
 
     def slow():
         for one in endless():

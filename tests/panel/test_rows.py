@@ -1,17 +1,22 @@
 """What a look asks is what TRL trains on: rows in every format, read by real trainers and by the monitor."""
 
+import copy
 import json
 
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from divwatch import DiversityCallback, DivwatchError, WatchConfig
 from divwatch.panel import fingerprint, load_panel
 from divwatch.panel.form import prompt_text
+from divwatch.panel.rows import COLUMNS, Unaskable, to_prompt
 from divwatch.panel.sources import from_dataset
 from divwatch.records import Prompt
 from divwatch.sampling.request import make_request
+from divwatch.sampling.tokens import tokenizer_of
 from tests.training import common, load_model, load_tokenizer
 
 TEMPLATE = (
@@ -61,9 +66,9 @@ def make_sft_trainer(tmp_path, tokenizer, rows, **changes):
     )
 
 
-def asked(trainer, tokenizer):
+def asked(trainer, tokenizer, **settings):
     """The token ids that a look gives the model for each prompt."""
-    callback = DiversityCallback(trainer, WatchConfig())
+    callback = DiversityCallback(trainer, WatchConfig(**settings))
     prompts = callback.recorder.panel.candidates
     return make_request(trainer.model, tokenizer, prompts, callback.config, 0, torch.device("cpu")).encoded
 
@@ -78,6 +83,7 @@ def asked(trainer, tokenizer):
         ({"prompt": [user("Rome?"), CALLED, RESULT], "completion": [said("Sunny.")], "tools": [WEATHER]}, "CALL"),
         ({"prompt": [user("Why?")], "completion": [said("So.")], **THINKING}, "<think>"),
         ({"prompt": "Once upon", "completion": " a time"}, "Once upon"),
+        ({"text": "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n"}, "user\nWhy?"),
         ({"conversations": [{"from": "user", "value": "Why?"}, {"from": "assistant", "value": "So."}]}, "user\nWhy?"),
         ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}, "human\nWhy?"),
     ],
@@ -149,6 +155,37 @@ def test_grpo_gives_every_prompt_the_trainers_tools_and_template_arguments(tmp_p
     assert tokenizer.decode(ids).endswith("<think>\n")
 
 
+def test_grpo_with_tools_that_are_functions_shows_them_in_every_prompt(tmp_path):
+    """With the chat template that TRL gives the trainer in place of the tokenizer's."""
+    from trl import GRPOConfig, GRPOTrainer
+    from trl.chat_template_utils import qwen3_chat_template
+
+    def weather(city: str) -> str:
+        """Weather of a city.
+
+        Args:
+            city: Its name.
+        """
+        return "sunny"
+
+    own = load_tokenizer()
+    own.chat_template = qwen3_chat_template
+    rows = Dataset.from_list([{"prompt": [user("Rome?")]}] * 4)
+    trainer = GRPOTrainer(
+        model=load_model(),
+        args=GRPOConfig(**common(tmp_path, 1, num_generations=4, max_completion_length=8)),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=own,
+        tools=[weather],
+    )
+    (ids,) = asked(trainer, tokenizer_of(trainer), max_new_tokens=4)
+    assert trainer.chat_template != own.chat_template
+    assert ids == trainer._tokenize_prompts([[user("Rome?")]])[0][0]
+    assert "Weather of a city." in own.decode(ids)
+
+
 def test_a_look_in_training_asks_with_tools(tmp_path, tokenizer):
     """The model itself sees them, at the look before the first step and after a resume."""
     import divwatch
@@ -204,6 +241,13 @@ ODD = [
     {"prompt": "", "completion": "So."},
     {"prompt": None},
     {"chosen": [], "rejected": []},
+    {"chosen": [1, 2], "rejected": [1, 3]},
+    {"messages": "Why?"},
+    {"messages": {"role": "user", "content": "Why?"}},
+    {"conversations": [{"from": "human"}]},
+    {"conversations": ["Why?"]},
+    {"prompt": [user("\ud800")]},
+    {"prompt": [user("Why?")], "tools": "[" * 100_000},
 ]
 
 
@@ -288,3 +332,25 @@ def test_tools_have_no_plain_form(tmp_path, tokenizer):
     callback = watched_panel(tmp_path, tokenizer, rows)
     (prompt,) = callback.recorder.panel.candidates
     assert "TOOLS weather" in prompt_text(tokenizer, prompt)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(COLUMNS), JSON, max_size=4))
+def test_any_row_gives_a_prompt_or_its_reason(row):
+    before = copy.deepcopy(row)
+    try:
+        prompt = to_prompt(row, 0, "eval", "<bot>")
+        assert prompt.text.strip()
+        json.dumps(prompt.to_json())
+    except Unaskable:
+        pass
+    assert row == before

@@ -6,6 +6,7 @@ import pytest
 from divwatch.outputs.report import write_report
 from divwatch.outputs.report.summary import reference_lines
 from divwatch.panel import names
+from divwatch.panel.length import WINDOW, of_the_paper, token_limit
 from divwatch.tasks import PAPER, TASKS, find_task, published
 from divwatch.verify import get_verifier
 
@@ -24,6 +25,15 @@ class TestEveryTask:
         if task.verifier is not None:
             assert callable(get_verifier(task.verifier, unsafe_code=True))
             assert task.prompt(task.example, "0").reference is not None
+
+    def test_it_states_a_limit_if_answers_need_an_end_and_is_measured_on_the_window_if_not(self, task):
+        prompt = task.prompt(task.example, "0")
+        assert prompt.needs_end == (task.verifier is not None) == (task.max_new_tokens is not None)
+        assert 384 <= token_limit(prompt, None) <= 512
+        assert prompt.needs_end or token_limit(prompt, None) == WINDOW
+        assert token_limit(prompt, 100) == 100  # what the user sets bounds every task
+        (paper,) = of_the_paper([prompt])
+        assert token_limit(paper, None) == task.paper_max_new_tokens >= 512
 
     def test_it_is_a_panel_of_its_own_and_found_by_every_name(self, task):
         assert task.name in names()

@@ -140,6 +140,14 @@ def test_an_unusable_answer_is_wrong_and_never_shown_to_the_verifier():
     assert (samples.usable, samples.correct, samples.answers) == ([False, False], [False, False], None)
 
 
+def test_an_answer_without_a_verifier_is_usable_when_cut_and_not_with_an_open_thought_or_without_words():
+    prompt = Prompt("a", "t", "Tell a story.")
+    texts = ["Once upon a", "<think>He may", "<think>x</think>Once", "  "]
+    ((samples,), _) = verify_completions([prompt], said(prompt, texts, finished=False))
+    assert samples.usable == [True, False, True, False]
+    assert samples.outputs[2] == "Once"
+
+
 def test_an_error_costs_one_answer():
     results = per_answer(odd)(["x", "break", "y"], [Prompt("a", "t", "?", reference="x")] * 3)
     assert [r.correct for r in results] == [True, None, False]

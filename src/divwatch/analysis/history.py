@@ -14,12 +14,15 @@ from divwatch.records import PromptScores
 Floats = NDArray[np.float64]
 
 ALL = "all"
+# Where fewer outputs than RUN_ON end, and later at least LEARNT do, the model did not know yet how to end an answer.
+RUN_ON, LEARNT = 0.1, 0.5
 
 
 @dataclass(frozen=True)
 class History:
     """The looks of a run. steps: [L], rising. ids, tasks: [N]. values: key -> [L, N], NaN if missing.
-    comparable: [L], False where too few outputs were usable for the look to be held against others."""
+    comparable: [L], False where too few outputs were usable for the look to be held against others, and before the model
+    learnt to end its answers."""
 
     steps: list[int]
     ids: list[str]
@@ -42,7 +45,9 @@ class History:
             source, target = np.array(known, dtype=int).reshape(-1, 2).T
             for key, column in scores.values.items():
                 values[key][at, target] = np.asarray(column, dtype=float)[source]
-        steps, comparable = [step for step, _, _ in looks], [bool(ok) for _, _, ok in looks]
+        steps = [step for step, _, _ in looks]
+        ends = _ends_answers(values, first.tasks, len(steps))
+        comparable = [bool(ok) and end for (_, _, ok), end in zip(looks, ends, strict=True)]
         return cls(steps, list(first.ids), list(first.tasks), values, comparable)
 
     def series(self, key: str, task: str = ALL) -> Floats:
@@ -69,6 +74,17 @@ class History:
     def last(self) -> int | None:
         """Index of the last comparable look."""
         return next((i for i in reversed(range(len(self.steps))) if self.comparable[i]), None)
+
+
+def _ends_answers(values: dict[str, Floats], tasks: Sequence[str], looks: int) -> list[bool]:
+    """Whether each look came after the model had learnt to end its answers; True as long as no later look shows more.
+
+    An answer without a verifier is measured cut or not, so that usable outputs do not show it.
+    """
+    if "quality/finished" not in values:
+        return [True] * looks
+    finished = np.nan_to_num(task_means(values["quality/finished"].T, tasks))
+    return [bool(share >= RUN_ON or (finished[i:] < LEARNT).all()) for i, share in enumerate(finished)]
 
 
 def task_means(table: Floats, tasks: Sequence[str]) -> Floats:

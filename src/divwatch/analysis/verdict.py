@@ -181,6 +181,10 @@ def _lexical(case: Evidence, split: Split) -> Rule:
 def _format(case: Evidence, split: Split) -> Rule:
     if case.baseline == 0:
         return None
-    before, after = level(case.history, "quality/usable", 0), level(case.history, "quality/usable", -1)
-    share = "" if before is None or after is None else f" (usable outputs {before:.2f} to {after:.2f})"
+    shares = []
+    for name in ("usable", "finished"):
+        before, after = (level(case.history, f"quality/{name}", look) for look in (0, -1))
+        if before is not None and after is not None and before < after:
+            shares.append(f"{name} outputs {before:.2f} to {after:.2f}")
+    share = f" ({', '.join(shares)})" if shares else ""
     return "format acquisition", f"The model learnt the answer format{share}, which is not collapse. {case.no_change()}"

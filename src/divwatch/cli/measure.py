@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from divwatch.cli.options import AsJson
+from divwatch.errors import DivwatchError
 
 
 def measure(
@@ -16,13 +19,18 @@ def measure(
         list[str], typer.Argument(help="Model directories or hub names, in the order of their training.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the runs.")],
+    preset: Annotated[
+        str, typer.Option(help="default, or paper: all prompts of the paper's tasks, 16 samples, its token limits.")
+    ] = "default",
     like: Annotated[Optional[Path], typer.Option(help="Take panel and settings from this watched run.")] = None,
     panel: Annotated[Optional[str], typer.Option(help="A panel's name (tiny) or a JSONL file.")] = None,
     prompts: Annotated[Optional[int], typer.Option(help="Prompts of the panel.")] = None,
     samples: Annotated[Optional[int], typer.Option(help="Completions a prompt.")] = None,
     temperature: Annotated[Optional[float], typer.Option(help="Sampling temperature.")] = None,
     top_p: Annotated[Optional[float], typer.Option(help="Nucleus mass.")] = None,
-    max_new_tokens: Annotated[Optional[int], typer.Option(help="Tokens after which a completion is cut.")] = None,
+    max_new_tokens: Annotated[
+        Optional[int], typer.Option(help="Most tokens of a completion. Default: by task.")
+    ] = None,
     encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
     lineage: Annotated[Optional[str], typer.Option(help="Name of the lineage.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of prompts and sampling.")] = None,
@@ -34,18 +42,25 @@ def measure(
     Example: divwatch measure BASE SFT DPO --panel tiny --encoder minilm --out runs/measured
     """
     from divwatch.config import WatchConfig
+    from divwatch.monitor.measure import PRESETS, settings_like
     from divwatch.monitor.measure import measure as run_measure
-    from divwatch.monitor.measure import settings_like
     from divwatch.store.run_directory import RunDirectory
 
+    if preset not in PRESETS:
+        raise DivwatchError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if like and preset != "default":
+        raise DivwatchError(
+            f"--preset {preset} and --like: give one of them, --like takes its panel and settings from the run"
+        )
     options = {
         "panel": panel, "prompts": prompts, "samples": samples, "temperature": temperature, "top_p": top_p,
         "max_new_tokens": max_new_tokens, "encoder": encoder, "lineage": lineage, "seed": seed,
     }  # fmt: skip
-    settings = {name: value for name, value in options.items() if value is not None}
+    settings = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
     run = RunDirectory.of(like) if like else None
     config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
-    done = run_measure(models, out, config, run, device)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
+        done = run_measure(models, out, config, run, device, paper=preset == "paper")
     if as_json:
         print(json.dumps({"runs": [str(measured.path) for measured in done]}))
         return

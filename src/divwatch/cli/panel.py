@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -44,6 +45,7 @@ def show(
     Example: divwatch panel show gsm8k
     """
     from divwatch.errors import DivwatchError
+    from divwatch.panel.length import token_limit
     from divwatch.tasks import TASKS
 
     if task not in TASKS:
@@ -53,7 +55,8 @@ def show(
     facts = {
         "task": entry.name, "about": entry.about, "path": entry.path, "config": entry.config, "split": entry.split,
         "revision": entry.revision, "columns": list(entry.columns), "prompts": entry.limit or "all",
-        "verifier": entry.verifier, "stop (plain form)": list(entry.stop), "max_new_tokens": entry.max_new_tokens,
+        "verifier": entry.verifier, "stop (plain form)": list(entry.stop),
+        "max_new_tokens": token_limit(prompt, None), "paper_max_new_tokens": entry.paper_max_new_tokens,
         "example prompt": prompt.text, "example reference": prompt.reference,
     }  # fmt: skip
     if as_json:
@@ -112,7 +115,7 @@ def _loaded(panel: str) -> tuple[list[Any], list[dict[str, Any]]]:
     from divwatch.tasks import TASKS
     from divwatch.tasks.task import hub_rows, resolved_revision
 
-    _, prompts = load_panel(panel)
+    _, prompts = load_panel(panel, note=lambda line: print(line, file=sys.stderr))
     lines = []
     for name in dict.fromkeys(p.task for p in prompts):
         own = [p for p in prompts if p.task == name]
@@ -133,7 +136,11 @@ def _training_rows(name: str) -> Any:
     from divwatch.mixes import load_mix
 
     if Path(name).suffix == ".parquet" and Path(name).is_file():
-        return Dataset.from_parquet(name)
+        try:
+            return Dataset.from_parquet(name)
+        except Exception as error:  # the reader has its own error for each way to be wrong
+            problem = one_line(error.__cause__ or error, kind=False)
+            raise DivwatchError(f"--against {name} is no parquet file that can be read ({problem}): fix it") from None
     if Path(name).is_file():
         return (row for _, row in read_jsonl(Path(name)))  # one by one: lines may differ in their schema
     try:

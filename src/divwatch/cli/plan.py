@@ -26,7 +26,14 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, help="Devices of the run.")] = 8,
     device: Annotated[str, typer.Option(help="a100, h100, h200, b200, or here: this CPU, measured.")] = "h100",
     strategy: Annotated[str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp2.")] = "zero3",
-    every: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps between looks. Default: 100.")] = None,
+    every: Annotated[
+        Optional[str],
+        typer.Option(help="auto, optimizer steps between looks, or a fraction of the run. Default: auto."),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Optimizer steps of the run. Default: 2,000.")] = None,
+    max_overhead: Annotated[
+        Optional[float], typer.Option(min=0, max=0.99, help="Share of the run that looks may take. Default: 0.03.")
+    ] = None,
     prompts: Annotated[Optional[int], typer.Option(min=1, help="Prompts of a look. Default: 64.")] = None,
     samples: Annotated[Optional[int], typer.Option(min=2, help="Completions a prompt. Default: 16.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
@@ -39,50 +46,63 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What looks will cost: seconds, memory and share of the training time, before the run (docs/cost.md).
+    """What looks will cost and when they come: seconds, memory, steps and share of the run, before it (docs/cost.md).
 
-    Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32 --every 100
+    Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
-    from divwatch.plan.cost import DEVICES, Look, cost_of, shape_of, this_machine
+    from divwatch.config import WatchConfig, number_in
+    from divwatch.plan.cost import Look, cost_of
+    from divwatch.plan.device import DEVICES
+    from divwatch.plan.here import this_machine
     from divwatch.plan.of_config import planned
+    from divwatch.plan.shape import shape_of
+    from divwatch.schedule import overhead, plan_looks
 
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
     options = {
-        "model": model, "every": every, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
+        "model": model, "every": WatchConfig(every=number_in(every)).every if every else None, "max_steps": steps,
+        "max_overhead": max_overhead, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
         "step_tokens": step_tokens,
     }  # fmt: skip
     run = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
     shape = shape_of(run.model, "float32" if device == "here" else "bfloat16", run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.every, mean_tokens)
+    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, mean_tokens)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
+    looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+    share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     if as_json:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name, "mean_tokens": mean_tokens}
-        print(json.dumps(cost.as_dict() | settings, indent=1))
+        print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share}, indent=1))
         return
     print(f"{run.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
-    print("\n".join(_lines(cost, run, mean_tokens)))
+    print("\n".join(_lines(cost, run, looks, share)))
 
 
-def _lines(cost: Cost, run: Planned, mean_tokens: float | None) -> list[str]:
-    """Training, a look and its share of the time, a line each."""
+def _lines(cost: Cost, run: Planned, looks: list[int], share: float) -> list[str]:
+    """Training, a look, and all looks of the run, a line each; one more where they take more than they may."""
+    from divwatch.outputs.numbers import steps_of
+    from divwatch.schedule import AUTO, EARLY, budget, count_looks
+
     weights = "gathered on every device" if cost.gathered else "as they are"
     lines = [
-        f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step",
+        f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
+        f"{run.max_steps:,} steps of {run.step_tokens:,} tokens",
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
-        f"overhead  {cost.overhead:.1%} with a look every {run.every} steps of {run.step_tokens:,} tokens",
+        f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run",
     ]
-    length = (
-        f"completions are {mean_tokens:g} tokens long on average"
-        if mean_tokens
-        else (f"all completions are {run.new_tokens:,} tokens long")
-    )
-    if run.max_overhead and cost.overhead > run.max_overhead:
+    fits = budget(run.max_overhead, run.max_steps * cost.step_seconds) / (2 + len(EARLY))
+    due = count_looks(run.every, run.max_steps, run.looks)
+    if run.max_overhead and run.every == AUTO and cost.seconds > fits:
         lines.append(
-            f"limit     watch_max_overhead {run.max_overhead:g}: expect a look about every "
-            f"{cost.steps_within(run.max_overhead):,} steps if {length}; use "
-            "fewer prompts, samples or tokens for more frequent looks"
+            f"limit     watch_max_overhead {run.max_overhead:g} leaves no room for looks of this size early in the run: "
+            f"those of {fits:.1f} s would fit; use fewer prompts, samples or tokens"
+        )
+    elif run.every != AUTO and len(looks) < due:
+        lines.append(
+            f"limit     watch_max_overhead {run.max_overhead:g} skips {due - len(looks)} of {due} looks; use fewer prompts, "
+            "samples or tokens, or watch_every auto"
         )
     return lines

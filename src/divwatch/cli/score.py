@@ -71,8 +71,14 @@ def show(result: dict[str, Any]) -> None:
     for name, row in result["across"].items():
         table.add_row(f"{name} across prompts", _cell(row))
     for name, row in result["outputs"].items():
-        table.add_row(f"{name} outputs", _cell(row))
+        table.add_row("unknown tokens" if name == "unknown_tokens" else f"{name} outputs", _cell(row))
     Console().print(table)
+    if result.get("unreadable_prompts"):
+        from divwatch.outputs.terminal import unreadable_line
+
+        settings = result["settings"]
+        counts = result["unreadable_prompts"], result["n"]
+        print(unreadable_line(*counts, settings["encoder"], "--encoder", missing=settings["preset"] != "paper"))
 
 
 def _cell(row: dict[str, Any] | None) -> str:

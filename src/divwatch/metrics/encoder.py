@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.metrics.unknown import unknown_shares
 
 DEFAULT_ENCODER = "sentence-transformers/all-mpnet-base-v2"
 # Tokens in a batch, padding included. On a CPU 1,024 to 4,096 took the same time, 8,192 a quarter more.
@@ -38,6 +39,7 @@ class Encoder:
         self.max_tokens = max_tokens
         self.windowed = windowed
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._unknown: dict[bytes, float] = {}  # of texts in the cache, if they were read here
         self._cache_bytes = cache_bytes
         self._windows: Encoder | None = self if windowed else None
         device = str(model.device).split(":")[0]
@@ -51,10 +53,23 @@ class Encoder:
         """
         keys = [text_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
-        fresh = dict(zip(new, self._embed(list(new.values())), strict=True)) if new else {}
+        fresh: dict[bytes, np.ndarray] = {}
+        if new:
+            vectors, unknown = self._embed(list(new.values()))
+            fresh = dict(zip(new, vectors, strict=True))
+            self._unknown |= zip(new, unknown.tolist(), strict=True)
         rows = [fresh[key] if key in fresh else self._cache[key] for key in keys]
         self.remember(keys, rows)
         return np.stack(rows) if rows else np.empty((0, self._dimensions()), dtype=np.float32)
+
+    def unknown_shares(self, texts: Sequence[str]) -> np.ndarray:
+        """Share of each text, of what the model reads of it, that its tokenizer does not know, [n], in [0, 1]."""
+        keys = [text_key(text) for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._unknown}
+        fresh = dict(zip(new, self._tokenize(list(new.values()))[2].tolist(), strict=True)) if new else {}
+        shares = np.array([fresh[key] if key in fresh else self._unknown[key] for key in keys])
+        self._unknown |= {key: share for key, share in fresh.items() if key in self._cache}
+        return shares
 
     def windows(self) -> Encoder:
         """The same model, reading longer texts in windows; it has a cache of its own."""
@@ -69,26 +84,27 @@ class Encoder:
             self._cache.move_to_end(key)
         most = self._cache_bytes // (4 * self._dimensions() + 200)  # 200: what Python adds to a row
         while len(self._cache) > most:
-            self._cache.popitem(last=False)
+            self._unknown.pop(self._cache.popitem(last=False)[0], None)
 
     def _dimensions(self) -> int:
         return int(self.model.get_embedding_dimension())
 
-    def _embed(self, texts: list[str]) -> np.ndarray:
-        windows, owner = self._tokenize(texts)
+    def _embed(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of the texts, and their shares of unknown tokens."""
+        windows, owner, unknown = self._tokenize(texts)
         lengths = np.array([len(ids) for ids in windows])
         vectors = np.empty((len(windows), self._dimensions()), dtype=np.float32)
         for batch in batches_by_tokens(lengths, self._batch_tokens):
             vectors[batch] = self._forward([windows[i] for i in batch])
         vectors = _unit(vectors)
         if len(windows) == len(texts):
-            return vectors
+            return vectors, unknown
         pooled = np.zeros((len(texts), vectors.shape[1]), dtype=np.float64)
         np.add.at(pooled, owner, vectors * lengths[:, None])
-        return _unit(pooled).astype(np.float32)
+        return _unit(pooled).astype(np.float32), unknown
 
-    def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], np.ndarray]:
-        """Token ids of every window, and the text each belongs to."""
+    def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+        """Token ids of every window, the text each belongs to, and the share of each text that is unknown."""
         tokens = self.model.tokenizer(
             texts,
             truncation=True,
@@ -99,7 +115,7 @@ class Encoder:
             return_token_type_ids=False,
         )
         owner = tokens["overflow_to_sample_mapping"] if self.windowed else range(len(texts))
-        return tokens["input_ids"], np.array(owner)
+        return tokens["input_ids"], np.array(owner), unknown_shares(self.model.tokenizer, texts, tokens, owner)
 
     def _forward(self, windows: list[list[int]]) -> np.ndarray:
         import torch

@@ -5,15 +5,17 @@ Depends on its arguments alone: no global state is read or changed, and no rando
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from divwatch.errors import DivwatchError
-from divwatch.metrics import answers, code, embedding, lexical, nli, quality
+from divwatch.metrics import answers, code, embedding, lexical, nli, quality, unknown
 from divwatch.records import PromptSamples, PromptScores
 
 LIVE_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
@@ -40,7 +42,10 @@ PAIR_KEYS = tuple(f"pairs/{group}_{what}" for what in ("count", "distance") for 
 
 
 class TextEncoder(Protocol):
-    """Texts in, L2-normalised rows [n, d] out; `divwatch.metrics.encoder.Encoder` is one."""
+    """Texts in, L2-normalised rows [n, d] out; `divwatch.metrics.encoder.Encoder` is one.
+
+    It may have `unknown_shares(texts) -> [n]`: which share of each text it cannot read.
+    """
 
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
 
@@ -112,8 +117,12 @@ def score_prompts(
     vocab_size: int = lexical.GPT2_VOCABULARY,
     nli_sentences: int = 3,
     nli_rng: random.Random | None = None,
+    most_unknown: float = unknown.MOST_UNKNOWN,
 ) -> PromptScores:
     """Every asked-for metric for every prompt, NaN if it cannot be computed (fewer than two outputs, or than m).
+
+    The metrics of embeddings are NaN too for a prompt whose outputs the encoder cannot read: it takes more than
+    `most_unknown` of them, on average, for unknown tokens (`quality/unknown_tokens`).
 
     Keys: `diversity/<metric>` over usable outputs, `correct_diversity/<metric>` over correct ones (where anything was
     judged), `quality/*`, and `pairs/*` whenever sbert is asked for: all that `decompose_pairs` needs.
@@ -136,7 +145,10 @@ def score_prompts(
     embedded = sorted(names & _EMBEDDED.keys())
     if embedded:
         reader = _needed(encoder, "an encoder", embedded)
-        context.embed({_EMBEDDED[name][0] for name in embedded}, reader)
+        kinds = {_EMBEDDED[name][0] for name in embedded}
+        context.embed(kinds, reader, most_unknown)
+        if context.unknown:
+            values[unknown.KEY] = context.unknown["text" if "text" in kinds else min(kinds)]
     if "nli" in names:
         context.nli_values = _nli(context, _needed(nli_model, "an NLI model", {"nli"}), nli_sentences, nli_rng, seed)
     for group in members:
@@ -183,6 +195,7 @@ class _Context:
     seed: int
     grams: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by what was embedded: cosines among `diversity`
     centres: np.ndarray | None = None  # [prompts, d], the mean embedding of each prompt's outputs
+    unknown: dict[str, np.ndarray] = field(default_factory=dict)  # by what was embedded: [prompts], share not read
     nli_values: dict[str, np.ndarray] | None = None
 
     def texts(self, group: str) -> list[list[str]]:
@@ -194,16 +207,24 @@ class _Context:
             for s, at in zip(self.samples, self.members[group], strict=True)
         ]
 
-    def embed(self, what: set[str], encoder: TextEncoder) -> None:
-        """Embeds every prompt's outputs: their `text`, their text read in `windows`, or the `code` in them."""
+    def embed(self, what: set[str], encoder: TextEncoder, most_unknown: float) -> None:
+        """Embeds every prompt's outputs: their `text`, their text read in `windows`, or the `code` in them.
+
+        A prompt whose outputs cannot be read has no embeddings: an empty Gram matrix, and no centre.
+        """
         for kind in sorted(what):
             read = code.extract_code if kind == "code" else str
             texts = [[read(text) for text in outputs] for outputs in self.texts("diversity")]
             # Only an Encoder reads in windows.
             reader: Any = encoder.windows() if kind == "windows" else encoder  # type: ignore[attr-defined]
-            rows = reader.encode([text for outputs in texts for text in outputs])
-            ends = np.cumsum([len(outputs) for outputs in texts])
-            sets = [rows[end - len(outputs) : end] for outputs, end in zip(texts, ends, strict=True)]
+            every = [text for outputs in texts for text in outputs]
+            rows, parts = reader.encode(every), _consecutive([len(outputs) for outputs in texts])
+            sets = [rows[part] for part in parts]
+            if hasattr(reader, "unknown_shares"):
+                shares = reader.unknown_shares(every)
+                of_prompt = [float(np.mean(shares[p])) if len(shares[p]) else math.nan for p in parts]
+                self.unknown[kind] = np.array(of_prompt)
+                sets = [e[:0] if u > most_unknown else e for e, u in zip(sets, of_prompt, strict=True)]
             self.grams[kind] = [embedding.gram(e) for e in sets]
             if kind == "text":
                 missing = np.full(rows.shape[1], np.nan)
@@ -215,8 +236,14 @@ class _Context:
         matrices = []
         for gram, everyone, some in zip(self.grams[kind], self.members["diversity"], self.members[group], strict=True):
             at = np.searchsorted(everyone, some)
-            matrices.append(gram[np.ix_(at, at)])
+            matrices.append(gram[np.ix_(at, at)] if len(gram) else gram)
         return matrices
+
+
+def _consecutive(lengths: Sequence[int]) -> list[slice]:
+    """Where each of several lists is when they are joined."""
+    ends = accumulate(lengths)
+    return [slice(end - length, end) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _usable_members(sample: PromptSamples) -> list[int]:
@@ -308,7 +335,7 @@ def _pair_values(context: _Context) -> dict[str, np.ndarray]:
     for row, sample, gram, at in zip(
         table, context.samples, context.grams["text"], context.members["diversity"], strict=True
     ):
-        if sample.correct is not None and len(at) >= 2:
+        if sample.correct is not None and len(gram) >= 2:
             row[:3], row[3:] = embedding.pair_statistics(gram, [sample.correct[i] for i in at])
     return dict(zip(PAIR_KEYS, table.T, strict=True))
 

@@ -111,10 +111,15 @@ def _json(name: str) -> tuple[Any, dict[str, Any]]:
     place = find_rows(MixPart(file=Path(name)), None)
     if next(iterate(place), None) is None:
         raise DivwatchError(f"{name} has no rows: write at least one JSON object")
-    try:
-        return Dataset.from_json(name), place.describe()
-    except Exception as error:  # the reader has its own error for each way to be wrong
-        raise DivwatchError(f"{name} is not JSON lines of one form ({one_line(error)}): fix it") from None
+    # The reader takes the columns' types from the first 10 MB, where a column may be all null: then from the whole file.
+    for more in ({}, {"chunksize": Path(name).stat().st_size}):
+        try:
+            return Dataset.from_json(name, **more), place.describe()
+        except Exception as error:  # the reader has its own error for each way to be wrong
+            problem = one_line(error.__cause__ or error)
+    for _ in iterate(place):  # the error of the first line that is wrong by itself
+        pass
+    raise DivwatchError(f"{name} is not JSON lines of one form ({problem}): give each column values of one type")
 
 
 def _kind_of(columns: list[str]) -> str | None:

@@ -17,10 +17,20 @@ from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
-from divwatch.panel import choose, fingerprint, load_panel
+from divwatch.outputs.terminal import bar_of, say, unreadable_line
+from divwatch.panel import EVAL_DATASET, choose, fingerprint, load_panel
 from divwatch.panel.form import in_forms, with_chat
+from divwatch.panel.length import of_the_paper
+from divwatch.records import Prompt, ScoredLook
+from divwatch.sampling.ranks import LookFailed
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
+
+# Settings by preset. The paper's protocol has up to 500 prompts a task (TruthfulQA 817, IFEval 541), so all of its panel.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"panel": "paper", "prompts": 10_000, "samples": 16, "temperature": 0.6, "top_p": 0.95},
+}
 
 
 def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
@@ -33,29 +43,27 @@ def settings_like(run: RunDirectory, changes: dict[str, Any]) -> WatchConfig:
 
 
 def measure(
-    models: Sequence[str], out: Path, config: WatchConfig, like: RunDirectory | None = None, device: str | None = None
+    models: Sequence[str],
+    out: Path,
+    config: WatchConfig,
+    like: RunDirectory | None = None,
+    device: str | None = None,
+    paper: bool = False,
 ) -> list[RunDirectory]:
     """Takes a look at each of `models`; returns the runs that were written.
 
     models: directories or hub names, in the order of training. like: a watched run, whose prompts must be the same.
+    paper: with the token limits of the paper's protocol, under which answers and thoughts come to their end.
     Raises DivwatchError if a model cannot be loaded or the prompts differ.
     """
     import torch
 
-    panel_name, panel = load_panel(config.panel)
-    if like is not None:  # a run leaves out prompts that are in its training data
-        theirs = {prompt["id"] for prompt in like.info()["panel"]["prompts"]}
-        panel = [p for p in panel if p.id in theirs]
-    chat = None if like is None else like.info()["panel"].get("chat")
-    prompts = in_forms(choose(with_chat(panel, chat), config.prompts, config.seed), config.thinking)
-    if like is not None and fingerprint(prompts) != like.info()["panel"]["fingerprint"]:
-        raise DivwatchError(
-            f"panel {panel_name!r} is not that of {like.path}: its prompts have changed since; measure both again"
-        )
+    panel, prompts = _panel_like(like, config) if like is not None else _panel(config, paper)
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
     runs: list[RunDirectory] = []
+    looks: list[ScoredLook] = []
     last = min(len(models) - 1, 1)  # the step of a stage's own look
     for name, model in list(zip(_names(models), models, strict=True))[last:]:
         run = RunDirectory(out / name / "divwatch")
@@ -67,7 +75,7 @@ def measure(
                 output_dir=str(out / name),
                 parent=runs[-1] if runs else None,
                 config=config,
-                panel={"name": panel_name} | ({} if chat is None else {"chat": chat}),
+                panel=panel,
                 prompts=prompts,
                 max_steps=last,
                 trainer="measure",
@@ -76,18 +84,43 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            run.append_look(_look_at(models[0], prompts, config, loaded, run, 0, device))
-        run.append_look(_look_at(model, prompts, config, loaded, run, last, device))
+            looks.append(_look_at(models[0], prompts, config, loaded, run, 0, device))
+        looks.append(_look_at(model, prompts, config, loaded, run, last, device))
         runs.append(run)
+    if unreadable := max(look.unreadable for look in looks):
+        say(unreadable_line(unreadable, len(prompts), config.encoder, "--encoder"))
     return runs
+
+
+def _panel(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
+    """What run.json says of the panel, and its prompts."""
+    name, panel = load_panel(config.panel, note=lambda line: say(f"divwatch: {line}"))
+    panel = of_the_paper(panel) if paper else panel
+    return {"name": name}, in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+
+
+def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
+    """The panel of a watched run: read again, or from its record if it was an eval_dataset."""
+    theirs = run.info()["panel"]
+    about = {name: theirs[name] for name in ("name", "chat") if name in theirs}
+    if theirs["name"] == EVAL_DATASET:
+        prompts = [Prompt.from_json(prompt) for prompt in theirs["prompts"]]
+        problem = "its record does not hold the eval_dataset's prompts: give both runs the same JSONL file as panel"
+    else:
+        ids = {prompt["id"] for prompt in theirs["prompts"]}  # a run leaves out prompts that are in its training data
+        panel = with_chat([p for p in load_panel(config.panel)[1] if p.id in ids], about.get("chat"))
+        prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
+        problem = f"panel {theirs['name']!r} is not its panel: its prompts have changed since; measure both again"
+    if fingerprint(prompts) != theirs["fingerprint"]:
+        raise DivwatchError(f"{run.path} cannot be compared with: {problem}")
+    return about, prompts
 
 
 def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
-) -> dict[str, Any]:
+) -> ScoredLook:
+    """Takes a look and appends it to `run`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from divwatch.outputs.terminal import bar_of
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
@@ -98,8 +131,12 @@ def _look_at(
         ) from None
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
-        look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
-    return look_row(look, look.sample_seconds + look.score_seconds)
+        try:
+            look = take_look(model, tokenizer, prompts, config, loaded, run, step, bar.update)
+        except LookFailed as error:
+            raise DivwatchError(f"model {name!r} cannot be measured: {error}") from None
+    run.append_look(look_row(look, look.sample_seconds + look.score_seconds))
+    return look
 
 
 def _copy_look(source: RunDirectory, target: RunDirectory) -> None:

@@ -9,7 +9,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.outputs.terminal import say
 from divwatch.panel import choose, load_panel
-from divwatch.panel.form import fixed_form, in_forms, refusals, with_chat, within_context
+from divwatch.panel.form import answer_opening, fixed_form, in_forms, refusals, with_chat, within_context
 from divwatch.panel.held_out import HeldOutCheck
 from divwatch.panel.sources import Note, quiet
 from divwatch.records import Prompt
@@ -30,11 +30,12 @@ class PanelChoice:
         self.trainer, self.config = trainer, config
         # Twice as many as are watched: they replace those that are not held out.
         count = 2 * config.prompts
-        self.name, panel = load_panel(config.panel, getattr(trainer, "eval_dataset", None), count, note)
-        self.chat = chat_of(trainer)
-        panel = with_chat(panel, self.chat)
         self.tokenizer = tokenizer_of(trainer)
         self.form = fixed_form(config.form, self.tokenizer)
+        dataset, opening = getattr(trainer, "eval_dataset", None), answer_opening(self.tokenizer)
+        self.name, panel = load_panel(config.panel, dataset, count, note, opening)
+        self.chat = chat_of(trainer)
+        panel = with_chat(panel, self.chat)
         self.candidates = choose(panel, count, config.seed)
         if refusals(self.tokenizer, self.candidates, self.form):
             self.candidates = choose(self._without_refused(panel, note), count, config.seed)
@@ -72,8 +73,9 @@ class PanelChoice:
         config, prompts = self.config, self._held_out(self._shared_with(parent))
         context = context_length(self.trainer.model)
         if context is not None:
-            new_tokens = config.max_new_tokens + (config.think_tokens or 0)
-            prompts, warning = within_context(self.tokenizer, prompts, context, new_tokens, config.thinking, self.form)
+            prompts, warning = within_context(
+                self.tokenizer, prompts, context, config.max_new_tokens, config.thinking, self.form, config.think_tokens
+            )
             if warning is not None:
                 say(f"divwatch: {warning}")
         chosen = choose(prompts, config.prompts, config.seed)

@@ -43,7 +43,9 @@ class Record:
                 "with the settings and the data that it began with, or train into another output_dir"
             )
 
-    def resume(self, step: int, config: WatchConfig, processes: int, tracked: dict[str, Any] | None) -> None:
+    def resume(
+        self, step: int, max_steps: int, config: WatchConfig, processes: int, tracked: dict[str, Any] | None
+    ) -> None:
         """Continues a claimed record at `step`: later looks are dropped. run.json keeps which settings changed, and the
         W&B run that was `tracked` before if there is another one now."""
         info = self.store.info()
@@ -54,7 +56,7 @@ class Record:
         before = info.get("wandb")
         if tracked and before != tracked:
             info |= {"wandb": tracked, "wandb_before": [*info.get("wandb_before", []), before]}
-        self.store.write_info(info | {"ended": None})
+        self.store.write_info(info | {"max_steps": max_steps, "ended": None})
         self.store.resume_at(step)
         self._info = self.store.info()
         self._alarms = {(event["task"], event["key"]) for event in self.store.events()}

@@ -6,25 +6,27 @@ start -> ready -> open -> (submit | record_failure, poll) for each look -> close
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from divwatch.config import NOT_RECORDED, WatchConfig, count_looks
+from divwatch.config import NOT_RECORDED, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
+from divwatch.monitor.budget import BudgetTimetable
 from divwatch.monitor.description import RunDescription
-from divwatch.monitor.pace import Pace
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.record import Record
 from divwatch.monitor.score_look import to_numbers
+from divwatch.monitor.timetable import EvenTimetable
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
-from divwatch.outputs.terminal import say
+from divwatch.outputs.terminal import say, unreadable_line
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
+from divwatch.schedule import AUTO, count_looks
 from divwatch.store.lineage import steps_before
 from divwatch.store.reader import NAME, SCORED
 from divwatch.store.run_directory import RunDirectory
@@ -35,24 +37,43 @@ if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
 
 
-class Recorder:
-    """Decides whether a look is taken, and carries it from its completions to the outputs. Nothing runs before `start`."""
+class Opened(NamedTuple):
+    """A run whose record is open: the prompts to watch, the steps that have a look, the settings, and whether to look now."""
 
-    def __init__(self, trainer: Any, config: WatchConfig, panel: PanelChoice, mix: Any = None) -> None:
-        self.trainer, self.config, self.panel = trainer, config, panel
+    prompts: list[Prompt]
+    steps: set[int]
+    config: WatchConfig
+    look_now: bool
+
+
+class Recorder:
+    """Decides whether a look is taken, and carries it from its completions to the outputs. Nothing runs before `start`.
+
+    clock: the time in seconds, from which looks are planned.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        config: WatchConfig,
+        panel: PanelChoice,
+        mix: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.trainer, self.config, self.panel, self._clock = trainer, config, panel, clock
         self.run = RunDescription(trainer, config, mix)
         store = RunDirectory(Path(trainer.args.output_dir) / NAME)
         self.record = Record(store)
         self.full = Record(RunDirectory(store.path / "full"))  # the rare looks at full length
         self.publisher = Publisher(trainer)
-        self.pace = Pace(config.max_overhead)
+        self.timetable = (BudgetTimetable if config.every == AUTO else EvenTimetable)(config, clock)
         self.prompts: list[Prompt] = []
         self._max_looks = 1
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
         self._latest: tuple[int, RunAssessment] | None = None
         self._action: str | None = None
-        self._skip_reasons: set[str] = set()
+        self._unreadable = False  # whether the line about it was printed
 
     # the run
 
@@ -76,8 +97,8 @@ class Recorder:
         """Waits at most `seconds` until the run can be opened; returns whether it can."""
         return self.panel.searched(seconds)
 
-    def open(self, state: Any) -> tuple[list[Prompt], set[int], WatchConfig]:
-        """Starts the record, or resumes it; returns the prompts to watch, the steps that have a look and the settings.
+    def open(self, state: Any) -> Opened:
+        """Starts the record, or resumes it.
 
         Raises DivwatchError if it can do neither.
         """
@@ -85,14 +106,18 @@ class Recorder:
             return self._open(state)
         except DivwatchError:
             raise
-        except Exception as error:
+        except OSError as error:
             raise DivwatchError(
                 f"cannot create or resume {self.record.store.path} ({one_line(error)}): choose another output_dir"
             ) from error
+        except Exception as error:
+            raise DivwatchError(
+                f"this run cannot be watched ({one_line(error)}): train it without divwatch, and report the error"
+            ) from error
 
-    def _open(self, state: Any) -> tuple[list[Prompt], set[int], WatchConfig]:
+    def _open(self, state: Any) -> Opened:
         store = self.record.store
-        self._max_looks = count_looks(self.config.every, state.max_steps)
+        self._max_looks = count_looks(self.config.every, state.max_steps, self.config.looks)
         resumed = store.exists and state.global_step > 0
         self.prompts = self.panel.choose(self.run.parent)
         check_verifiers(self.prompts, unsafe_code=self.config.unsafe_code)
@@ -110,8 +135,9 @@ class Recorder:
             self._scorer.submit(store, step, 0.0)
         if self.config.full_tokens is not None:
             self._open_full(state, resumed)
-        self.pace.begin()
-        return self.prompts, {look["step"] for look in store.looks()} | set(unscored), self.config
+        steps = {look["step"] for look in store.looks()} | set(unscored)
+        look_now = self.timetable.open(store, state.global_step, state.max_steps, steps)
+        return Opened(self.prompts, steps, self.config, look_now)
 
     def _keep_coupling(self) -> None:
         """A run goes on with the random numbers that it began with, so that its looks have the same noise."""
@@ -127,7 +153,8 @@ class Recorder:
         store, config = self.record.store, self.config
         self.record.claim(config, self.prompts)
         tracked = self.publisher.open(store.path, config.as_dict(), store.info().get("wandb"), self._scored_looks())
-        self.record.resume(state.global_step, config, self.trainer.accelerator.num_processes, tracked)
+        processes = self.trainer.accelerator.num_processes
+        self.record.resume(state.global_step, state.max_steps, config, processes, tracked)
         logged = {entry["step"] for entry in state.log_history if ALARM in entry}
         unlogged = {step: look["tasks"] for step, look in self._scored_looks().items() if step not in logged}
         for step, assessment in replay(read_scored_looks(store), config, self._max_looks) if unlogged else ():
@@ -149,19 +176,12 @@ class Recorder:
     # a look
 
     def allows_look(self, step: int) -> bool:
-        """Whether a look that is due should be taken now. Logs once for each reason why not."""
-        if self._scorer.behind:
-            reason = "the scoring of earlier looks is behind"
-        elif not self.pace.allows_another():
-            reason = (
-                f"looks would take more than {self.pace.limit:.0%} of the run's time (watch_max_overhead; 0: no limit)"
-            )
-        else:
-            return True
-        if reason not in self._skip_reasons:
-            self._skip_reasons.add(reason)
-            say(f"divwatch: the look at step {step} is skipped, and later ones may be: {reason}")
-        return False
+        """Whether to look now, at a step at which ranks meet."""
+        return self.timetable.allows(step, self._scorer.behind)
+
+    def next_meeting(self, step: int) -> int:
+        """The step after `step` at which ranks meet to look; there is a look at the last one in any case."""
+        return self.timetable.next_meeting(step)
 
     def submit(
         self, step: int, completions: Sequence[Completion], embeddings: Any, seconds: float, full: bool = False
@@ -171,14 +191,14 @@ class Recorder:
         embeddings: those that the training devices computed, or None. full: a look at full length. Raises LookFailed
         where the look cannot be stored, after recording that.
         """
-        started, record = time.monotonic(), self.full if full else self.record
+        started, record = self._clock(), self.full if full else self.record
         try:
             record.store_look(step, completions, embeddings)
             self._scorer.submit(record.store, step, seconds)
         except Exception as error:
             self.record_failure(step, one_line(error), seconds, full)
             raise LookFailed(one_line(error)) from error
-        self._count(step, seconds + time.monotonic() - started, full)
+        self._count(step, seconds + self._clock() - started, full)
 
     def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
         """Records a look that failed after `seconds`."""
@@ -187,20 +207,25 @@ class Recorder:
         self._count(step, seconds, full)
 
     def _count(self, step: int, seconds: float, full: bool) -> None:
-        self.pace.spent(seconds, recurring=not full)
+        self.timetable.spent(step, seconds, full)
         if not full:
-            self._costs[step] = (seconds, self.pace.overhead)
+            self._costs[step] = (seconds, self.timetable.pace.overhead)
+
+    def after_step(self, step: int) -> None:
+        """After a step at which ranks do not meet: see `poll`."""
+        self.timetable.after_step(step)
+        self.poll()
 
     def poll(self, seconds: float = 0.0) -> bool:
         """Records and publishes the looks that were scored since the last call.
 
         Waits at most `seconds` for those that are being scored; returns whether none is left.
         """
-        started = time.monotonic()
+        started = self._clock()
         for scored in self._scorer.wait(seconds) if seconds else self._scorer.poll():
             self._take(scored)
         if seconds:
-            self.pace.waited(time.monotonic() - started)
+            self.timetable.waited(self._clock() - started)
         return not self._scorer.busy
 
     def _take(self, scored: Scored) -> None:
@@ -224,6 +249,8 @@ class Recorder:
     def _publish(self, look: ScoredLook) -> None:
         seconds, overhead = self._costs.pop(look.step, (look.sample_seconds, 0.0))
         self.record.add_look(look, seconds)
+        if self.config.background:
+            self.timetable.scored(look.score_seconds)
         self._latest = (look.step, look.assessment)
         for alarm in self.record.add_alarms(look):
             # An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown.
@@ -232,6 +259,10 @@ class Recorder:
             if whole and self.config.on_collapse in ("save", "stop"):
                 self._action = self.config.on_collapse
         self._published = (look.step, self.publisher.look(look, self.record.store, seconds, overhead))
+
+        if look.unreadable and not self._unreadable:
+            self._unreadable = True
+            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, "watch_encoder"))
 
     def _publish_full(self, look: ScoredLook) -> None:
         self.full.add_look(look)
@@ -272,5 +303,6 @@ class Recorder:
             say(f"divwatch: the look at step {late.step} is stored but not scored: {late.error}")
             self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
+        self.timetable.close(self.trainer.state.global_step)
         self.record.end()
         self.publisher.close(self._final_assessment(), self.record.store.path)

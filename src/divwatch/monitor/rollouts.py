@@ -3,11 +3,15 @@
 It is measured where the trainer computes rewards, over all rollouts and over the correct ones, and logged through the
 trainer's `log_metric` as `rollouts/diversity/<metric>` and `rollouts/correct_diversity/<metric>`. The prompts are those of
 training, at the trainer's temperature, so it is never part of the verdict.
+
+The trainer deals the rollouts of a step out to its ranks, so a reward function may see a part of a group, or a single
+completion. Rank 0 collects them in the trainer's order and measures whole groups: the values do not depend on the launch.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -19,11 +23,14 @@ from divwatch.config import WatchConfig
 from divwatch.errors import one_line
 from divwatch.outputs.terminal import say
 from divwatch.records import PromptSamples
+from divwatch.sampling.ranks import ALONE, Ranks
 from divwatch.verify.thinking import final_answer
+
+Rollouts = list[tuple[str, str, float | None]]  # of each rollout its prompt, answer and reward
 
 # A completion is correct if the first reward function gives more than this.
 CORRECT_REWARD = 0.5
-# Groups that are measured on each rank at each step; the mean over more would cost time and hardly change.
+# Groups that are measured at each step; the mean over more would cost time and hardly change.
 MAX_GROUPS = 16
 # Metrics that need only the texts; canonical answers are not known here, and NLI is too expensive for every step.
 METRICS = ("ead", "sbert", "vendi")
@@ -38,9 +45,22 @@ def watch_rollouts(trainer: Any, config: WatchConfig, load_encoder: Callable[[],
     metrics = [name for name in config.metrics if name in METRICS]
     for i, function in enumerate(functions):
         if _is_plain(function) and metrics:
-            functions[i] = _measure_rollouts(function, metrics, load_encoder)
+            functions[i] = _measure_rollouts(
+                function, metrics, load_encoder, _ranks_of(trainer), _most_rollouts(trainer)
+            )
             return True
     return False
+
+
+def _ranks_of(trainer: Any) -> Ranks:
+    """The ranks that compute rewards together: all, in trainers that do it in the training step, else this one alone."""
+    in_step = {kind.__name__ for kind in type(trainer).__mro__} & {"GRPOTrainer", "RLOOTrainer"}
+    return Ranks.of(trainer.accelerator) if in_step else ALONE
+
+
+def _most_rollouts(trainer: Any) -> int:
+    """Rollouts that hold MAX_GROUPS groups, in training and in evaluation."""
+    return MAX_GROUPS * max(getattr(trainer, name, 1) for name in ("num_generations", "num_generations_eval"))
 
 
 def _is_plain(function: Any) -> bool:
@@ -52,28 +72,58 @@ def _is_plain(function: Any) -> bool:
 
 
 def _measure_rollouts(
-    function: Callable[..., Any], metrics: Sequence[str], load_encoder: Callable[[], Any]
+    function: Callable[..., Any], metrics: Sequence[str], load_encoder: Callable[[], Any], ranks: Ranks, most: int
 ) -> Callable[..., Any]:
     models: list[Any] = []
     failed = False
+
+    def measure(parts: Sequence[Rollouts | Exception], log_metric: Callable[[str, float], None]) -> None:
+        for part in parts:
+            if isinstance(part, Exception):
+                raise part
+        rollouts = [rollout for part in parts for rollout in part]  # type: ignore[union-attr]
+        if not models:
+            models.append(load_encoder())
+        prompts, texts, rewards = zip(*rollouts[:most], strict=True) if rollouts else ((), (), ())
+        for name, value in rollout_diversity(prompts, texts, rewards, metrics, models[0]).items():
+            log_metric(name, value)
 
     @functools.wraps(function)
     def rewards(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Any:
         nonlocal failed
         result = function(prompts=prompts, completions=completions, **columns)
-        if failed or "log_metric" not in columns:
+        if "log_metric" not in columns:
             return result
+        own: Rollouts | Exception
         try:
-            if not models:
-                models.append(load_encoder())
-            for name, value in rollout_diversity(prompts, completions, result, metrics, models[0]).items():
-                columns["log_metric"](name, value)
-        except Exception as error:  # watching never fails training
-            failed = True
-            say(f"divwatch: rollouts are no longer measured: {one_line(error)}")
+            sent = max(
+                0, most - ranks.rank * len(prompts)
+            )  # the trainer deals out equal parts in the order of the ranks
+            own = _rollouts(prompts[:sent], completions[:sent], result[:sent])
+        except Exception as error:
+            own = error
+        parts = ranks.collect(own)  # also after a failure: the other ranks do not know of it
+        if parts and not failed:
+            try:
+                measure(parts, columns["log_metric"])
+            except Exception as error:  # watching never fails training
+                failed = True
+                say(f"divwatch: rollouts are no longer measured: {one_line(error)}")
         return result
 
     return rewards
+
+
+def _rollouts(prompts: Sequence[Any], completions: Sequence[Any], rewards: Sequence[Any]) -> Rollouts:
+    """What rank 0 needs of each rollout: its prompt in short, its answer and its reward."""
+    return [
+        (
+            hashlib.sha256(json.dumps(prompt, default=str).encode()).hexdigest(),
+            final_answer(_text(completion)) or "",
+            None if reward is None else float(reward),
+        )
+        for prompt, completion, reward in zip(prompts, completions, rewards, strict=True)
+    ]
 
 
 def rollout_diversity(
@@ -83,7 +133,7 @@ def rollout_diversity(
     metrics: Sequence[str],
     encoder: Any,
 ) -> dict[str, float]:
-    """Name -> mean over the groups of this rank with at least two completions.
+    """Name -> mean over the groups with at least two completions, at most MAX_GROUPS of them.
 
     prompts, completions: [n] texts or conversations, those of a group next to each other. rewards: [n].
     """

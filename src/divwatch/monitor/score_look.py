@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from divwatch.config import WatchConfig
+from divwatch.metrics.unknown import unreadable_prompts
 from divwatch.records import PARTS, Change, Completion, Prompt, PromptSamples, PromptScores, RunAssessment, ScoredLook
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.scored import history_of, last_look_of_parent, logged_levels, new_assessor, read_scored_looks
@@ -73,6 +74,7 @@ class LookScorer:
             usable_share=usable,
             finished_share=float(np.mean([c.finished for c in completions])),
             closed_share=float(np.mean([c.thought_closed for c in completions])),
+            unreadable=unreadable_prompts(scores.values),
             unverified=dict(unverified.most_common(5)),
             tasks=tasks,
             assessment=to_numbers(assessment),

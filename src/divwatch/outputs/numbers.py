@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -32,6 +33,17 @@ def percent(value: float | None, signed: bool = True, digits: int = 0) -> str:
     rounded = round(100 * value, digits)
     sign = "−" if rounded < 0 else "+" if rounded > 0 and signed else ""
     return f"{sign}{abs(rounded):.{digits}f}{SPACE}%"
+
+
+def steps_of(looks: Sequence[int], ends: tuple[int, int] = (6, 2)) -> str:
+    """The steps of looks; of many, so many at either end.
+
+    >>> steps_of([0, 4, 9]), steps_of(range(0, 2000, 100))
+    ('0, 4, 9', '0, 100, 200, 300, 400, 500, ..., 1,800, 1,900')
+    """
+    texts = [f"{step:,}" for step in looks]
+    first, last = ends
+    return ", ".join(texts if len(texts) <= 2 * first else [*texts[:first], "...", *texts[-last:]])
 
 
 def interval(lo: float | None, hi: float | None, form: str = "percent", digits: int = 3, signed: bool = True) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from divwatch.metrics.unknown import MULTILINGUAL
 from divwatch.outputs import numbers
 
 if TYPE_CHECKING:
@@ -79,6 +80,15 @@ def why_not_comparable(look: ScoredLook) -> str | None:
     return None if look.status == "ok" else f"{look.usable_share:.0%} of the outputs are finished and readable"
 
 
+def unreadable_line(prompts: int, of: int, encoder: str, setting: str, missing: bool = True) -> str:
+    """Why metrics of embeddings are missing (or, if not `missing`, wrong), and which encoder reads the outputs."""
+    return (
+        f"divwatch: metrics of embeddings (sbert, vendi) are {'missing' if missing else 'not reliable'} for {prompts} of {of} "
+        f"prompts: more than a tenth of their outputs is unknown tokens to encoder {encoder!r}. Set {setting} to a "
+        f"multilingual one, such as {MULTILINGUAL}"
+    )
+
+
 def change_text(change: Change) -> str:
     """`-24 % [-28, -19]`; without the interval where there are too few prompts for one."""
     if math.isnan(change.change):
@@ -95,3 +105,30 @@ def alarm_message(alarm: Change) -> str:
         onset += " (90 % interval {} to {})".format(*alarm.onset_interval)
     confirmed = "confirmed" if alarm.confirmed else "not yet confirmed"
     return f"{what} of {where} falls {onset}: {change_text(alarm)}, {confirmed}."
+
+
+def schedule_line(steps: Sequence[int], share: float | None, look: float, step: float | None) -> str:
+    """The planned looks of a run.
+
+    share: of the run's time that all looks take, None if not known. look, step: seconds of one.
+
+    >>> schedule_line([0, 4, 80], 0.0291, 3.14, 1.5)
+    'divwatch: about 3 looks, at steps 0, 4, 80: 2.9 % of the run (a look takes 3.1 s, a step 1.5 s)'
+    """
+    line = f"divwatch: about {len(steps)} looks, at steps {numbers.steps_of(steps)}"
+    if share is None or step is None:
+        return line
+    return f"{line}: {share * 100:.2g} % of the run (a look takes {look:.2g} s, a step {step:.2g} s)"
+
+
+def too_expensive_line(limit: float, look: float, fits: float, prompts: int) -> str:
+    """Why a run has fewer looks than it should, and what size would fit.
+
+    >>> too_expensive_line(0.03, 40, 10, 64).split(": ")[-1]
+    'looks of 10 s would fit (watch_prompts 16, say; divwatch plan proposes a size)'
+    """
+    fewer = max(1, int(prompts * fits / max(look, fits)))
+    return (
+        f"divwatch: watch_max_overhead {limit:g} leaves no room for the looks of this run, which take {look:.2g} s each: "
+        f"looks of {fits:.2g} s would fit (watch_prompts {fewer}, say; divwatch plan proposes a size)"
+    )

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig, count_looks
+from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.files import without_nan
 from divwatch.outputs.snapshot import Snapshot, names_of, plain_line, table
+from divwatch.schedule import count_looks
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.search import find_runs
 
@@ -78,7 +79,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     if not scored:
         return summary
     config = WatchConfig.of_record(info["settings"])
-    most = max(count_looks(config.every, info["max_steps"]), len(scored))
+    most = max(count_looks(config.every, info["max_steps"], config.looks), len(scored))
     assessment = assess_looks(read_scored_looks(run), config, most)
     levels, primary = {}, assessment.primary
     for name, key in (

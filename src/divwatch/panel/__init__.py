@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import quick
+from divwatch.panel.length import token_limit
 from divwatch.panel.sources import Note, from_dataset, from_file, quiet
 from divwatch.records import Prompt
 from divwatch.tasks import PANELS, TASKS
 from divwatch.tasks.task import load_task
 from divwatch.tiny import panel as tiny
 
+EVAL_DATASET = "eval_dataset"  # the panel's name where its prompts are those of the trainer's eval_dataset
 # Panels whose prompts come with divwatch: no hub, no data set.
 SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
 
 def load_panel(
-    spec: str | None, eval_dataset: Any = None, enough: int | None = None, note: Note = quiet
+    spec: str | None,
+    eval_dataset: Any = None,
+    enough: int | None = None,
+    note: Note = quiet,
+    opening: str | None = None,
 ) -> tuple[str, list[Prompt]]:
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
     None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
-    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. Raises DivwatchError
-    if `spec` is unknown or has no prompts.
+    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. opening: what the chat
+    template writes before an answer. Raises DivwatchError if `spec` is unknown or has no prompts.
     """
     if spec is None and eval_dataset is not None:
-        name, prompts = "eval_dataset", from_dataset(eval_dataset, enough, note)
+        name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"
-        prompts = _named(name)
+        prompts = _named(name, _of_tasks)
     else:
         name, prompts = Path(spec).stem, from_file(Path(spec), note)
     if not prompts:
@@ -47,7 +53,7 @@ def names() -> list[str]:
     return [*SHIPPED, *PANELS, *TASKS]
 
 
-def _named(spec: str) -> list[Prompt]:
+def _named(spec: str, of_tasks: Callable[[str], list[Prompt]]) -> list[Prompt]:
     """The prompts of the panels and tasks in `spec`; a task that is named twice is taken once."""
     parts = [part.strip() for part in spec.split(",")]
     unknown = [part for part in parts if part not in names()]
@@ -57,13 +63,35 @@ def _named(spec: str) -> list[Prompt]:
         )
     by_id: dict[str, Prompt] = {}
     for part in parts:
-        for prompt in SHIPPED[part]() if part in SHIPPED else _of_tasks(part):
+        for prompt in SHIPPED[part]() if part in SHIPPED else of_tasks(part):
             by_id.setdefault(prompt.id, prompt)
     return list(by_id.values())
 
 
 def _of_tasks(name: str) -> list[Prompt]:
     return [prompt for task in PANELS.get(name) or (TASKS[name],) for prompt in load_task(task)]
+
+
+def _examples_of(name: str) -> list[Prompt]:
+    return [task.prompt(task.example, task.name) for task in PANELS.get(name) or (TASKS[name],)]
+
+
+def token_limits(spec: str | None, most: int | None) -> dict[str, int]:
+    """Task -> most new tokens of its answers, for a panel as in `load_panel`; no data set of the hub is loaded.
+
+    most: `watch_max_new_tokens`. An eval_dataset is not known here: its prompts count as open ones.
+
+    >>> token_limits("gsm8k,tldr,quick", None)
+    {'gsm8k': 512, 'tldr': 384, 'stories': 384, 'ideas': 384, 'opinions': 384, 'sums': 256}
+    """
+    if spec is None:
+        prompts = [Prompt("eval", "eval", "")]
+    else:
+        prompts = from_file(Path(spec)) if Path(spec).is_file() else _named(spec, _examples_of)
+    limits: dict[str, int] = {}
+    for prompt in prompts:
+        limits[prompt.task] = max(limits.get(prompt.task, 0), token_limit(prompt, most))
+    return limits
 
 
 def choose(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:

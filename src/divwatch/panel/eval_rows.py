@@ -11,7 +11,8 @@ from divwatch.panel.rows import COLUMNS
 
 MOST_ROWS = 100_000  # of a table, evenly spaced
 MOST_STREAMED = 10_000
-MOST_SECONDS = 60.0
+MOST_STREAM_SECONDS = 30.0
+MOST_SECONDS = 120.0  # of a table, whose prompts should not depend on time: resuming needs the same ones
 
 
 class EvalRows:
@@ -45,7 +46,8 @@ class EvalRows:
         return None
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        until = time.monotonic() + MOST_SECONDS
+        most = MOST_STREAM_SECONDS if self.streamed else MOST_SECONDS
+        until = time.monotonic() + most
         rows = self._source()
         while True:
             try:
@@ -62,7 +64,7 @@ class EvalRows:
                 self._end = "the most that are read"
                 return
             if time.monotonic() > until:
-                self._end = f"as many as {MOST_SECONDS:.0f} s allow"
+                self._end = f"as many as {most:.0f} s allow"
                 return
 
     def _source(self) -> Iterator[tuple[int, Any]]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.panel.length import token_limit
 from divwatch.records import Prompt
 from divwatch.verify.thinking import CLOSE, OPEN
 
@@ -106,29 +107,43 @@ def within_context(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     context: int,
-    new_tokens: int,
+    new_tokens: int | None,
     thinking: str = "as-trained",
     form: str = "chat",
+    think_tokens: int | None = None,
 ) -> tuple[list[Prompt], str | None]:
-    """(prompts that leave room for `new_tokens` in `context` tokens, one line about the others or None).
+    """(prompts that leave room for their answers in `context` tokens, one line about the others or None).
 
+    new_tokens, think_tokens: `watch_max_new_tokens` and `watch_think_tokens`.
     Raises DivwatchError if no prompt is left.
     """
     lengths = [
         len(tokenizer(prompt_text(tokenizer, p, thinking, form), add_special_tokens=not is_chat(p, form))["input_ids"])
         for p in prompts
     ]
-    fitting = [p for p, length in zip(prompts, lengths, strict=True) if length + new_tokens <= context]
+    room = [token_limit(p, new_tokens) + (think_tokens or 0) for p in prompts]
+    fitting = [p for p, length, new in zip(prompts, lengths, room, strict=True) if length + new <= context]
     if len(fitting) == len(prompts):
         return fitting, None
     longest = max(range(len(prompts)), key=lengths.__getitem__)
     line = (
-        f"{len(prompts) - len(fitting)} of {len(prompts)} prompts leave no room for {new_tokens} new tokens in a context of "
+        f"{len(prompts) - len(fitting)} of {len(prompts)} prompts leave no room for {room[longest]} new tokens in a context of "
         f"{context} (the longest, {prompts[longest].id}, has {lengths[longest]} tokens)"
     )
     if not fitting:
         raise DivwatchError(f"{line}: lower watch_max_new_tokens or choose a panel of shorter prompts")
     return fitting, f"{line}; they are not watched"
+
+
+def answer_opening(tokenizer: Any) -> str | None:
+    """What the chat template writes between a user turn and its answer; None if that cannot be known."""
+    turns = [{"role": "user", "content": "?"}]
+    with suppress(Exception):  # no template, or one that raises
+        asked = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        opened = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        if opened.startswith(asked) and opened[len(asked) :].strip():
+            return opened[len(asked) :]
+    return None
 
 
 def _rendered(tokenizer: Any, prompt: Prompt) -> str:

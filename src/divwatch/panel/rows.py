@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from divwatch.records import Prompt
 
 # The columns that a prompt is made from, and the others that are read.
 PROMPT_COLUMNS = ("prompt", "messages", "conversations", "chosen", "rejected")
-COLUMNS = (*PROMPT_COLUMNS, "id", "task", "reference", "verifier", "tools", "chat_template_kwargs", "image", "images")
+COLUMNS = (
+    *PROMPT_COLUMNS,
+    "text",
+    "id",
+    "task",
+    "reference",
+    "verifier",
+    "tools",
+    "chat_template_kwargs",
+    "image",
+    "images",
+)
 
 USER = ("user", "human")
 # A prompt ends before turns of these roles: the model's own, and instructions that ask nothing by themselves.
@@ -31,14 +41,16 @@ NO_PROMPT = ("neither 'prompt' nor 'messages' with a text in it", "add one of th
 NO_USER = ("no user turn", "add one")
 BAD_TURN = ("a turn that is no message", "each turn needs the texts 'role' and 'content'")
 NOT_TEXT = ("an image or another part that is not text", "give texts only")
+NO_UNICODE = ("half a surrogate pair in its text", "write the text as UTF-8")
 BAD_TOOLS = ("'tools' that are no list of JSON schemas", "give a list, or a list as a string of JSON")
 BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value}")
 
 
-def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
+def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None = None) -> Prompt:
     """The prompt of a row in any of TRL's formats, or in ShareGPT's: a text, or the turns before the last answer.
 
-    Turns stay as they are, because the chat template must get what it gets in training. Raises Unaskable.
+    Turns stay as they are, because the chat template must get what it gets in training. opening: what the template writes
+    before an answer; a row of `text` alone is a prompt up to the last one. Raises Unaskable.
 
     >>> row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
     >>> to_prompt(row, 0, "eval").messages
@@ -47,11 +59,12 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
     row = {name: value for name, value in row.items() if value is not None}
     if row.get("images") or row.get("image"):
         raise Unaskable(*NOT_TEXT)
-    asked = _asked(_with_prompt(_as_chatml(row)))
+    asked: Any = rendered_prompt(row, opening) or _asked(_with_prompt(_as_chatml(row)))
     conversation = not isinstance(asked, str)
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
         raise Unaskable(*NO_PROMPT)
+    _check_unicode([text] if not conversation else [t for turn in asked for t in turn_texts(turn)])
     return Prompt(
         id=str(row.get("id", f"{task}/{index}")),
         task=str(row.get("task", task)),
@@ -62,6 +75,19 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str) -> Prompt:
         tools=_tools(row.get("tools")) if conversation else None,
         template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation else None,
     )
+
+
+def rendered_prompt(row: Mapping[str, Any], opening: str | None) -> str | None:
+    """The prompt in a conversation that was rendered to `text`, the row's one column; None if it is not one.
+
+    >>> rendered_prompt({"text": "<user>Why?<bot>So."}, "<bot>")
+    '<user>Why?<bot>'
+    """
+    text = row.get("text")
+    if not isinstance(text, str) or opening is None or any(row.get(column) for column in PROMPT_COLUMNS):
+        return None
+    head, opens, _ = text.rpartition(opening)
+    return head + opens or None
 
 
 def turn_texts(turn: Mapping[str, Any]) -> Iterator[str]:
@@ -78,14 +104,17 @@ def turn_texts(turn: Mapping[str, Any]) -> Iterator[str]:
 
 def _as_chatml(row: dict[str, Any]) -> dict[str, Any]:
     """The row with ShareGPT's names (`conversations`, `from`, `value`) changed to `messages`, `role` and `content`."""
-    sides = {name: row[name] for name in PROMPT_COLUMNS if isinstance(row.get(name), list)}
+    sides = {  # copies, because TRL renames in place
+        name: [dict(turn) if isinstance(turn, Mapping) else turn for turn in row[name]]
+        for name in PROMPT_COLUMNS
+        if isinstance(row.get(name), list)
+    }
     renamed = any(isinstance(turn, Mapping) and "from" in turn for turns in sides.values() for turn in turns)
     if not renamed and "conversations" not in sides:
         return row
     from trl.data_utils import maybe_convert_to_chatml
 
-    # TRL changes turns in place.
-    converted: dict[str, Any] = maybe_convert_to_chatml(copy.deepcopy(sides))
+    converted: dict[str, Any] = maybe_convert_to_chatml(sides)
     return {name: value for name, value in row.items() if name != "conversations"} | converted
 
 
@@ -115,7 +144,7 @@ def _asked(row: dict[str, Any]) -> Any:
 def _until_answer(messages: Any) -> list[Any] | None:
     """A conversation up to its last turn that waits for an answer: the user's, or a tool's result."""
     if not isinstance(messages, list):
-        return messages or None
+        return None
     waiting = [i for i, turn in enumerate(messages) if _role(turn) not in (*_ANSWERS, *_INSTRUCTIONS)]
     return messages[: waiting[-1] + 1] if waiting else None
 
@@ -136,6 +165,14 @@ def _check_turns(turns: list[Any]) -> str:
     return text
 
 
+def _check_unicode(texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Unaskable(*NO_UNICODE) from None
+
+
 def _role(turn: Any) -> str:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise Unaskable(*BAD_TURN)
@@ -153,7 +190,7 @@ def _tools(value: Any) -> list[Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unaskable(*BAD_TOOLS) from None
     if value is not None and not (isinstance(value, list) and all(isinstance(tool, Mapping) for tool in value)):
         raise Unaskable(*BAD_TOOLS)

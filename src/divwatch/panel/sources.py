@@ -11,7 +11,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl
 from divwatch.panel.eval_rows import EvalRows
-from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, to_prompt
+from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, rendered_prompt, to_prompt
 from divwatch.panel.training_texts import TOKEN_COLUMNS
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
@@ -46,19 +46,21 @@ def from_file(path: Path, note: Note = quiet) -> list[Prompt]:
     return prompts
 
 
-def from_dataset(dataset: Any, enough: int | None = None, note: Note = quiet) -> list[Prompt]:
+def from_dataset(
+    dataset: Any, enough: int | None = None, note: Note = quiet, opening: str | None = None
+) -> list[Prompt]:
     """The distinct prompts of an eval_dataset (or of several, by name: each is a task).
 
     enough: distinct prompts after which no more rows of a stream are read. note: gets one line about rows that were left
-    out or not read. Raises DivwatchError if nothing can be asked.
+    out or not read. opening: see `to_prompt`. Raises DivwatchError if nothing can be asked.
     """
     if not isinstance(dataset, dict):
-        return _distinct(EvalRows(dataset, "eval_dataset"), "eval", enough, note)
+        return _distinct(EvalRows(dataset, "eval_dataset"), "eval", enough, note, opening)
     prompts: list[Prompt] = []
     problems: list[DivwatchError] = []
     for name, part in dataset.items():
         try:
-            prompts += _distinct(EvalRows(part, f"eval_dataset[{name!r}]"), name, enough, note)
+            prompts += _distinct(EvalRows(part, f"eval_dataset[{name!r}]"), name, enough, note, opening)
         except DivwatchError as error:
             problems.append(error)
     if problems and not prompts:
@@ -68,15 +70,15 @@ def from_dataset(dataset: Any, enough: int | None = None, note: Note = quiet) ->
     return prompts
 
 
-def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note) -> list[Prompt]:
+def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note, opening: str | None) -> list[Prompt]:
     distinct: dict[str, Prompt] = {}
     ids: set[str] = set()
     odd = _LeftOut("row")
     for index, row in rows:
         if rows.read == 1:
-            _require_prompts(row, rows.name)
+            _require_prompts(row, rows.name, opening)
         try:
-            prompt = to_prompt(row, index, task)
+            prompt = to_prompt(row, index, task, opening)
         except Unaskable as error:
             odd.add(error, index)
             continue
@@ -97,22 +99,22 @@ def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note) -> list
     return list(distinct.values())
 
 
-def _require_prompts(row: Any, name: str) -> None:
+def _require_prompts(row: Any, name: str, opening: str | None) -> None:
     """Raises DivwatchError, with the fix, for a first row that has no column with prompts."""
     if not isinstance(row, Mapping):
         raise DivwatchError(f"the rows of {name} are of type {type(row).__name__}, not dicts: {_OTHER_PANEL}")
-    if any(column in row for column in PROMPT_COLUMNS):
+    if any(column in row for column in PROMPT_COLUMNS) or rendered_prompt(row, opening):
         return
     columns = f"{name} has the columns {', '.join(map(str, row))}, none of them {', '.join(PROMPT_COLUMNS)}"
-    if any(column in row for column in TOKEN_COLUMNS):
-        raise DivwatchError(
-            f"{columns}: token ids do not show where a prompt ends; set eval_packing=False if TRL has packed the rows, give "
-            f"texts if they were tokenized before, or {_OTHER_PANEL}"
-        )
     if "text" in row:
         raise DivwatchError(
             f"{columns}: a text does not show where its prompt ends; split it into 'prompt' and 'completion', or "
             f"{_OTHER_PANEL}"
+        )
+    if any(column in row for column in TOKEN_COLUMNS):
+        raise DivwatchError(
+            f"{columns}: token ids do not show where a prompt ends; set eval_packing=False if TRL has packed the rows, give "
+            f"texts if they were tokenized before, or {_OTHER_PANEL}"
         )
     raise DivwatchError(f"{columns}: rename the column that holds the prompts to 'prompt', or {_OTHER_PANEL}")
 

@@ -1,23 +1,29 @@
-"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, tokens of a step."""
+"""What `divwatch plan` needs to know, out of a recipe's config: model, looks, and the steps and tokens of the run."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from divwatch.config import WatchConfig, steps_between_looks
+from divwatch.config import WatchConfig, number_in
 from divwatch.errors import DivwatchError
+from divwatch.panel import token_limits
+from divwatch.schedule import AUTO
+from divwatch.setting_types import shown
 
 
 @dataclass(frozen=True)
 class Planned:
-    """model: as `cost.shape_of` takes it. every: optimizer steps between looks. step_tokens: tokens a step, all devices.
-    lora_r: rank of the adapter that is trained, None: the whole model. max_overhead: the share of the time that looks may
-    take, 0: any. The defaults are those of a run without a config."""
+    """model: as `cost.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
+    run. step_tokens: tokens a step, all devices. lora_r: rank of the adapter that is trained, None: the whole model. The
+    defaults are those of a run without a config."""
 
     model: str
-    every: int = 100
+    every: float | str = AUTO
+    looks: int | None = None
+    max_steps: int = 2000
     prompts: int = 64
     samples: int = 16
     new_tokens: int = 256
@@ -29,7 +35,7 @@ class Planned:
 def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
     """From the config; `options` win. Raises DivwatchError without a model.
 
-    Rows that are not packed are taken to be as long as a look's prompt and completion, no longer than max_length.
+    Rows that are not packed are taken to have a look's prompt and an answer of `_answer_tokens`, at most max_length.
     """
     if config is None:
         if "model" not in options:
@@ -41,12 +47,17 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[st
     name = options.get("model") or recipe.get("model_name_or_path")
     if not name:
         raise DivwatchError(f"{config} names no model_name_or_path: give --model")
-    run = Planned(released(str(name)), lora_r=int(recipe.get("lora_r", 16)) if recipe.get("use_peft") else None)
+    run = Planned(released(str(name)), lora_r=_whole(recipe, "lora_r", 16) if recipe.get("use_peft") else None)
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
-    watched: dict[str, Any] = {ours: int(recipe[theirs]) for ours, theirs in looks.items() if theirs in recipe}
-    run = replace(run, **watched, max_overhead=float(recipe.get("watch_max_overhead", run.max_overhead)))
-    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + run.new_tokens)
-    run = replace(run, step_tokens=step_tokens, every=_every(recipe, gpus, step_tokens))
+    watched: dict[str, Any] = {ours: _whole(recipe, theirs) for ours, theirs in looks.items() if recipe.get(theirs)}
+    limits = token_limits(recipe.get("watch_panel"), watched.get("new_tokens"))
+    watched["new_tokens"] = max(limits.values()) + (_whole_if_set(recipe, "watch_think_tokens") or 0)
+    run = replace(run, **watched, max_overhead=_number(recipe, "watch_max_overhead", run.max_overhead))
+    step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
+    run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
+    schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
+    watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
+    run = replace(run, every=watch.every, looks=watch.looks)
     return replace(run, **{k: v for k, v in options.items() if k != "model"})
 
 
@@ -65,15 +76,22 @@ def released(name: str) -> str:
 
 def _rows(recipe: dict[str, Any], gpus: int) -> int:
     """Rows of an optimizer step: packed sequences, pairs, or completions."""
-    return int(recipe.get("per_device_train_batch_size", 8)) * int(recipe.get("gradient_accumulation_steps", 1)) * gpus
+    return _whole(recipe, "per_device_train_batch_size", 8) * _whole(recipe, "gradient_accumulation_steps", 1) * gpus
 
 
 def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
-    longest = int(recipe.get("max_length") or 10**9)
+    longest = _whole_if_set(recipe, "max_length") or 10**9
     if recipe.get("packing"):
         return longest
     answers = 2 if _kind(recipe) == "preference" else 1
     return answers * min(assumed, longest)
+
+
+def _answer_tokens(recipe: dict[str, Any]) -> int:
+    """Mean tokens of an answer that is trained on: of a rollout, a quarter of the longest; else as in docs/recipes.md."""
+    if "max_completion_length" in recipe:
+        return _whole(recipe, "max_completion_length") // 4
+    return 5000 if str(recipe.get("mix") or "").startswith("think") else 840
 
 
 def _kind(recipe: dict[str, Any]) -> str | None:
@@ -83,20 +101,40 @@ def _kind(recipe: dict[str, Any]) -> str | None:
     return described(mix)["kind"] if mix and not mix.endswith((".json", ".jsonl")) else None
 
 
-def _every(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    return steps_between_looks(float(recipe.get("watch_every", WatchConfig.every)), _steps(recipe, gpus, step_tokens))
-
-
-def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int) -> int:
-    """Optimizer steps of the run: as set, or from the published size of the mix; 2,000 where that is not known."""
+def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int, unknown: int) -> int:
+    """Optimizer steps of the run: as set, or from the published size of the mix; `unknown` where that is not known."""
     from divwatch.mixes.show import described
 
-    if int(recipe.get("max_steps", -1)) > 0:
-        return int(recipe["max_steps"])
+    steps = _whole(recipe, "max_steps", -1)
+    if steps > 0:
+        return steps
     mix = str(recipe.get("mix") or "")
     known = described(mix) if mix and not mix.endswith((".json", ".jsonl")) else {"tokens": None, "rows": None}
-    epochs = float(recipe.get("num_train_epochs", 3))
+    epochs = _number(recipe, "num_train_epochs", 3.0)
     if recipe.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
-    rows = recipe.get("mix_rows") or known["rows"]
-    return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else 2000
+    rows = _whole_if_set(recipe, "mix_rows") or known["rows"]
+    return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else unknown
+
+
+def _number(recipe: dict[str, Any], name: str, default: float = 0.0) -> float:
+    """A setting of the config. Texts are numbers too: YAML reads 1e-3 as a text, and a recipe's parser takes it."""
+    value = recipe.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DivwatchError(f"{name} is {shown(value)}: give a number")
+    return number
+
+
+def _whole(recipe: dict[str, Any], name: str, default: int = 0) -> int:
+    value = _number(recipe, name, default)
+    if not value.is_integer():
+        raise DivwatchError(f"{name} is {shown(recipe[name])}: give a whole number")
+    return int(value)
+
+
+def _whole_if_set(recipe: dict[str, Any], name: str) -> int | None:
+    return _whole(recipe, name) if recipe.get(name) is not None else None

@@ -11,6 +11,7 @@ from typing import Any
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel.form import fixed_form, is_chat, opens_thought, prompt_text, stop_strings
+from divwatch.panel.length import token_limit
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.memory import context_length
@@ -85,7 +86,7 @@ def make_request(
     ]
     close = tuple(tokenizer(f"\n{CLOSE}\n\n", add_special_tokens=False)["input_ids"]) if config.think_tokens else ()
     thought = 0 if config.think_tokens is None else config.think_tokens + len(close)
-    limits = [min(config.max_new_tokens, p.max_new_tokens or config.max_new_tokens) + thought for p in prompts]
+    limits = [token_limit(prompt, config.max_new_tokens) + thought for prompt in prompts]
     how = Decoding(
         float(config.temperature),
         config.top_p,

@@ -13,6 +13,7 @@ import numpy as np
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
+from divwatch.panel.length import token_limit
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.memory import free_bytes
@@ -76,7 +77,8 @@ class Sampler:
         if self.config.backend == "vllm" and self._engine is None:
             from divwatch.sampling.vllm import Engine
 
-            self._engine = Engine(self.trainer, max(config.max_new_tokens, self.config.full_tokens or 0))
+            longest = max(token_limit(prompt, config.max_new_tokens) for prompt in prompts)
+            self._engine = Engine(self.trainer, max(longest, self.config.full_tokens or 0))
         return _sample(
             source,
             self._tokenizer,
@@ -97,7 +99,7 @@ class Sampler:
         from divwatch.metrics.encoder import text_key
         from divwatch.verify.thinking import final_answer
 
-        texts = sorted({a for c in completions if c.finished and (a := final_answer(c.text))})
+        texts = sorted({a for c in completions if (a := final_answer(c.text))})
         return [text_key(text) for text in texts], self._encoder.encode(texts)
 
 

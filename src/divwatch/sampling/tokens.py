@@ -67,8 +67,8 @@ def why_endless(model: Any, tokenizer: Any) -> str | None:
     if end is None or set(_encode(tokenizer, end)) & set(stop_tokens(model, tokenizer)):
         return None
     return (
-        f"the chat template ends an answer with {end.strip()[:40]!r}, which is no end token, so answers run to the limit: "
-        "end it with the tokenizer's eos_token, or add its token to model.generation_config.eos_token_id"
+        f"the chat template ends an answer with {(end.strip() or end)[:40]!r}, which is no end token, so answers run to the "
+        "limit: end it with the tokenizer's eos_token, or add its token to model.generation_config.eos_token_id"
     )
 
 

@@ -10,7 +10,7 @@ from divwatch import __version__
 from divwatch.analysis.intervals import Interval, bootstrap_mean, bootstrap_means, jackknife
 from divwatch.analysis.summary import summarise
 from divwatch.files import without_nan
-from divwatch.metrics import embedding, lexical
+from divwatch.metrics import embedding, lexical, unknown
 from divwatch.metrics.ranges import value_range
 from divwatch.records import PromptScores
 from divwatch.score_file.rows import FileSummary
@@ -60,11 +60,17 @@ def make_result(scored: ScoredFile, file: FileSummary, rules: Rules, models: Mod
         "verifier": rules.verifier,
         "seed": rules.seed,
     }
+    if unknown.KEY in values:
+        result["outputs"]["unknown_tokens"] = _interval(means[unknown.KEY])
+        result["unreadable_prompts"] = unknown.unreadable_prompts(values)
     return without_nan(result)
 
 
 def _across(texts: list[str], rules: Rules, models: Models) -> dict[str, Interval]:
-    """Diversity of one output a prompt, the first usable one: how much outputs depend on the prompt."""
+    """Diversity of one output a prompt, the first usable one: how much outputs depend on the prompt.
+
+    Outputs that the encoder cannot read are left out of the metrics of embeddings.
+    """
     intervals: dict[str, Interval] = {}
     if len(texts) < 2:
         return intervals
@@ -76,13 +82,16 @@ def _across(texts: list[str], rules: Rules, models: Models) -> dict[str, Interva
         )
     if models.encoder is not None and {"sbert", "vendi"} & set(rules.metrics):
         rows = models.encoder.encode(texts)
+        rows = rows[models.encoder.unknown_shares(texts) <= rules.most_unknown]
+        if len(rows) < 2:
+            return intervals
         if "sbert" in rules.metrics:
             intervals["sbert"] = bootstrap_mean(
                 embedding.across_input_values(rows), seed=rules.seed, bounds=value_range("across/sbert")
             )
         if "vendi" in rules.metrics:
             intervals["vendi"] = jackknife(
-                lambda at: _vendi(rows[at]), len(texts), bounds=value_range("across/vendi", len(texts))
+                lambda at: _vendi(rows[at]), len(rows), bounds=value_range("across/vendi", len(rows))
             )
     return intervals
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from divwatch.errors import DivwatchError
 from divwatch.metrics import nli
-from divwatch.metrics.encoder import load_encoder
-from divwatch.metrics.scoring import PLAIN, Metric, TextEncoder, needs_encoder
+from divwatch.metrics.encoder import Encoder, load_encoder
+from divwatch.metrics.scoring import PLAIN, Metric, needs_encoder
+from divwatch.metrics.unknown import MOST_UNKNOWN
 from divwatch.verify.verifier import Verifier
 
 DEFAULT_METRICS = {"default": ("ead", "sbert", "vendi", "distinct_answers"), "paper": ("ead", "sbert", "vendi")}
@@ -29,6 +30,11 @@ class Rules:
     @property
     def paper(self) -> bool:
         return self.preset == "paper"
+
+    @property
+    def most_unknown(self) -> float:
+        """Share of unknown tokens from which on embeddings are not used: the paper uses all."""
+        return 1.0 if self.paper else MOST_UNKNOWN
 
 
 def make_rules(
@@ -63,7 +69,7 @@ def make_rules(
 
 @dataclass(frozen=True)
 class Models:
-    encoder: TextEncoder | None
+    encoder: Encoder | None
     nli: nli.PairScorer | None
 
 

@@ -78,6 +78,7 @@ def _score_chunk(chunk: list[PromptSamples], rules: Rules, models: Models, rng: 
         vocab_size=rules.vocab_size,
         nli_sentences=rules.nli_sentences,
         nli_rng=rng,
+        most_unknown=rules.most_unknown,
     )
     values = scores.values
     values.pop("across/sbert", None)  # taken over the whole file instead

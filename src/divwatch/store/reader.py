@@ -48,6 +48,13 @@ class RunReader:
             self._report(f"{self.path} has format {info.get('format')}: this divwatch reads format {FORMAT}")
         return info
 
+    def schedule(self) -> dict[str, Any] | None:
+        """What schedule.json holds; None if it is not there or cannot be read."""
+        try:
+            return read_json_object(self.path / "schedule.json")
+        except (OSError, DivwatchError):
+            return None
+
     def looks(self) -> list[dict[str, Any]]:
         """The lines of looks.jsonl by step. A look that a resumed run repeated counts once: its last line."""
         by_step = {look["step"]: look for look in self._lines("looks.jsonl")}

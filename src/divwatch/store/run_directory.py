@@ -5,6 +5,7 @@ looks.jsonl                       one line per look
 completions/step-00000100.parquet one row per completion
 scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
+schedule.json                     the steps of the looks, planned ones as well, and the times they are planned from
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ class RunDirectory(RunReader):
 
     def write_info(self, info: dict[str, Any]) -> None:
         write_atomically(self.path / "run.json", json.dumps({"format": FORMAT, **info}, indent=1, default=str).encode())
+
+    def write_schedule(self, schedule: dict[str, Any]) -> None:
+        write_atomically(self.path / "schedule.json", json.dumps(schedule).encode())
 
     def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
         """Stores the completions of a look before anything is scored, so that a crash loses no sample."""

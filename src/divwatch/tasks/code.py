@@ -34,6 +34,7 @@ HUMANEVAL = Task(
     question=column("prompt"),
     reference=lambda row: {name: row[name] for name in ("prompt", "test", "entry_point")},
     verifier="humaneval",
+    max_new_tokens=512,
     stop=("\nclass ", "\ndef ", "\n#", "\nif __name__"),
     key="task_id",
     published=Published(0.411, instruct=(0.112, 0.095, 0.093), think=(0.109, 0.081, 0.117)),
@@ -63,6 +64,7 @@ MBPP = Task(
     question=column("text"),
     reference=lambda row: {"test_list": list(row["test_list"]), "test_setup_code": row["test_setup_code"] or ""},
     verifier="mbpp",
+    max_new_tokens=512,
     stop=("\nclass ", "\n#", "\nif __name__"),
     key="task_id",
     published=Published(0.291, instruct=(0.111, 0.073, 0.069), think=(0.081, 0.084, 0.089)),
@@ -97,7 +99,8 @@ CRUXEVAL = Task(
     reference=lambda row: {name: row[name] for name in ("code", "input", "output")},
     verifier="cruxeval",
     stop=("\nGiven", "\n\nGiven"),
-    max_new_tokens=2048,
+    max_new_tokens=512,  # a direct answer has a few tokens; tuned models explain it first
+    paper_max_new_tokens=2048,
     key="id",
     published=Published(0.239, instruct=(0.218, 0.068, 0.062), think=(0.095, 0.076, 0.090)),
     example={

@@ -29,6 +29,7 @@ GSM8K = Task(
     question=column("question"),
     reference=column("answer"),
     verifier="gsm8k",
+    max_new_tokens=512,
     stop=("\nQuestion:", "\n\nQuestion"),
     published=Published(0.172, instruct=(0.105, 0.141, 0.078), think=(0.061, 0.052, 0.051)),
     example={
@@ -56,6 +57,7 @@ def _math(name: str, alias: str, about: str, config: str, published: Published, 
         question=column("problem"),
         reference=column("solution"),
         verifier="math",
+        max_new_tokens=512,
         stop=("\nProblem:", "\n\nProblem"),
         published=published,
         example=example,
@@ -112,6 +114,7 @@ TRUTHFULQA = Task(
     verifier="truthfulqa",
     stop=("\nQ:", "\n\n"),
     max_new_tokens=512,
+    paper_max_new_tokens=512,
     limit=None,  # the paper takes all 817
     published=Published(0.353, instruct=(0.327, 0.158, 0.115), think=(0.119, 0.074, 0.075)),
     example={

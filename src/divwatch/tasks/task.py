@@ -43,7 +43,8 @@ class Task:
     question:    the row's own text, without the task's wording: what must not be in the training data.
     reference:   what the verifier compares with (None: nothing).
     verifier:    name of a verifier in `divwatch.verify` (None: no answer is correct or wrong).
-    stop, max_new_tokens: of the paper's protocol; stop strings apply in plain form only.
+    max_new_tokens: room for an answer with its end, which a verifier needs. None: no verifier, so a window is enough.
+    stop, paper_max_new_tokens: of the paper's protocol; stop strings apply in plain form only.
     key:         column with a row's id (None: its index in the split).
     limit:       maximum number of rows, chosen by a hash of their ids: 500 in the paper's protocol (None: all).
     keep:        whether a row is used.
@@ -64,7 +65,8 @@ class Task:
     reference: Callable[[Row], Any] | None = None
     verifier: str | None = None
     stop: tuple[str, ...] = ()
-    max_new_tokens: int = 32768
+    max_new_tokens: int | None = None
+    paper_max_new_tokens: int = 32768
     key: str | None = None
     limit: int | None = 500
     keep: Callable[[Row], bool] = lambda row: True

@@ -48,7 +48,9 @@ def _strip_reasoning(prompts: Sequence[Prompt], completions: Sequence[Completion
     samples = []
     for prompt in prompts:
         answers = [final_answer(c.text) for c in by_prompt[prompt.id]]
-        usable = [c.finished and bool(a) for c, a in zip(by_prompt[prompt.id], answers, strict=True)]
+        usable = [
+            bool(a) and (c.finished or not prompt.needs_end) for c, a in zip(by_prompt[prompt.id], answers, strict=True)
+        ]
         samples.append(PromptSamples(prompt.id, prompt.task, [a or "" for a in answers], usable))
     return samples
 

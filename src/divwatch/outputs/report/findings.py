@@ -12,9 +12,9 @@ from typing import Any
 from divwatch.analysis.assess import Assessment, assess
 from divwatch.analysis.history import History
 from divwatch.analysis.stages import StageAttribution
-from divwatch.config import count_looks
 from divwatch.outputs.report.layout import Lineage
 from divwatch.records import PromptScores
+from divwatch.schedule import AUTO, count_looks
 from divwatch.store.attribution import attribute_stages
 from divwatch.store.tables import RunTables
 
@@ -81,10 +81,10 @@ def assess_lineage(lineage: Lineage) -> Assessment | None:
 
 
 def _planned_looks(run: RunTables) -> int:
-    every = settings_of(run).get("every")
-    if not isinstance(every, int | float) or every <= 0:
+    every, looks = (settings_of(run).get(name) for name in ("every", "looks"))
+    if every != AUTO and (not isinstance(every, int | float) or every <= 0):
         return len(run.looks)
-    return max(len(run.looks), count_looks(every, run.max_steps))
+    return max(len(run.looks), count_looks(every, run.max_steps, looks if isinstance(looks, int) else None))
 
 
 def _setting(run: RunTables, name: str, default: float) -> float:

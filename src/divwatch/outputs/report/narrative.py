@@ -9,6 +9,7 @@ from typing import Any
 
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
+from divwatch.metrics.unknown import MULTILINGUAL, unreadable_prompts
 from divwatch.outputs.numbers import change, percent, typeset
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.findings import LineageFindings, parent_missing, settings_of
@@ -146,7 +147,7 @@ def later_start(lineage: Lineage) -> str:
 
 def cautions(report: Report) -> list[str]:
     """Why a number may mislead: failed and incomparable looks, few prompts, settings that differ between stages."""
-    lines = [*_looks(report), *_few_prompts(report), *_outputs(report)]
+    lines = [*_looks(report), *_few_prompts(report), *_outputs(report), *_unreadable(report)]
     for f in report.findings:
         lines += _differences(f)
         for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
@@ -203,6 +204,22 @@ def _outputs(report: Report) -> Iterable[str]:
         if reasons:
             text = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
             yield f"{where}: answers were not judged and count as neither right nor wrong: {text}."
+
+
+def _unreadable(report: Report) -> Iterable[str]:
+    """Stages whose outputs the encoder cannot read."""
+    for f in report.findings:
+        for run, stage in zip(f.lineage.runs, f.lineage.stages, strict=True):
+            scores = run.scores.groupby("step")
+            counts = [(unreadable_prompts(look), len(look)) for _, look in scores]
+            most, of = max(counts, default=(0, 0))
+            if most:
+                encoder = settings_of(run).get("encoder")
+                yield (
+                    f"{f.lineage.name}, {stage_name(stage)}: metrics of embeddings are missing for up to {most} of {of} "
+                    f"prompts: their outputs are unknown tokens to encoder {encoder!r}. A multilingual one (watch_encoder), "
+                    f"such as {MULTILINGUAL}, reads them."
+                )
 
 
 def unjudged(looks: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
