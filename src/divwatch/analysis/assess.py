@@ -5,14 +5,17 @@ The assessment follows from the history alone: a resumed run counts no look twic
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from divwatch.analysis.alarm import MIN_PROMPTS
 from divwatch.analysis.decompose import CHANGES, Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
+from divwatch.analysis.evidence import OtherDetectors
 from divwatch.analysis.history import ALL, History
 from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.verdict import Verdict, classify_change
@@ -68,27 +71,25 @@ def assess(
     alpha: float = 0.05,
     min_drop: float = 0.05,
     primary: str | None = None,
-    seed: int = 0,
 ) -> Assessment:
     """Detectors on every series, the split and the verdict, from the history alone: what `Assessor` says of it."""
-    return Assessor(max_looks, alpha, min_drop, primary, seed).assess(history)
+    return Assessor(max_looks, alpha, min_drop, primary).assess(history)
 
 
 class Assessor:
     """Assesses a history that grows: a look more costs one update of each detector, not a replay of the run.
 
-    Watched are `correct_diversity/<primary>` and `diversity/<primary>`, over the whole panel and task by task. The
-    chance of any false alarm in the run is at most `alpha`: half of it for the whole panel, half for its tasks, each
-    half shared equally (Bonferroni; with one task the panel has all).
+    Watched are `correct_diversity/<primary>` and `diversity/<primary>`, over the whole panel and task by task. Half of
+    `alpha` is for the whole panel and half for its tasks, each half shared equally (Bonferroni). A task with fewer than
+    8 prompts counts in the panel and takes no share; with one task, or none of 8 prompts, the panel has all.
     """
 
-    def __init__(
-        self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, primary: str | None = None, seed: int = 0
-    ) -> None:
-        self.max_looks, self.alpha, self.min_drop, self.primary, self.seed = max_looks, alpha, min_drop, primary, seed
+    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, primary: str | None = None) -> None:
+        self.max_looks, self.alpha, self.min_drop, self.primary = max_looks, alpha, min_drop, primary
         self._counted: tuple[list[str], list[int]] = ([], [])  # the series watched, the steps counted in
         self._detectors: dict[tuple[str, str], CollapseDetector] = {}
         self._statuses: dict[tuple[str, str], CollapseStatus] = {}
+        self._others = OtherDetectors(max_looks, alpha, min_drop)
 
     def assess(self, history: History) -> Assessment:
         """What the looks show. The result is the same whether the history came at once or look by look."""
@@ -96,7 +97,7 @@ class Assessor:
         keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
         self._count_in(history, keys)
         statuses = dict(self._statuses)
-        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary)
+        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary, self._others)
         first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
         return Assessment(primary, first, last, statuses, verdict, history)
 
@@ -107,10 +108,11 @@ class Assessor:
         before = len(self._counted[1])
         if self._counted != (keys, steps[:before]):
             before, self._detectors, self._statuses = 0, {}, {}
+            self._others = OtherDetectors(self.max_looks, self.alpha, self.min_drop)
         if before < len(steps):
             self._counted = ([], [])
             for (task, key), alpha in self._shares(history, keys).items():
-                fresh = CollapseDetector(self.max_looks, alpha, self.min_drop, self.seed)
+                fresh = CollapseDetector(self.max_looks, alpha, self.min_drop)
                 detector = self._detectors.setdefault((task, key), fresh)
                 values = history.series(key, task)[comparable[before:]]
                 self._statuses[task, key] = detector.replay(steps[before:], values)
@@ -119,12 +121,14 @@ class Assessor:
         self._counted = (keys, steps)
 
     def _shares(self, history: History, keys: list[str]) -> dict[tuple[str, str], float]:
-        """alpha's share of each series, the whole panel's first; a single task takes no share of its own."""
-        tasks = list(dict.fromkeys(history.tasks))
-        if len(tasks) == 1:
+        """alpha's share of each series, the whole panel's first; the detector of a small task raises no alarm."""
+        sizes = Counter(history.tasks)
+        if len(sizes) == 1:
             return {(ALL, key): self.alpha / len(keys) for key in keys}
-        shares = {(ALL, key): self.alpha / len(keys) / 2 for key in keys}
-        return shares | {(task, key): self.alpha / len(keys) / 2 / len(tasks) for key in keys for task in tasks}
+        large = sum(size >= MIN_PROMPTS for size in sizes.values())
+        panel = self.alpha / max(len(keys), 1) / (2 if large else 1)
+        task = self.alpha / max(len(keys), 1) / 2 / max(large, 1)
+        return {(ALL, key): panel for key in keys} | {(name, key): task for key in keys for name in sizes}
 
 
 def split_of(history: History, task: str = ALL) -> Decomposition | None:

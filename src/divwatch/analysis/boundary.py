@@ -1,44 +1,31 @@
-"""How far beyond its noise a fall must be, in two looks running, so that a whole run without change rarely alarms."""
+"""How far beyond noise a fall must lie, so that a quiet run rarely sees one, however often it is looked at.
+
+At every look the looks after some knee are contrasted with those before it. `early` is the contrast of all looks after
+the baseline with the baseline, `late` the contrast at every other knee.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, ndtr
-from scipy.stats import chi2, norm
+from scipy.stats import norm
 
-_DF = np.array([3.0, 4, 5, 6, 7, 8, 10, 13, 18, 30, 60, 250, 1e5])
+EARLY_SHARE = 0.5  # of alpha: most falls begin before the first look after the baseline
 
 
-def critical_value(pairs: int, alpha: float, df: float) -> float:
-    """The c with P(change < -c * se in two looks running, at any of `pairs` places) <= alpha when nothing changes.
+@lru_cache(maxsize=4096)
+def critical_value(looks: int, alpha: float, early: bool) -> float:
+    """c such that the largest normal deviate of the scan is beyond c in at most its share of `alpha` of quiet runs.
 
-    Every change is measured against the same baseline, whose noise b is half of the variance. Given b and the
-    estimated scale u (chi-square with `df` degrees of freedom), looks are independent, so the chance at one place
-    is p(b, u)^2 with p = Phi(b - sqrt(2) c u), and the union bound over places gives
+    The deviates of one run are correlated: a scan of many counts as few independent tests. Their number was measured
+    on white noise, for 4 to 101 looks and levels of 0.05 to 0.001 (`tests/analysis/test_boundary.py` holds it against
+    fresh noise): about 2.5 for the early contrast, and (L - 3)(log L - 0.5) for the late ones.
 
-        E_u E_b min(1, pairs * p(b, u)^2) = alpha,
-
-    which is solved for c. Two looks running make many places cost little: c is 1.1 for one, 2.1 for 29 (df large).
-
-    >>> round(critical_value(29, 0.05, 1e5), 2), round(critical_value(29, 0.05, 5), 2)
-    (2.06, 2.77)
+    >>> round(critical_value(21, 0.05, early=True), 2), round(critical_value(21, 0.05, early=False), 2)
+    (2.3, 3.23)
     """
-    return float(np.interp(-1 / df, -1 / _DF, _critical_values(pairs, alpha)))
-
-
-@lru_cache(maxsize=256)
-def _critical_values(pairs: int, alpha: float) -> NDArray[np.float64]:
-    b = np.linspace(-6, 8, 85)
-    b_weight = norm.pdf(b) / norm.pdf(b).sum()
-    edges = expit(np.linspace(-14, 14, 43))  # fine in the tails: a scale estimated far too small is what alarms
-    u_weight, quantiles = np.diff(edges), (edges[1:] + edges[:-1]) / 2
-
-    def excess(c: float, u: NDArray[np.float64]) -> float:
-        p = ndtr(b[:, None] - np.sqrt(2) * c * u)
-        return float(b_weight @ np.minimum(1, pairs * p**2) @ u_weight - alpha)
-
-    return np.array([brentq(excess, 0, 1e4, args=(np.sqrt(chi2.ppf(quantiles, df) / df),), xtol=1e-4) for df in _DF])
+    level = alpha * (EARLY_SHARE if early else 1 - EARLY_SHARE)
+    tests = 2.4 if early else max((looks - 3) * (np.log(looks) - 0.5), 1.0)
+    tests *= (0.0125 / level) ** (0.1 if early else 0.12)
+    return float(norm.isf(min(level / max(tests, 1.0), 0.5)))

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
-from divwatch.analysis.boundary import critical_value
-from divwatch.analysis.intervals import percentile_interval
-from divwatch.analysis.noise import LookNoise, look_noise
-from divwatch.analysis.onset import onset_index
+from divwatch.analysis.alarm import MIN_PROMPTS, lasting_fall
+from divwatch.analysis.contrast import paired_change
+from divwatch.analysis.series_fit import SeriesFit, fit_series
 from divwatch.errors import DivwatchError
 
 Floats = NDArray[np.float64]
-RESAMPLES = 1000
-ONSET_RESAMPLES = 200
 CONFIRM_ALPHA = 0.05  # of a 95 % interval, over the run
 
 
@@ -31,9 +28,11 @@ class CollapseStatus:
     alarm_step:      the step of the look that flagged it, or None.
     change:          (mean now - mean at the baseline) / mean at the baseline over the prompts both have; NaN: none.
     n:               how many prompts both have.
-    change_interval: 95 %: prompts resampled in pairs, and the wobble of both checkpoints.
-    confirmed:       collapsed, and the interval excludes `min_drop`, in this look and in the one before, so clearly
-                     that a true drop of `min_drop` is ever confirmed in at most 5 % of runs.
+    estimate:        of the true change, from all looks so far: an alarm's single look tends to lie too low.
+    change_interval: 95 %, of the true change: from all looks so far, with the wobble of checkpoints.
+    beyond:          collapsed, and the last two changes are still beyond `min_drop`.
+    confirmed:       beyond, and the interval excludes `min_drop` in this look and in the one before, so clearly that a
+                     true drop of `min_drop` is ever confirmed in at most 5 % of runs.
     onset_step:      the last step still at the baseline level; None before the alarm, never after.
     onset_interval:  its 90 % interval, in steps; None before the alarm.
     """
@@ -48,19 +47,24 @@ class CollapseStatus:
     def change_interval(self) -> tuple[float, float]:
         if np.isnan(self.change):
             return (float("nan"), float("nan"))
-        return self._series.change_interval(-1) if self._series.looks else (0.0, 0.0)
-
-    @property
-    def confirmed(self) -> bool:
-        return self.collapsed and self.beyond and self._series.past_min_drop()
+        return self._series.change_interval(self.alarm_step)
 
     @cached_property
+    def estimate(self) -> float:
+        return float("nan") if np.isnan(self.change) else self._series.estimate(self.alarm_step)
+
+    @property
     def beyond(self) -> bool:
-        """The interval excluded `min_drop` in this look and in the one before, alarm or not."""
-        if np.isnan(self.change) or len(self._series.looks) < 2:
+        return self.collapsed and not np.isnan(self.change) and self._series.below_min_drop()
+
+    @cached_property
+    def confirmed(self) -> bool:
+        if not self.beyond or self.change_interval[1] >= -self._series.min_drop:
             return False
-        drop = self._series.min_drop
-        return self.change_interval[1] < -drop and self._series.change_interval(-2)[1] < -drop
+        before = self._series.before_last()
+        return before.change_interval()[1] < -self._series.min_drop and self._series.falls(
+            self._series.min_drop, CONFIRM_ALPHA
+        )
 
     @cached_property
     def _onset(self) -> tuple[int, tuple[int, int]] | None:
@@ -76,15 +80,18 @@ class CollapseStatus:
 
     def as_of_last_value(self) -> CollapseStatus | None:
         """The same, with the change of the last look that had one; None if no look had."""
-        if not np.isnan(self.change) or not self._series.looks:
-            return None if np.isnan(self.change) else self
-        look = self._series.looks[-1]
-        return CollapseStatus(self.collapsed, self.alarm_step, look.change, look.n, self._series)
+        if not np.isnan(self.change):
+            return self
+        if len(self._series.steps) < 2:
+            return None
+        return CollapseStatus(
+            self.collapsed, self.alarm_step, float(self._series.changes[-1]), self._series.n, self._series
+        )
 
     @property
     def wobble(self) -> float:
-        """Estimated relative sd of what all prompts of a checkpoint share; the prior's before the second look."""
-        return self._series.noise.wobble
+        """Estimated relative sd of what all prompts of a checkpoint share; near the prior's while there are few looks."""
+        return self._series.fit.wobble
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for the record."""
@@ -94,6 +101,7 @@ class CollapseStatus:
             "onset_step",
             "onset_interval",
             "change",
+            "estimate",
             "change_interval",
             "confirmed",
             "n",
@@ -104,13 +112,14 @@ class CollapseStatus:
 class CollapseDetector:
     """Watches one value per prompt over the looks of a run and flags a lasting fall below the baseline.
 
-    The first look is the baseline (several updates at its step pool into it). An alarm needs, in two looks running, a
-    change beyond `min_drop` and beyond `min_drop / 2 + c * se`. Here `se` holds the paired noise of the prompts and the
-    wobble of both checkpoints (`noise.py`), and c the number of looks (`boundary.py`): while diversity stays within
-    half of `min_drop` of the baseline, the chance of any alarm in `max_looks` looks is at most `alpha`.
+    The first look is the baseline (several updates at its step pool into it). An alarm needs the last two changes
+    beyond `min_drop`, and a fall that is beyond noise wherever in the run it may have begun and that lasts (`alarm.py`).
+    Noise is that of the prompts and the wobble of checkpoints (`series_fit.py`). While diversity does not change, the
+    chance of any alarm in `max_looks` looks is about `alpha` at most; docs/detection.md has the measured rates. A
+    series with fewer than 8 prompts raises no alarm.
 
     max_looks: looks that the run will have, the baseline included; more may come, each judged by the number so far.
-    alpha: in (0, 1). min_drop: relative loss in [0, 1). seed: of the resampling. Raises DivwatchError on wrong input.
+    alpha: in (0, 1). min_drop: relative loss in [0, 1). Raises DivwatchError on wrong input.
 
     >>> from divwatch.analysis.simulate import simulate
     >>> run = simulate("step", seed=1)
@@ -120,14 +129,14 @@ class CollapseDetector:
     (True, True)
     """
 
-    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05) -> None:
         if max_looks < 1:
             raise DivwatchError(f"max_looks is {max_looks}: give the number of looks of the whole run, at least 1")
         if not 0 < alpha < 1:
             raise DivwatchError(f"alpha is {alpha}: give a chance of a false alarm between 0 and 1 (0.05)")
         if not 0 <= min_drop < 1:
             raise DivwatchError(f"min_drop is {min_drop}: give a relative loss from 0 up to 1 (0.05)")
-        self.max_looks, self.alpha, self.min_drop, self.seed = max_looks, alpha, min_drop, seed
+        self.max_looks, self.alpha, self.min_drop = max_looks, alpha, min_drop
         self._steps: list[int] = []
         self._baseline_updates: list[Floats] = []
         self._looks: list[_Look] = []
@@ -149,28 +158,24 @@ class CollapseDetector:
             self._steps.append(step)
             if step == self._steps[0]:
                 self._baseline_updates.append(row)
-                self._baseline = self._before = _mean_of_updates(self._baseline_updates)
+                self._baseline = _mean_of_updates(self._baseline_updates)
         later = [i for i, step in enumerate(steps) if step != self._steps[0]]
         if not later:
             n = int(np.isfinite(self._baseline).sum())
             return self._status(0.0 if n and np.nanmean(self._baseline) > 0 else float("nan"), n)
-        for look in _compare([steps[i] for i in later], table[later], self._baseline, self._before):
-            if look.n:
-                self._looks.append(look)
-                if self._alarm_step is None and self._beyond_boundary():
-                    self._alarm_step = look.step
-        self._before = look.values
-        return self._status(look.change, look.n)
+        changes, _, counts = paired_change(table[later], np.broadcast_to(self._baseline, table[later].shape))
+        for i, change, n in zip(later, changes, counts, strict=True):
+            if np.isfinite(change):
+                self._looks.append(_Look(steps[i], table[i], float(change), int(n)))
+                if self._alarm_step is None and n >= MIN_PROMPTS and self._series().falls(0.0, self.alpha):
+                    self._alarm_step = steps[i]
+        return self._status(float(changes[-1]), int(counts[-1]))
+
+    def _series(self) -> _Series:
+        return _Series(_Look(self._steps[0], self._baseline, 0.0, 0), tuple(self._looks), self.min_drop, self.max_looks)
 
     def _status(self, change: float, n: int) -> CollapseStatus:
-        series = _Series(self._steps[0], self._baseline, tuple(self._looks), self.min_drop, self.max_looks, self.seed)
-        return CollapseStatus(self._alarm_step is not None, self._alarm_step, change, n, series)
-
-    def _beyond_boundary(self) -> bool:
-        if len(self._looks) < 2 or max(look.change for look in self._looks[-2:]) >= -self.min_drop:
-            return False
-        # Less than half of min_drop counts as no change: a drift well below the effect size raises no alarm.
-        return _past_boundary(self._looks, self.min_drop / 2, self.alpha, self.max_looks)
+        return CollapseStatus(self._alarm_step is not None, self._alarm_step, change, n, self._series())
 
     def _check(self, step: int, x: Floats) -> None:
         if x.ndim != 1 or x.size == 0:
@@ -187,134 +192,108 @@ class CollapseDetector:
                 raise DivwatchError(f"step {step} comes after step {last}: give each look once, in the order of steps")
 
 
-@dataclass(frozen=True)
-class _Look:
-    """One look against the baseline. Variances are of means over prompts: `paired` of the change, `own` of this look's
-    mean relative to itself, from the difference to the look before, so unequal falls of prompts do not enter."""
-
-    step: int
-    values: Floats
-    change: float
-    n: int
-    paired: float
-    own: float
-
-
-def _compare(steps: Sequence[int], values: Floats, baseline: Floats, before: Floats) -> list[_Look]:
-    """values: [L, N], `before` the look before the first. n is 0 where fewer than two prompts are in both, or where the
-    baseline's mean is not positive: nothing can be said then."""
-    n, now, base, paired = _ratio_parts(values, baseline[None])
-    usable = (n >= 2) & (base > 0)
-    _, a, b, residual = _ratio_parts(values, np.vstack([before[None], values[:-1]]))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change, paired = now / base - 1, paired / base**2
-        own = residual / (1 + (a / b) ** 2) / a**2
-    own = np.where(np.isfinite(own) & (a > 0) & (b > 0), own, paired / 2)
-    return [
-        _Look(step, row, float(c), int(k), float(p), float(o)) if ok else _Look(step, row, float("nan"), 0, 0.0, 0.0)
-        for step, row, c, k, p, o, ok in zip(steps, values, change, n, paired, own, usable, strict=True)
-    ]
-
-
-def _ratio_parts(x: Floats, y: Floats) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
-    """By row, over the prompts that x and y both have: their number, both means, and the variance of mean(x - r y) with
-    r the ratio of the means: the numerator of the variance of r (a ratio estimator's, by linearisation)."""
-    both = np.isfinite(x) & np.isfinite(y)
-    n = both.sum(axis=1)
-    x, y = np.where(both, x, 0.0), np.where(both, y, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean_x, mean_y = x.sum(axis=1) / n, y.sum(axis=1) / n
-        residuals = x - (mean_x / mean_y)[:, None] * y  # their mean is 0, and 0 stands where one is missing
-        variance = (residuals**2).sum(axis=1) / (n - 1) / n
-    return n, mean_x, mean_y, variance
-
-
 def _mean_of_updates(updates: list[Floats]) -> Floats:
     seen = np.isfinite(updates)
     return np.where(seen.any(0), np.where(seen, updates, 0).sum(0) / np.maximum(seen.sum(0), 1), np.nan)
 
 
-def _noise_of(looks: Sequence[_Look]) -> LookNoise:
-    own = float(np.median([look.own for look in looks])) if looks else 0.0
-    return look_noise(np.array([look.change for look in looks]), own)
+@dataclass(frozen=True)
+class _Look:
+    """One look: its values [N], and the change of the n prompts that it and the baseline have."""
 
-
-def _past_boundary(looks: Sequence[_Look], margin: float, alpha: float, max_looks: int) -> bool:
-    """The last two looks lie beyond `margin` by more than noise makes of it anywhere in the run, but for alpha."""
-    noise = _noise_of(looks)
-    c = critical_value(max(max_looks - 2, len(looks) - 1, 1), alpha, noise.df)
-    return all(-look.change > margin + c * np.sqrt(look.paired + 2 * noise.wobble**2) for look in looks[-2:])
-
-
-@lru_cache(maxsize=8)
-def _resamples(prompts: int, seed: int) -> Floats:
-    """[RESAMPLES, prompts]: how often each prompt is drawn in each bootstrap resample."""
-    picks = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
-    rows = np.arange(RESAMPLES)[:, None] * prompts
-    return np.bincount((rows + picks).ravel(), minlength=RESAMPLES * prompts).reshape(RESAMPLES, prompts).astype(float)
-
-
-@lru_cache(maxsize=32)
-def _student_draws(count: int, df: float, seed: int) -> Floats:
-    """[count] quantiles of Student's t in random order: less Monte-Carlo noise than draws."""
-    return np.random.default_rng(seed + 1).permutation(student.ppf((np.arange(count) + 0.5) / count, df))
+    step: int
+    values: Floats = field(repr=False)
+    change: float
+    n: int
 
 
 @dataclass(frozen=True)
 class _Series:
-    """The looks up to a status, for what is computed when it is read."""
+    """The looks up to a status that have a change, for what is computed when it is read."""
 
-    baseline_step: int
-    baseline: Floats = field(repr=False)
-    looks: tuple[_Look, ...] = field(repr=False)
+    baseline: _Look
+    looks: tuple[_Look, ...]
     min_drop: float
     max_looks: int
-    seed: int
-
-    def past_min_drop(self) -> bool:
-        return _past_boundary(self.looks, self.min_drop, CONFIRM_ALPHA, self.max_looks)
 
     @cached_property
-    def noise(self) -> LookNoise:
-        return _noise_of(self.looks)
+    def steps(self) -> list[int]:
+        return [self.baseline.step, *(look.step for look in self.looks)]
 
-    def change_interval(self, index: int) -> tuple[float, float]:
-        """95 % interval of the change at look `index`: percentiles of bootstrap changes times checkpoint wobble."""
-        look = self.looks[index]
-        draws = _student_draws(RESAMPLES, round(self.noise.df, 1), self.seed)
-        changes = self._resampled(look.values, RESAMPLES)
-        noisy = (1 + changes) * (1 + np.sqrt(2) * self.noise.wobble * draws) - 1
-        lo, hi = percentile_interval(noisy, look.n)
-        return (max(lo, -1.0) if np.nanmin(look.values) >= 0 else lo), hi  # no more than all can be lost
+    @cached_property
+    def changes(self) -> Floats:
+        """[L] of every look against the baseline."""
+        return np.array([0.0, *(look.change for look in self.looks)])
+
+    @cached_property
+    def values(self) -> Floats:
+        """[L, N], the baseline first."""
+        return np.array([self.baseline.values, *(look.values for look in self.looks)])
+
+    @property
+    def n(self) -> int:
+        return self.looks[-1].n
+
+    @cached_property
+    def sampling_variance(self) -> float:
+        """Relative variance of one look's mean that comes from its completions.
+
+        From neighbouring looks, so that prompts that fall unequally do not enter; the median over looks.
+        """
+        change, variance, _ = paired_change(self.values[1:], self.values[:-1])
+        own = variance / (1 + (1 + change) ** 2)
+        own = own[np.isfinite(own)]
+        return float(np.median(own)) if own.size else 0.0
+
+    @cached_property
+    def fit(self) -> SeriesFit:
+        return fit_series(self.steps, self.changes, self.sampling_variance)
+
+    def below_min_drop(self) -> bool:
+        return len(self.looks) >= 2 and bool(self.changes[-2:].max() < -self.min_drop)
+
+    def falls(self, margin: float, alpha: float) -> bool:
+        """The last two looks lie beyond `min_drop`, and a fall beyond `margin` lasts."""
+        if not self.below_min_drop():
+            return False
+        return lasting_fall(self.values, self.fit, margin, self.min_drop, alpha, self.max_looks)
+
+    def change_interval(self, alarm_step: int | None = None) -> tuple[float, float]:
+        """95 % interval of the true change at the last look, from all looks. The measured change lies in it."""
+        if not self.looks:
+            return (0.0, 0.0)
+        last, change = self.looks[-1], self.looks[-1].change
+        _, paired, _ = paired_change(last.values[None], self.baseline.values[None])
+        unequal = max(float(paired[0]) - 2 * self.sampling_variance, 0.0)
+        lo, hi = self.fit.change_interval(0.95, unequal, self._fell_by(alarm_step))
+        widen = float(student.ppf(0.975, last.n - 1) / student.ppf(0.975, 1e6))
+        middle = (lo + hi) / 2
+        lo, hi = min(middle + widen * (lo - middle), change), max(middle + widen * (hi - middle), change)
+        return (max(lo, -1.0) if np.nanmin(last.values) >= 0 else lo), hi  # no more than all can be lost
+
+    def estimate(self, alarm_step: int | None) -> float:
+        return self.fit.estimate(self._fell_by(alarm_step)) if self.looks else 0.0
+
+    def _fell_by(self, alarm_step: int | None) -> int | None:
+        """The look by which a flagged fall had begun."""
+        return None if alarm_step is None else self.steps.index(alarm_step) - 2
+
+    def before_last(self) -> _Series:
+        return self._until(len(self.looks) - 1)
+
+    def _until(self, looks: int) -> _Series:
+        return _Series(self.baseline, self.looks[:looks], self.min_drop, self.max_looks)
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
-        """Knee and its 90 % interval, in steps: refitted on prompts resampled in pairs with fresh wobble."""
-        at = next(i for i, look in enumerate(self.looks) if look.step == alarm_step)
-        looks = self._until_recovery(at)
-        steps = np.array([self.baseline_step, *(look.step for look in looks)])
-        changes = np.array([0.0, *(look.change for look in looks)])
-        latest = at - 1  # of the baseline and the looks: the one before the two that raised the alarm
-        knee = int(onset_index(changes, steps, latest))
-        resampled = self._resampled(np.array([look.values for look in looks]).T, ONSET_RESAMPLES)
-        resampled = np.concatenate([np.zeros((ONSET_RESAMPLES, 1)), resampled], axis=1)
-        rng = np.random.default_rng(self.seed + 2)
-        resampled = (1 + resampled) * (1 + self.noise.wobble * rng.standard_normal(resampled.shape)) - 1
-        lo, hi = np.quantile(onset_index(resampled, steps, latest), [0.05, 0.95], method="nearest")
-        return int(steps[knee]), (int(steps[min(lo, knee)]), int(steps[max(hi, knee)]))
+        """Knee and its 90 % interval, in steps; it lies before the two looks that raised the alarm."""
+        at = self.steps.index(alarm_step)
+        knee, lo, hi = self._until(self._looks_before_recovery(at)).fit.onset(latest=at - 2)
+        return self.steps[knee], (self.steps[lo], self.steps[hi])
 
-    def _until_recovery(self, at: int) -> tuple[_Look, ...]:
-        """Looks up to where half of the fall is made good in two looks running: the rest says nothing of the onset."""
-        half = (self.looks[at].change + self.looks[at - 1].change) / 4
-        for i in range(at + 1, len(self.looks) - 1):
-            if min(self.looks[i].change, self.looks[i + 1].change) > half:
-                return self.looks[:i]
-        return self.looks
-
-    def _resampled(self, values: Floats, count: int) -> Floats:
-        """Changes against the baseline on resampled prompts: [count] from values [N], [count, L] from values [N, L]."""
-        weights = _resamples(len(self.baseline), self.seed)[:count]
-        baseline = self.baseline if values.ndim == 1 else self.baseline[:, None]
-        both = np.isfinite(values) & np.isfinite(baseline)
-        now = weights @ np.where(both, values, 0.0)
-        base = weights @ np.where(both, baseline, 0.0)
-        return np.divide(now, base, out=np.ones_like(now), where=base > 0) - 1
+    def _looks_before_recovery(self, at: int) -> int:
+        """Looks before half of the fall is regained in two neighbouring ones: later ones do not show the onset."""
+        half = (self.changes[at] + self.changes[at - 1]) / 4
+        for i in range(at + 1, len(self.steps) - 1):
+            if self.changes[i : i + 2].min() > half:
+                return i - 1
+        return len(self.looks)

@@ -5,7 +5,7 @@ Each number is computed when a rule of `verdict.py` first asks for it, and kept 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,42 @@ CAPABILITIES = {
 }
 
 
+class OtherDetectors:
+    """The detectors of what a verdict reads beside the watched series: capabilities, wording, distance across prompts.
+
+    They share an `alpha` of their own equally, so that a verdict's kind is false in about `alpha` of quiet runs at most.
+    """
+
+    SERIES = len(CAPABILITIES) + 2
+
+    def __init__(self, max_looks: int, alpha: float, min_drop: float) -> None:
+        self._settings = (max_looks, alpha / self.SERIES, min_drop)
+        self._detectors: dict[str, tuple[CollapseDetector, CollapseStatus, int]] = {}
+
+    def status(self, key: str, steps: Sequence[int], table: Floats) -> CollapseStatus:
+        """After the looks of a table [L, N] that grows from call to call."""
+        known = self._detectors.get(key)
+        detector, looks = (known[0], known[2]) if known else (CollapseDetector(*self._settings), 0)
+        if known and looks == len(steps):
+            return known[1]
+        status = detector.replay(steps[looks:], table[looks:])
+        self._detectors[key] = (detector, status, len(steps))
+        return status
+
+
 class Evidence:
     """The evidence of one run, computed when a rule first asks for it."""
 
     def __init__(
-        self, history: History, statuses: Mapping[tuple[str, str], CollapseStatus], min_drop: float, primary: str
+        self,
+        history: History,
+        statuses: Mapping[tuple[str, str], CollapseStatus],
+        min_drop: float,
+        primary: str,
+        others: OtherDetectors,
     ) -> None:
         self.history, self.statuses, self.min_drop, self.primary = history, statuses, min_drop, primary
+        self._others = others
         self.everything, self.correct = f"diversity/{primary}", f"correct_diversity/{primary}"
         assert history.baseline is not None
         self.baseline: int = history.baseline
@@ -56,23 +85,29 @@ class Evidence:
         # Looks that are not comparable are themselves the evidence where capability is the question.
         rows = [i for i in range(self.baseline, len(history.steps)) if history.comparable[i] or key in CAPABILITIES]
         table = history.series_of(_as_capability(history, key))[rows]
-        detector = CollapseDetector(len(history.steps), min_drop=self.min_drop)
-        return detector.replay([history.steps[i] for i in rows], table)
+        return self._others.status(key, [history.steps[i] for i in rows], table)
 
     def _note(self, key: str, status: CollapseStatus | None) -> None:
         if status is not None:
             lo, hi = status.change_interval
-            self.record[key] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n, "beyond": status.beyond}
+            self.record[key] = {
+                "change": status.change,
+                "estimate": status.estimate,
+                "lo": lo,
+                "hi": hi,
+                "n": status.n,
+                "beyond": status.beyond,
+            }
 
     def lost(self, key: str) -> bool:
-        """The loss of `key` is beyond `min_drop` in two looks running."""
+        """A lasting loss of `key` was flagged, and the last two changes are still beyond `min_drop`."""
         status = self.change(key)
         return status is not None and status.beyond
 
     def flagged(self, key: str) -> bool:
-        """An alarm was raised on `key`, or its loss is beyond `min_drop`."""
+        """A lasting loss of `key` was flagged at some look."""
         status = self.change(key)
-        return status is not None and (status.collapsed or status.beyond)
+        return status is not None and status.collapsed
 
     def worst_capability(self) -> str | None:
         """The capability that lost most, of those whose loss is beyond `min_drop`."""

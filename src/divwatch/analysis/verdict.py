@@ -1,7 +1,7 @@
 """What kind of change a run has seen, in one sentence that a person can repeat.
 
-Nothing here is a threshold of its own: a loss counts when its 95 % interval lies beyond `min_drop` in two looks
-running (`CollapseStatus.beyond`) or when an alarm was raised; two losses are compared by the interval of their paired
+Nothing here is a threshold of its own: a loss counts when a detector flagged it and it is still there
+(`CollapseStatus.beyond`); two losses are compared by the interval of their paired
 difference.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from divwatch.analysis.decompose import Decomposition
 from divwatch.analysis.detector import CollapseStatus
-from divwatch.analysis.evidence import CAPABILITIES, Evidence, level, loss_text
+from divwatch.analysis.evidence import CAPABILITIES, Evidence, OtherDetectors, level, loss_text
 from divwatch.analysis.history import History
 
 KINDS = (
@@ -45,6 +45,7 @@ def classify_change(
     split: Callable[[], Decomposition | None],
     min_drop: float,
     primary: str | None,
+    others: OtherDetectors,
 ) -> Verdict:
     """The verdict after the last look. statuses: by (task, key). split: called where the kind depends on it."""
     if history.baseline is None or primary is None:
@@ -52,7 +53,7 @@ def classify_change(
         share = "" if usable is None else f": {usable:.0%} of the outputs are finished and readable at the last"
         why = "No look is comparable" + share if primary else "No diversity metric was measured"
         return Verdict("not comparable", why + ".", {"usable": usable})
-    case = Evidence(history, statuses, min_drop, primary)
+    case = Evidence(history, statuses, min_drop, primary, others)
     for kind in (_false_recovery, _degeneration, _template, _narrowing, _aggregate, _in_tasks, _lexical, _format):
         if match := kind(case, split):
             return Verdict(match[0], match[1] + case.caveat(), case.record)

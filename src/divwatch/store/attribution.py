@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from divwatch.analysis.noise import PRIOR_WOBBLE
+from divwatch.analysis.series_fit import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.store.tables import RunTables
 

@@ -1,0 +1,68 @@
+"""When a fall raises an alarm: it is beyond noise wherever one looks for it, and it lasts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.analysis.boundary import critical_value
+from divwatch.analysis.contrast import Contrast, contrast
+from divwatch.analysis.series_fit import SeriesFit
+
+Floats = NDArray[np.float64]
+
+MIN_PROMPTS = 8  # a series with fewer raises no alarm: its variance is known too badly
+LONGEST_DIP = 3  # looks: what recovers within them is no collapse
+DEEPEST_DIP = 4.0  # times min_drop: a fall certainly deeper need not wait until it has lasted
+LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LONGEST_DIP` looks are left out
+LASTING_EARLY = 1.2  # the same while the rest may be the first look after the baseline alone
+
+
+def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float, alpha: float, max_looks: int) -> bool:
+    """Whether the looks so far show a fall by more than `margin` that lasts, but for a chance of `alpha` in the run.
+
+    Every look but the last two is tried as the knee. The mean of the looks after it must lie below that of the looks
+    before by more than `margin` and the critical value of the scan. It must also last: whichever three neighbouring
+    looks after the knee are left out, the others are still below. The first look after the baseline is never left out,
+    since a dip needs a level to have been seen before it. Only a fall certainly deeper than three times `min_drop`
+    need not wait for that.
+
+    values: [L, N] of the looks, the baseline first, NaN where missing.
+    """
+    looks = len(values)
+    if looks < 3:
+        return False
+    after = np.arange(looks) > np.arange(looks - 2)[:, None]  # [knees, L]
+    z = fit.z(contrast(values, after, ~after), margin)
+    planned = max(max_looks, looks)
+    critical = np.full(looks - 2, critical_value(planned, alpha, early=False))
+    critical[0] = critical_value(planned, alpha, early=True)
+    knees = np.flatnonzero(z > critical)
+    knees = knees[np.argsort(-z[knees])]
+    return any(_lasts(values, fit, int(knee), margin, min_drop) for knee in knees)
+
+
+def _lasts(values: Floats, fit: SeriesFit, knee: int, margin: float, min_drop: float) -> bool:
+    looks = len(values)
+    rests = _without_a_dip(knee, looks)
+    if rests is not None:
+        level = LASTING_EARLY if looks <= LONGEST_DIP + 2 else LASTING
+        if (fit.z(_from(values, knee, rests), margin) > level).all():
+            return True
+    last_two = np.arange(looks)[None] >= looks - 2
+    return bool(fit.z(_from(values, knee, last_two), max(margin, DEEPEST_DIP * min_drop))[0] > LASTING)
+
+
+def _from(values: Floats, knee: int, after: NDArray[np.bool_]) -> Contrast:
+    before = np.broadcast_to(np.arange(len(values)) <= knee, after.shape)
+    return contrast(values, after, before)
+
+
+def _without_a_dip(knee: int, looks: int) -> NDArray[np.bool_] | None:
+    """[D, L] the looks after the knee less any 1 to `LONGEST_DIP` neighbours; None where such a dip could be all."""
+    first = 2 if knee == 0 else knee + 1
+    if knee > 0 and looks - knee - 1 <= LONGEST_DIP:
+        return None
+    look = np.arange(looks)
+    dips = [(start, start + n) for n in range(1, LONGEST_DIP + 1) for start in range(first, looks - n + 1)]
+    return np.array([(look > knee) & ~((look >= start) & (look < end)) for start, end in dips])
