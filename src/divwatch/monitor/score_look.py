@@ -16,7 +16,14 @@ from divwatch.config import WatchConfig
 from divwatch.metrics.unknown import unreadable_prompts
 from divwatch.records import PARTS, Change, Completion, Prompt, PromptSamples, PromptScores, RunAssessment, ScoredLook
 from divwatch.store.run_directory import RunDirectory
-from divwatch.store.scored import history_of, last_look_of_parent, logged_levels, new_assessor, read_scored_looks
+from divwatch.store.scored import (
+    history_of,
+    last_look_of_parent,
+    logged_levels,
+    most_looks,
+    new_assessor,
+    read_scored_looks,
+)
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -53,7 +60,7 @@ class LookScorer:
         self.store, self.prompts, self.config, self.models = store, prompts, config, models
         self._looks = read_scored_looks(store)
         self._logged = logged_levels(store)
-        self._assessor = new_assessor(config, max_looks)
+        self._max_looks, self._assessor = max_looks, new_assessor(config, max_looks)
 
     def score(self, step: int, seconds: float) -> ScoredLook:
         """Scores the stored completions of `step`, which took `seconds` to sample, and stores the scores."""
@@ -63,6 +70,9 @@ class LookScorer:
         usable = float(np.mean([s.usable for s in samples]))
         comparable = usable >= self.config.min_usable
         self._looks[step] = (scores, comparable)
+        max_looks = most_looks(self.store, self._max_looks)
+        if max_looks != self._assessor.max_looks:  # `auto` has planned the looks since
+            self._assessor = new_assessor(self.config, max_looks)
         assessment = self._assessor.assess(history_of(self._looks, step))
         tasks = self._logged[step] = self._summarise(step)
         return ScoredLook(
@@ -94,6 +104,7 @@ class LookScorer:
     def _verify_and_score(
         self, step: int, completions: Sequence[Completion]
     ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
+        from divwatch.metrics.covariates import covariate_values
         from divwatch.metrics.scoring import score_prompts
         from divwatch.verify import verify_completions
 
@@ -104,6 +115,7 @@ class LookScorer:
             self.models.encoder.remember(*embeddings)
         encoder, nli = self.models
         scores = score_prompts(samples, self.config.metrics, encoder, nli, seed=self.config.seed, finished=finished)
+        scores.values |= covariate_values(samples, completions)
         self.store.write_judged(step, completions, samples)
         self.store.write_scores(step, scores)
         return samples, scores, unverified
