@@ -111,12 +111,12 @@ def test_arms_that_are_equal_have_no_effect():
 
 def test_with_run_effects_alone_it_is_tukeys_test_but_for_the_arms_own_variances():
     """All differences among five arms, three seeds: the studentised range on (5 - 1)(3 - 1) degrees of freedom. That
-    each arm has a variance of its own makes intervals up to a quarter wider."""
+    each arm has a variance of its own makes intervals up to two fifths wider."""
     found = compare(world(6, wobble=0.02, interaction=0, noise=0), draws=20_000)
     reach = np.array([(e.hi - e.value) / e.se for e in (*found.effects, *found.pairs)])
     tukey = studentized_range.ppf(0.95, 5, 8) / np.sqrt(2)
     assert (reach >= 0.97 * tukey).all()
-    assert (reach <= 1.25 * tukey).all()
+    assert (reach <= 1.4 * tukey).all()
     assert found.run_df == 8
 
 

@@ -66,7 +66,7 @@ class Item:
 class Comparison:
     """effects: every item on every measure over the whole panel. by_task: the same task by task, a family of its own.
     pairs: effect(name) - effect(other), in the family of `effects`. ranks: measure -> name -> (lo, hi), 1 the lowest effect.
-    run_df: degrees of freedom of the variance between runs; 0: one run an arm, and intervals know of prompts alone.
+    run_df: degrees of freedom of the variance between runs; 0: one run an arm.
     """
 
     effects: list[Effect]
@@ -192,10 +192,11 @@ class _Frame:
         usable = there.any(axis=0) & ~(there & ~enough).any(axis=0)
         prompts = variance_of("variance")
         se = np.where(usable, np.sqrt(prompts + run), np.nan)
-        # Each part as Student would have it, in units of what was estimated. Their sum is Behrens and Fisher's.
-        errors = _ratio(mean_of("drawn"), np.sqrt(variance_of("drawn_variance"))) * np.sqrt(prompts)
-        errors = errors + _ratio(drawn_run, np.sqrt(drawn_square)) * np.sqrt(run)
-        largest = _ratio(np.abs(errors), se)[:, usable].max(axis=1, initial=0.0)
+        # Few seeds leave open how the runs' variance stands to the prompts': the draws hold other ones that fit as well.
+        scale = _ratio(run, self.rng.permutation(drawn_square))
+        errors = mean_of("drawn") + np.sqrt(scale) * drawn_run
+        error = np.sqrt(variance_of("drawn_variance") + scale * drawn_square)
+        largest = _ratio(np.abs(errors), error)[:, usable].max(axis=1, initial=0.0)
         n = np.sum([m.n for m in moments], axis=0)
         means = [_mean(table[self.reference][:, self.rows[name]]) for name in parts]
         level = float(np.mean([m for m in means if np.isfinite(m)])) if np.isfinite(means).any() else float("nan")

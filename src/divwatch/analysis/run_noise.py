@@ -2,7 +2,7 @@
 
 With several seeds it is read off the arms x seeds table of run means, seeds being blocks. Each arm has a variance of its
 own, since some mixes train less steadily than others: Grubbs' estimate (1948, JASA 43) from the residuals about arm +
-seed, averaged with the arms' common mean square. The mean square has the weight of `SHARED` degree of freedom, chosen by
+seed, averaged with the arms' common mean square. The mean square has the weight of `SHARED` degrees of freedom, chosen by
 simulation (`benchmarks/comparisons.py`): the smallest that keeps false findings at their level for an arm that wobbles
 three times as much.
 
@@ -21,7 +21,7 @@ from divwatch.analysis.detector import CollapseDetector
 
 Floats = NDArray[np.float64]
 
-SHARED = 1.0
+SHARED = 0.5
 
 
 @dataclass(frozen=True)
