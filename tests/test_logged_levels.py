@@ -31,7 +31,7 @@ def stage(folder, parent=None, **changes):
     config = WatchConfig(**(CONFIG.as_dict() | changes))
     store.create(
         describe_run(stage=folder.name, lineage="l", model="m", output_dir=folder, parent=parent, config=config,
-                     panel_name="p", prompts=PROMPTS, max_steps=2)
+                     panel={"name": "p"}, prompts=PROMPTS, max_steps=2)
     )  # fmt: skip
     return store
 

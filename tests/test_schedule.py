@@ -7,8 +7,10 @@ import json
 
 import pytest
 from transformers import TrainerCallback
+from typer.testing import CliRunner
 
 import divwatch
+from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.monitor.budget import BudgetTimetable
 from divwatch.schedule import spread
@@ -73,6 +75,29 @@ def test_looks_take_the_share_that_they_may_and_come_early(whole):
     assert sum(step <= 20 for step in steps) > sum(step >= 40 for step in steps)
 
 
+def test_plan_like_a_finished_run_learns_its_seconds_and_lengths(whole):
+    """The looks that it plans for the same run are those that were taken."""
+
+    def plan(*more):
+        return json.loads(
+            CliRunner().invoke(app, ["plan", "--like", str(whole.path), "--json", *map(str, more)]).stdout
+        )
+
+    found = plan()
+    assert found["like"]["look_seconds"] == found["seconds"] == pytest.approx(2.0)
+    assert found["like"]["step_seconds"] == found["step_seconds"] == pytest.approx(20.0)
+    assert found["like"]["longest"] == found["new_tokens"] == 8
+    assert set(found["like"]["tokens"]) == {row["task"] for row in whole.completions(0)}
+    assert (found["max_steps"], found["prompts"], found["samples"]) == (60, 2, 2)
+    assert found["overhead"] == pytest.approx(blocked(whole)[1], rel=0.1)
+    assert abs(len(found["looks"]) - len(looks(whole))) <= 1
+    assert found["looks"][:4] == pytest.approx(looks(whole)[:4], abs=1)
+    shorter = plan("--mean-tokens", 4)
+    assert shorter["mean_tokens"] == 4
+    assert shorter["seconds"] < found["seconds"]
+    assert len(plan("--steps", 600, "--prompts", 4)["looks"]) > 3 * len(found["looks"])
+
+
 class Crash(TrainerCallback):
     """Ends the training in the middle of it, with no hook called at its end."""
 
@@ -123,7 +148,10 @@ def test_a_run_that_is_stopped_has_a_last_look(tmp_path):
 def test_a_look_that_does_not_fit_leaves_the_first_and_the_last_and_says_what_would(tmp_path, capsys):
     run = watched(tmp_path, steps=12, look=8.0)
     assert looks(run) == [0, 12]
-    line = next(line for line in capsys.readouterr().out.splitlines() if "leaves no room" in line)
+    said = capsys.readouterr().out.splitlines()
+    (first,) = [line for line in said if "the first look took" in line]
+    assert "took 64 s: 2 prompts x 2 completions of " in first
+    line = next(line for line in said if "leaves no room" in line)
     assert "which take 64 s each" in line
     assert "divwatch plan" in line
 
@@ -141,7 +169,7 @@ def test_steps_are_optimizer_steps(tmp_path):
 
 def test_without_a_limit_the_number_of_looks_is_as_asked_and_no_time_matters(tmp_path, capsys):
     run = watched(tmp_path, steps=12, look=8.0, max_overhead=0, looks=6)
-    assert looks(run) == [0, *spread(4, 12), 12]
+    assert looks(run) == [0, *spread(4, 12, early=2), 12]
     said = [line for line in capsys.readouterr().out.splitlines() if "about" in line]
     assert said == [f"divwatch: about 6 looks, at steps {', '.join(map(str, looks(run)))}"]
 

@@ -13,10 +13,12 @@ AUTO = "auto"
 # Looks of a run under `auto`: the most there can be, which the detector knows before the run; and those without a limit.
 MOST = 200
 WITHOUT_LIMIT = 22
-# The first two looks after the start come no later than at these shares of the run, where it has that many steps.
+# Within a budget the first two looks after the start come no later than at these shares of the run, if it has that many steps.
 EARLY = (0.02, 0.05)
-# Half of the looks between are spread evenly over the run, half over the logarithm of 1 + share / LOG_SCALE.
-LOG_SCALE = 0.005
+# This share of the looks between is even over log(1 + share of the run / scale), the rest even over the run. The scale is a
+# share of the run, or some of its first steps where those are more.
+LOG_SHARE = 0.7
+LOG_SCALE, LOG_STEPS = 0.005, 3
 # The part of a look by which the last one may be longer than the others without exceeding the budget.
 SLACK = 0.1
 # Seconds of a look that takes no time, as on a clock that stands still.
@@ -81,14 +83,15 @@ def plan_looks(
     every, looks: as in `WatchConfig`; limit: its max_overhead.
 
     >>> plan_looks("auto", 1000, 0.03, look=2, step=0.5)
-    [0, 20, 50, 188, 416, 695, 1000]
+    [0, 13, 50, 151, 348, 640, 1000]
     >>> plan_looks(100, 1000, 0.03, look=2, step=0.5)
     [0, 300, 400, 600, 700, 800, 1000]
     """
     if isinstance(every, str):
-        between = count_looks(every, max_steps, looks or (None if limit else WITHOUT_LIMIT)) - 2
-        if limit:
-            between = min(between, looks_within(limit, max_steps * step, look, look, look))
+        if not limit:
+            between = count_looks(every, max_steps, looks or WITHOUT_LIMIT) - 2
+            return [0, *spread(between, max_steps, early=len(EARLY)), max_steps]
+        between = min(count_looks(every, max_steps, looks) - 2, looks_within(limit, max_steps * step, look, look, look))
         return [0, *spread(between, max_steps), max_steps]
     steps = [0]
     distance = steps_between_looks(every, max_steps)
@@ -103,18 +106,19 @@ def spread(looks: int, max_steps: int, after: int = 0, early: int = 0) -> list[i
     """Steps of `looks` looks after step `after` and before `max_steps`; fewer where there are fewer steps.
 
     They lie at equal distances in `_position`. Each place depends only on the one before and on how many are left, so that
-    a plan made again after any of its looks is the same. early: looks that were taken after step 0.
+    a plan made again after any of its looks is the same. early: looks that were taken after step 0, or as many as EARLY has
+    where looks may come later than it says.
 
     >>> spread(8, 1000)
-    [11, 40, 101, 199, 328, 478, 643, 818]
-    >>> spread(5, 1000, after=101, early=3) == spread(8, 1000)[3:]
+    [7, 22, 53, 112, 211, 354, 539, 757]
+    >>> spread(5, 1000, after=53, early=3) == spread(8, 1000)[3:]
     True
     """
     steps, step = [], after
     for left in range(min(looks, max_steps - 1 - after), 0, -1):
-        start = _position(step / max_steps)
+        start = _position(step, max_steps)
         target = start + (1 - start) / (left + 1)
-        place = bisect_left(range(max_steps), target, key=lambda at: _position(at / max_steps))
+        place = bisect_left(range(max_steps), target, key=lambda at: _position(at, max_steps))
         latest = _latest(
             early if left > 1 else max(early, 1), max_steps
         )  # a single one has most to see at the later place
@@ -134,6 +138,7 @@ def _latest(early: int, max_steps: int) -> int:
     return max(early + 1, steps[early]) if steps[-1] > early else 0
 
 
-def _position(share: float) -> float:
-    """How much of the looks should lie before `share` of the run: from 0 to 1, steep at the start, then even."""
-    return (share + math.log1p(share / LOG_SCALE) / math.log1p(1 / LOG_SCALE)) / 2
+def _position(step: int, max_steps: int) -> float:
+    """How much of the looks should lie before `step`: from 0 to 1, steep at the start, then even."""
+    share, scale = step / max_steps, max(LOG_SCALE, LOG_STEPS / max_steps)
+    return (1 - LOG_SHARE) * share + LOG_SHARE * math.log1p(share / scale) / math.log1p(1 / scale)

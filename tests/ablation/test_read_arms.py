@@ -125,6 +125,25 @@ def test_two_single_runs_are_paired_whatever_their_seeds_and_a_note_says_so(tmp_
     assert (tmp_path / "comparison.png").is_file()
 
 
+def test_the_interval_of_single_runs_holds_how_much_their_looks_move(tmp_path):
+    """Ten looks each; the last ones are equal. Runs that jump from look to look have wider intervals."""
+    widths = {}
+    for name, jump in (("steady", 0.0), ("jumping", 0.05)):
+        paths = [tmp_path / name / run for run in ("a", "b")]
+        for seed, path in enumerate(paths):
+            run = RunDirectory(write_run(path, seed, steps=(), statuses=()) / "divwatch")
+            rng = np.random.default_rng(seed)
+            for step in range(10):
+                moved = 0.5 + (0 if step == 9 else jump * (-1) ** step)
+                values = moved + 0.01 * rng.standard_normal(len(IDS))
+                run.write_scores(step, PromptScores(IDS, TASKS, {"diversity/sbert": values}))
+                run.append_look({"step": step, "status": "ok", "tasks": {}})
+        done = CliRunner().invoke(app, ["compare", *map(str, paths), "--json", "--out", str(tmp_path)])
+        (effect,) = [e for e in json.loads(done.stdout)["effects"] if e["task"] == "all"]
+        widths[name] = effect["hi"] - effect["lo"]
+    assert widths["jumping"] > 2 * widths["steady"]
+
+
 def test_prompts_that_only_some_runs_have_are_left_out(tmp_path):
     write_run(tmp_path / "a", ids=IDS)
     write_run(tmp_path / "b", ids=[*reversed(IDS[:12]), "q"])

@@ -8,9 +8,9 @@ import pytest
 from divwatch import CollapseDetector
 from divwatch.analysis.curves import summarise_look
 from divwatch.analysis.history import ALL, History
+from divwatch.analysis.simulate_completions import moving_accuracy
 from divwatch.analysis.summary import summarise
 from divwatch.records import PromptScores
-from tests.analysis.worlds import moving_accuracy
 
 KEY = "correct_diversity/sbert"
 

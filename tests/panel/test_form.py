@@ -106,6 +106,16 @@ def test_prompts_longer_than_the_context_are_left_out_in_one_line(tokenizer):
         within_context(tokenizer, huge, context=200, new_tokens=200)
 
 
+def test_a_window_that_nobody_asked_for_gives_way_to_a_long_prompt(tokenizer):
+    long = Prompt("long", "mine", "word " * 40)
+    length = len(tokenizer(long.text)["input_ids"])
+    judged = Prompt("judged", "mine", "word " * 40, verifier="gsm8k", max_new_tokens=384)
+    assert within_context(tokenizer, [long], context=length + 300, new_tokens=None) == ([long], None)
+    for prompt, context, new_tokens in ((long, 255, None), (long, 300, 384), (judged, 300, None)):
+        with pytest.raises(DivwatchError, match="leave no room"):
+            within_context(tokenizer, [prompt], context=length + context, new_tokens=new_tokens)
+
+
 @pytest.mark.parametrize("setting", ["form", "held_out"])
 def test_a_wrong_setting_names_the_choices(setting):
     from divwatch.config import WatchConfig

@@ -69,6 +69,14 @@ def humaneval(answers, rows, limits=Limits()):  # noqa: B008 - frozen
         f"```python\n{SOLUTION}",  # cut before the fence
         f"{SOLUTION}\n```",
         "def doubled(xs):\n    return [2 * x for x in xs]\n\nif __name__ == '__main__':\n    input('?')",
+        "> ```python\n> def doubled(xs):\n>     return [2 * x for x in xs]\n> ```\n> It doubles.",
+        f"```python {SOLUTION}```",
+        '```python\ndef doubled(xs):\n    """\n    ```\n    xs\n    ```\n    """\n    return [2 * x for x in xs]\n```',
+        "```pycon\n>>> def doubled(xs):\n...     return [2 * x for x in xs]\n...\n>>> doubled([1])\n[2]\n```",
+        f"<pre><code class='python'>{SOLUTION} if 1 &lt; 2 else None</code></pre>",
+        "```python\ndef doubled(xs):\n\u00a0\u00a0\u00a0\u00a0return [2 * x for x in xs]\n```",
+        "```python\ndoubled = lambda xs: [2 * x for x in xs]\n```",
+        f"```python\n{SOLUTION}\n\nprint(doubled(list(map(int, input().split()))))\n```",
     ],
 )
 def test_a_right_program_passes_however_it_is_written_down(answer):
@@ -124,6 +132,22 @@ def test_all_humaneval_solutions_pass_in_every_way_of_writing(shared, way):
         for row in rows
     ]
     assert [row["task_id"] for row, j in zip(rows, humaneval(answers, rows), strict=True) if not j.correct] == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "\n\ndef main():\n    print(double(2))\n\nif __name__ == '__main__':\n    main()",
+        "\n\ndef test_double():\n    assert double(2) == 4\n\ntest_double()",
+        "\n\nassert double(2) == 4\nprint(double(3))",
+        "\n\nn = int(input())\nprint(double(n))",
+    ],
+)
+@pytest.mark.parametrize("program", ["def double(n):\n    return 2 * n", "double = lambda n: 2 * n"])
+def test_mbpp_asks_the_solution_not_what_calls_it(program, rest):
+    prompts = [Prompt("a", "mbpp", "?", reference={"test_list": ["assert twice(3) == 6"]})] * 2
+    right, wrong = get_verifier("mbpp")([program + rest, program.replace("2 *", "3 *") + rest], prompts)
+    assert (right.correct, wrong.correct) == (True, False)
 
 
 @pytest.mark.slow

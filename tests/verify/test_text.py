@@ -92,6 +92,30 @@ def test_no_text_breaks_the_text_verifiers(text):
         ("The answer is therefore 18, for 9 eggs.", "18"),
         ("The answer is 9 * 2 = 18 for 9 eggs", "18"),
         (r"The answer is $9 \times 2 = 18$ for 9 eggs", "18"),
+        ("The answer is 9 eggs * $2 = $18 for a day", "18"),
+        ("The answer is 5% of 360 = 18 eggs out of 360", "18"),
+        ("The answer is 3 dozen = 36, of 40", "36"),
+        ("The answer is 18 because 20 - 3 = 17", "18"),
+        ("The answer would be 18 (9 * 2)", "18"),
+        ("The answer to the question is 18 (9 eggs at 2)", "18"),
+        ("Answer - 18 (9 eggs at 2)", "18"),
+        ("Answer \u2192 18 (9 eggs)", "18"),
+        ("## Answer\n18 (that is 9 eggs at 2)", "18"),
+        ("\u7b54\u6848\uff1a18\uff089\uff09", "18"),
+        ("R\u00e9ponse : 18 (9 \u0153ufs)", "18"),
+        ("To convert the answer to weeks: 28 days / 7 = 4\nA: 4", "4"),
+        # signs, spaces and mixed numbers
+        ("The answer is \u20135, not 5.", "-5"),
+        ("It takes 3\u20135 days", "5"),
+        ("The answer is negative 5 (of 7)", "-5"),
+        ("The answer is minus $5 at 7", "-5"),
+        ("10 minus 5 is 5", "5"),
+        ("The answer is 1 000 000 (10 times 100 000).", "1000000"),
+        (r"\boxed{2\frac{1}{2}}", "2.5"),
+        ("It takes 2 1/2 hours", "2.5"),
+        (r"The answer is $\frac34$ of 9", "0.75"),
+        (r"So it is \boxed{10^3}", None),
+        (r"So it is \boxed{9 \times 2}", None),
         # a box that the token limit cut
         (r"So it is 18: \boxed{18", None),
     ],
@@ -101,6 +125,11 @@ def test_the_final_number_in_its_surroundings(answer, number):
     if number is not None:
         assert gsm8k(answer, f"#### {number}").correct
         assert gsm8k(answer, f"#### 3{number.lstrip('-')}").correct is False
+
+
+@pytest.mark.parametrize("unit", ["1 of ", "1/", "1 a b ", "(1 x ", "$", "1 000 ", "therefore ", "1 1/"])
+def test_a_long_announcement_is_read_at_once(unit):
+    assert gsm8k("The answer is " + unit * 2000, "5").correct is False
 
 
 def test_cruxeval_agrees_with_every_published_label(shared):

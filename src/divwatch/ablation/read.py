@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from divwatch.ablation.launch import FINISHED, RECORD
 from divwatch.ablation.plan import FULL
 from divwatch.analysis.assess import PRIMARY
-from divwatch.analysis.compare import Item
+from divwatch.analysis.compare import Item, Wobbles
+from divwatch.analysis.history import ALL, History
+from divwatch.analysis.run_noise import Wobble, wobble_of_looks
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object
 from divwatch.records import PromptScores
@@ -40,6 +42,7 @@ class ArmValues:
     """What is compared. values: measure -> [arms, seeds, prompts], NaN if not computable; names[0] is the reference.
 
     sources: every other arm leaves one source out, and effects are those of the sources. notes: what is left out, and why.
+    wobbles: with one seed, (measure, task) -> the wobble of each arm's run from look to look; else empty.
     """
 
     names: list[str]
@@ -49,6 +52,7 @@ class ArmValues:
     items: list[Item]
     sources: bool
     notes: list[str]
+    wobbles: Wobbles
 
 
 def read_arms(paths: Sequence[Path], against: str | None = None, metric: str | None = None) -> ArmValues:
@@ -79,7 +83,10 @@ def read_arms(paths: Sequence[Path], against: str | None = None, metric: str | N
         for i, arm in enumerate(arms)
         if i
     ]
-    return ArmValues([arm.name for arm in arms], seeds, tasks, values, items, sources, list(dict.fromkeys(notes)))
+    wobbles = _wobbles([run for arm in arms for run in arm.runs.values()], ids, list(values)) if len(seeds) == 1 else {}
+    return ArmValues(
+        [arm.name for arm in arms], seeds, tasks, values, items, sources, list(dict.fromkeys(notes)), wobbles
+    )
 
 
 # runs
@@ -195,6 +202,27 @@ def _common_prompts(all_scores: list[PromptScores]) -> tuple[list[str], list[str
             "watch_seed"
         )
     return [i for i, _ in prompts], [t for _, t in prompts]
+
+
+def _wobbles(runs: Sequence[RunReader], ids: Sequence[str], keys: Sequence[str]) -> Wobbles:
+    """(measure, task or "all") -> the wobble of each run over its comparable looks, on the prompts `ids`."""
+    wobbles: dict[tuple[str, str], list[Wobble]] = {}
+    for run in runs:
+        history = History.of([(step, _only(run.scores(step), ids), True) for step in run.comparable_steps()])
+        for key in keys:
+            missing = np.full((len(history.steps), len(ids)), np.nan)
+            for task in (ALL, *dict.fromkeys(history.tasks)):
+                values = history.series_of(history.values.get(key, missing), task)
+                wobbles.setdefault((key, task), []).append(wobble_of_looks(history.steps, values))
+    return wobbles
+
+
+def _only(scores: PromptScores, ids: Sequence[str]) -> PromptScores:
+    """The scores of the prompts `ids`, in their order."""
+    at = {prompt: i for i, prompt in enumerate(scores.ids)}
+    rows = [at[i] for i in ids if i in at]
+    columns = {key: np.asarray(column, dtype=float)[rows] for key, column in scores.values.items()}
+    return PromptScores([scores.ids[i] for i in rows], [scores.tasks[i] for i in rows], columns)
 
 
 def _measures(scores: PromptScores, metric: str | None) -> list[str]:

@@ -176,4 +176,7 @@ def _largest(effect: Effect, comparison: Comparison) -> str:
 def _caution(comparison: Comparison) -> list[str]:
     if comparison.run_df:
         return []
-    return ["note: one run an arm (or one seed in common): intervals do not cover how runs vary with their seed"]
+    return [
+        "note: one run an arm (or one seed in common): intervals hold how much a run moves from look to look, not how runs "
+        "differ with their seed"
+    ]

@@ -6,18 +6,17 @@ The assessment follows from the history alone: a resumed run counts no look twic
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from divwatch.analysis.alarm import MIN_PROMPTS
-from divwatch.analysis.decompose import CHANGES, Decomposition, PairStats, decompose_pairs
+from divwatch.analysis.decompose import Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
 from divwatch.analysis.evidence import OtherDetectors
 from divwatch.analysis.history import ALL, History
-from divwatch.analysis.intervals import bootstrap_means
 from divwatch.analysis.verdict import Verdict, classify_change
 
 PRIMARY = ("sbert", "vendi", "ead")  # the first that was measured carries the alarm
@@ -56,7 +55,7 @@ class Assessment:
         return {
             task: split
             for task in [ALL, *dict.fromkeys(self._history.tasks)]
-            if (split := split_of(self._history, task))
+            if (split := split_of(self._history, self.statuses, task))
         }
 
     @property
@@ -97,7 +96,9 @@ class Assessor:
         keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
         self._count_in(history, keys)
         statuses = dict(self._statuses)
-        verdict = classify_change(history, statuses, lambda: split_of(history), self.min_drop, primary, self._others)
+        verdict = classify_change(
+            history, statuses, lambda: split_of(history, statuses), self.min_drop, primary, self._others
+        )
         first, last = (None if i is None else history.steps[i] for i in (history.baseline, history.last))
         return Assessment(primary, first, last, statuses, verdict, history)
 
@@ -131,10 +132,13 @@ class Assessor:
         return {(ALL, key): panel for key in keys} | {(name, key): task for key in keys for name in sizes}
 
 
-def split_of(history: History, task: str = ALL) -> Decomposition | None:
+def split_of(
+    history: History, statuses: Mapping[tuple[str, str], CollapseStatus], task: str = ALL
+) -> Decomposition | None:
     """The split of the change between the first and the last comparable look; None if pairs were not measured.
 
-    Over the whole panel tasks weigh equally, as in the curves: its five numbers are means over tasks.
+    Over the whole panel tasks weigh equally, as in the curves. Its intervals hold the wobble of both looks' checkpoints,
+    which `statuses` show: that of diversity over all outputs.
     """
     if "pairs/cc_count" not in history.values or history.baseline is None or history.last == history.baseline:
         return None
@@ -143,12 +147,7 @@ def split_of(history: History, task: str = ALL) -> Decomposition | None:
         PairStats.from_values({key: table[look] for key, table in history.values.items()}, rows)
         for look in (history.baseline, history.last)
     )
-    split = decompose_pairs(before, after, draws=SPLIT_DRAWS)
-    if split.n_prompts == 0 or task != ALL:
-        return split if split.n_prompts else None
-    table = np.column_stack(list(split.per_prompt.values()))
-    bounds = [CHANGES] * table.shape[1]
-    intervals = bootstrap_means(table, strata=history.tasks, draws=SPLIT_DRAWS, bounds=bounds)
-    means = dict(zip(split.per_prompt, intervals, strict=True))
-    estimates: dict[str, Any] = {name: interval.mean for name, interval in means.items()}
-    return replace(split, intervals={name: (i.lo, i.hi) for name, i in means.items()}, **estimates)
+    wobble = next((s.wobble for (t, key), s in statuses.items() if t == task and key.startswith("diversity/")), 0.0)
+    strata = [history.tasks[i] for i in rows]
+    split = decompose_pairs(before, after, draws=SPLIT_DRAWS, wobble=wobble, strata=strata)
+    return split if split.n_prompts else None

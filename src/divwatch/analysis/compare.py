@@ -2,29 +2,32 @@
 
 What varies: prompts (each arm answers the same ones), and training runs (a seed moves all prompts of a run together). An
 estimate is a mean over prompts of differences that were first averaged over the seeds. Its variance is that of the prompts
-plus that of the runs, which is read off the arms x seeds table of run means by its residual about arm + seed: the
-analysis of variance of a randomised block design, seeds being the blocks. Sampling noise is in both parts, so intervals
-are wider than they need be, by a factor of at most sqrt(2).
+plus that of the runs (`run_noise.py`): with several seeds from the arms x seeds table of run means, seeds being blocks;
+with one seed from the wobble of the run's looks. The noise of sampling completions is in the run means already, so what
+shows of it from seed to seed is taken off the prompts' variance: it counts once.
 
 Several differences at once: single-step max-t (Westfall and Young 1993, Resampling-Based Multiple Testing). The errors of
 means over prompts are drawn by the Gaussian multiplier bootstrap, which keeps what differences have in common and is made
 for maxima (Chernozhukov, Chetverikov and Kato 2013, Annals of Statistics 41); run effects are normal, the error of each
 variance is that of chi-squared. The 95 % quantile of the largest |t| of a family gives intervals that hold for all of it
-together, and p-values adjusted for it. With run effects alone it is Dunnett's or Tukey's test.
+together, and p-values adjusted for it. Two arms with run effects alone: Student's paired t over the seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch.analysis.run_noise import Wobble, noise_of_looks, noise_of_seeds
+
 Floats = NDArray[np.float64]
 
 ALL = "all"
 DRAWS = 4000
+Wobbles = Mapping[tuple[str, str], Sequence[Wobble]]
 FEWEST = 5  # prompts of a task from which on an interval is given
 
 
@@ -82,11 +85,14 @@ def compare_arms(
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
+    wobbles: Wobbles | None = None,
 ) -> Comparison:
     """Effects of `items` on every measure, with intervals, and the ranks that they leave open.
 
     values: measure -> [arms, seeds, prompts], NaN if missing; seeds are paired across arms. tasks: one name a prompt; in
-    the whole panel they weigh equally. reference: the arm whose mean effects are held against in per cent.
+    the whole panel they weigh equally. reference: the arm whose mean effects are held against in per cent. wobbles:
+    (measure, task or "all") -> the wobble of each arm's run, for arms with one seed; without it their intervals cover
+    prompts alone.
 
     >>> runs = np.array([[[0.5] * 8] * 2, [[0.3, 0.5] * 4] * 2])
     >>> compare_arms({"d": runs}, ["t"] * 8, [Item("b", 1, 0)], draws=200).effects[0].value
@@ -96,7 +102,7 @@ def compare_arms(
     single = [[(i.plus, 1.0), (i.minus, -1.0)] for i in items]
     double = [[(a.plus, 1.0), (a.minus, -1.0), (b.plus, -1.0), (b.minus, 1.0)] for a, b in pairs]
     names: list[tuple[str, str | None]] = [(i.name, None) for i in items] + [(a.name, b.name) for a, b in pairs]
-    frame = _Frame(values, tasks, reference, level, draws, seed)
+    frame = _Frame(values, tasks, reference, level, draws, seed, wobbles or {})
     whole = frame.family(single + double, names, whole=True)
     effects, double_effects = ([e for e in whole if (e.other is None) == alone] for alone in (True, False))
     by_task = frame.family(single, names[: len(items)], whole=False) if len(frame.names) > 1 else []
@@ -127,9 +133,16 @@ class _Frame:
     """The data, and the draws that every column of it shares."""
 
     def __init__(
-        self, values: dict[str, Floats], tasks: Sequence[str], reference: int, level: float, draws: int, seed: int
+        self,
+        values: dict[str, Floats],
+        tasks: Sequence[str],
+        reference: int,
+        level: float,
+        draws: int,
+        seed: int,
+        wobbles: Wobbles,
     ) -> None:
-        self.values = values
+        self.values, self.wobbles = values, wobbles
         self.names = list(dict.fromkeys(tasks))
         self.rows = {name: np.flatnonzero(np.array(tasks) == name) for name in self.names}
         self.reference, self.level, self.draws = reference, level, draws
@@ -142,7 +155,7 @@ class _Frame:
     def family(self, contrasts: list[Contrast], names: list[tuple[str, str | None]], whole: bool) -> list[Effect]:
         """All contrasts on all measures, over the whole panel or task by task: one family."""
         columns = [
-            (measure, task, self._columns(measure, contrasts, parts))
+            (measure, task, self._columns(measure, task, contrasts, parts))
             for measure in self.values
             for task, parts in ([(ALL, self.names)] if whole else [(n, [n]) for n in self.names])
         ]
@@ -160,7 +173,7 @@ class _Frame:
                 )  # fmt: skip
         return [e for e in effects if np.isfinite(e.value)]
 
-    def _columns(self, measure: str, contrasts: list[Contrast], parts: list[str]) -> _Columns:
+    def _columns(self, measure: str, task: str, contrasts: list[Contrast], parts: list[str]) -> _Columns:
         """Estimates of one measure over some tasks, and the largest |t| of every draw."""
         table = self.values[measure]
         moments = [self._moments(table[:, :, self.rows[name]], contrasts, self.weights[name]) for name in parts]
@@ -175,19 +188,26 @@ class _Frame:
             return sum(np.where(t, getattr(m, what), 0.0) for m, t in zip(moments, there, strict=True)) / counted**2
 
         value = np.where(there.any(axis=0), mean_of("value"), np.nan)
-        run, drawn_run, drawn_square = self._runs(table, contrasts, parts)
+        run, drawn_run, drawn_square = self._runs(measure, task, contrasts, parts)
         usable = there.any(axis=0) & ~(there & ~enough).any(axis=0)
-        se = np.where(usable, np.sqrt(variance_of("variance") + run), np.nan)
-        error = np.sqrt(variance_of("drawn_variance") + drawn_square)
-        largest = _ratio(np.abs(mean_of("drawn") + drawn_run), error)[:, usable].max(axis=1, initial=0.0)
+        prompts = variance_of("variance")
+        se = np.where(usable, np.sqrt(prompts + run), np.nan)
+        # Each part as Student would have it, in units of what was estimated. Their sum is Behrens and Fisher's.
+        errors = _ratio(mean_of("drawn"), np.sqrt(variance_of("drawn_variance"))) * np.sqrt(prompts)
+        errors = errors + _ratio(drawn_run, np.sqrt(drawn_square)) * np.sqrt(run)
+        largest = _ratio(np.abs(errors), se)[:, usable].max(axis=1, initial=0.0)
         n = np.sum([m.n for m in moments], axis=0)
         means = [_mean(table[self.reference][:, self.rows[name]]) for name in parts]
         level = float(np.mean([m for m in means if np.isfinite(m)])) if np.isfinite(means).any() else float("nan")
         return _Columns(value, se, n, largest, level)
 
     def _moments(self, table: Floats, contrasts: list[Contrast], weights: Floats) -> _Moments:
-        """Mean and variance of the mean over the prompts of a task, as observed and in every draw."""
+        """Mean and variance of the mean over the prompts of a task, as observed and in every draw.
+
+        The variance is what prompts differ by, beyond the noise that shows from seed to seed: that is in the runs' part.
+        """
         difference = np.stack([_prompt_differences(table, c) for c in contrasts], axis=1)  # [prompts, contrasts]
+        noise = np.array([_seed_noise(table, c) for c in contrasts]) if self.run_df >= 1 else np.zeros(len(contrasts))
         there = np.isfinite(difference)
         filled = np.where(there, difference, 0.0)
         n = there.sum(axis=0)
@@ -195,24 +215,30 @@ class _Frame:
         with np.errstate(invalid="ignore", divide="ignore"):
             value = np.where(n > 0, filled.sum(axis=0) / n, 0.0)
             deviation = np.where(there, filled - value, 0.0)
-            variance = np.where(n > 1, (deviation**2).sum(axis=0) / freedom / n, 0.0)
-            deviates = weights @ deviation / np.sqrt(np.maximum(n, 1) * freedom)
+            spread = np.where(n > 1, (deviation**2).sum(axis=0) / freedom, 0.0)
+            own = np.maximum(spread - noise, 0.0)  # of prompts alone
+            shrunk = np.sqrt(np.divide(own, spread, out=np.zeros_like(own), where=spread > 0))
+            deviates = weights @ (deviation * shrunk) / np.sqrt(np.maximum(n, 1) * freedom)
+        variance = own / np.maximum(n, 1)
         drawn_variance = variance * self.rng.chisquare(freedom, (self.draws, len(contrasts))) / freedom
         return _Moments(n, value, variance, deviates, drawn_variance)
 
-    def _runs(self, table: Floats, contrasts: list[Contrast], parts: list[str]) -> tuple[Floats, Floats, Floats]:
+    def _runs(
+        self, measure: str, task: str, contrasts: list[Contrast], parts: list[str]
+    ) -> tuple[Floats, Floats, Floats]:
         """(variance, [draws] errors, [draws] estimated variances) of each contrast from run to run."""
-        size = np.array([sum(coefficient**2 for coefficient in _net(c).values()) for c in contrasts])
-        if self.run_df < 1:
+        if self.run_df >= 1:
+            means = _run_means(self.values[measure], [self.rows[name] for name in parts])
+            noise = noise_of_seeds(means, self.draws, self.rng)
+        elif wobbles := self.wobbles.get((measure, task)):
+            noise = noise_of_looks(wobbles, self.draws, self.rng)
+        else:
             return np.zeros(len(contrasts)), np.zeros((1, len(contrasts))), np.zeros((1, len(contrasts)))
-        square = _residual_square(table, [self.rows[name] for name in parts]) / self.seeds
         matrix = np.zeros((self.arms, len(contrasts)))
         for i, contrast in enumerate(contrasts):
             for arm, coefficient in _net(contrast).items():
                 matrix[arm, i] = coefficient
-        deviates = np.sqrt(square) * self.rng.standard_normal((self.draws, self.arms)) @ matrix
-        estimated = square * self.rng.chisquare(self.run_df, self.draws) / self.run_df
-        return square * size, deviates, estimated[:, None] * size
+        return noise.variance @ matrix**2, noise.errors @ matrix, noise.drawn @ matrix**2
 
 
 @dataclass(frozen=True)
@@ -247,29 +273,42 @@ def _net(contrast: Contrast) -> dict[int, float]:
 
 def _prompt_differences(table: Floats, contrast: Contrast) -> Floats:
     """[prompts]: the contrast in every seed, averaged over the seeds in which all its arms have a value."""
-    terms = [coefficient * table[arm] for arm, coefficient in _net(contrast).items()]
-    by_seed = sum(terms) if terms else np.zeros(table.shape[1:])
+    by_seed = _differences(table, contrast)
     there = np.isfinite(by_seed)
     with np.errstate(invalid="ignore"):
         return np.where(there, by_seed, 0.0).sum(axis=0) / there.sum(axis=0)
 
 
-def _residual_square(table: Floats, parts: list[NDArray[np.intp]]) -> float:
-    """Mean square of run means [arms, seeds] about arm + seed, tasks weighing equally.
+def _seed_noise(table: Floats, contrast: Contrast) -> float:
+    """Variance of a prompt's mean difference over the seeds that comes from drawing its completions anew: the residual of
+    [seeds, prompts] about seed + prompt. 0 where no two prompts have a value in every seed."""
+    by_seed = _differences(table, contrast)
+    whole = by_seed[:, np.isfinite(by_seed).all(axis=0)]
+    seeds, prompts = whole.shape
+    if prompts < 2:
+        return 0.0
+    residual = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
+    return float((residual**2).sum() / (prompts - 1) / (seeds - 1) / seeds)
+
+
+def _differences(table: Floats, contrast: Contrast) -> Floats:
+    """[seeds, prompts]: the contrast, NaN where one of its arms has no value."""
+    terms = [coefficient * table[arm] for arm, coefficient in _net(contrast).items()]
+    return sum(terms) if terms else np.zeros(table.shape[1:])
+
+
+def _run_means(table: Floats, parts: list[NDArray[np.intp]]) -> Floats:
+    """[arms, seeds] means of runs, tasks weighing equally; NaN for an arm without a task that all its seeds have.
 
     An arm's means are over the prompts that all its seeds have: prompts that come and go would look like wobble.
     """
-    means = np.array([[_run_means(arm[:, rows]) for rows in parts] for arm in table])  # [arms, parts, seeds]
+    means = np.array([[_means_over_prompts(arm[:, rows]) for rows in parts] for arm in table])  # [arms, parts, seeds]
     there = np.isfinite(means).all(axis=2)
-    arms = [m[t].mean(axis=0) for m, t in zip(means, there, strict=True) if t.any()]
-    if len(arms) < 2:
-        return 0.0
-    cells = np.array(arms)
-    residual = cells - cells.mean(axis=0) - cells.mean(axis=1, keepdims=True) + cells.mean()
-    return float((residual**2).sum() / ((cells.shape[0] - 1) * (cells.shape[1] - 1)))
+    nothing = np.full(table.shape[1], np.nan)
+    return np.array([m[t].mean(axis=0) if t.any() else nothing for m, t in zip(means, there, strict=True)])
 
 
-def _run_means(runs: Floats) -> Floats:
+def _means_over_prompts(runs: Floats) -> Floats:
     """[seeds] means of [seeds, prompts] over the prompts that every seed has; NaN without one."""
     whole = runs[:, np.isfinite(runs).all(axis=0)]
     return whole.mean(axis=1) if whole.shape[1] else np.full(len(runs), np.nan)
@@ -278,7 +317,7 @@ def _run_means(runs: Floats) -> Floats:
 def _ratio(top: Floats | float, bottom: Floats | float) -> Floats:
     """top / bottom; nothing over nothing is no deviation."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.asarray(top) <= 1e-12, 0.0, np.divide(top, bottom))
+        return np.where(np.abs(top) <= 1e-12, 0.0, np.divide(top, bottom))
 
 
 def _mean(values: Floats) -> float:

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from divwatch.analysis.alarm import MIN_PROMPTS, lasting_fall
 from divwatch.analysis.contrast import paired_change
-from divwatch.analysis.series_fit import SeriesFit, fit_series
+from divwatch.analysis.series_fit import PRIOR_WOBBLE, SeriesFit, fit_series
 from divwatch.errors import DivwatchError
 
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ class CollapseStatus:
     @property
     def wobble(self) -> float:
         """Estimated relative sd of what all prompts of a checkpoint share; near the prior's while there are few looks."""
-        return self._series.fit.wobble
+        return self._series.fit.wobble if self._series.looks else PRIOR_WOBBLE
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for the record."""

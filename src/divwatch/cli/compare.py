@@ -38,7 +38,7 @@ def compare(
     from divwatch.analysis.compare import compare_arms
 
     arms = read_arms(runs, against, metric)
-    comparison = compare_arms(arms.values, arms.tasks, arms.items)
+    comparison = compare_arms(arms.values, arms.tasks, arms.items, wobbles=arms.wobbles)
     folder = out or runs[0]
     _write_csv(folder / "comparison.csv", rows(arms, comparison))
     write_figure(arms, comparison, folder / "comparison.png")

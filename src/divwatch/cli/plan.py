@@ -13,6 +13,7 @@ from divwatch.errors import DivwatchError
 
 if TYPE_CHECKING:
     from divwatch.plan.cost import Cost
+    from divwatch.plan.like import Like
     from divwatch.plan.of_config import Planned
 
 
@@ -23,7 +24,7 @@ def plan(
     model: Annotated[
         Optional[str], typer.Option(help="olmo3-7b, olmo3-32b, a directory, or a hub name: its config is enough.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Devices of the run.")] = 8,
+    gpus: Annotated[Optional[int], typer.Option(min=1, help="Devices of the run. Default: 8.")] = None,
     device: Annotated[str, typer.Option(help="a100, h100, h200, b200, or here: this CPU, measured.")] = "h100",
     strategy: Annotated[str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp2.")] = "zero3",
     every: Annotated[
@@ -39,10 +40,14 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 300,
     new_tokens: Annotated[Optional[int], typer.Option(min=1, help="Tokens of a completion. Default: 256.")] = None,
     mean_tokens: Annotated[
-        Optional[float], typer.Option(help="Mean tokens of a completion. Default: all have --new-tokens.")
+        Optional[float], typer.Option(help="Mean tokens of a completion. Default: all have the limit of their task.")
     ] = None,
     step_tokens: Annotated[
         Optional[int], typer.Option(min=1, help="Tokens of an optimizer step, all devices. Default: 1,048,576.")
+    ] = None,
+    like: Annotated[
+        Optional[Path],
+        typer.Option(help="A watched run: its seconds and lengths count, its settings where no config is given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,6 +59,7 @@ def plan(
     from divwatch.plan.cost import Look, cost_of
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
+    from divwatch.plan.like import calibrated, read_like
     from divwatch.plan.of_config import planned
     from divwatch.plan.shape import shape_of
     from divwatch.schedule import overhead, plan_looks
@@ -63,32 +69,56 @@ def plan(
     options = {
         "model": model, "every": WatchConfig(every=number_in(every)).every if every else None, "max_steps": steps,
         "max_overhead": max_overhead, "prompts": prompts, "samples": samples, "new_tokens": new_tokens,
-        "step_tokens": step_tokens,
+        "mean_tokens": mean_tokens, "step_tokens": step_tokens,
     }  # fmt: skip
-    run = planned(config, gpus, prompt_tokens, {name: value for name, value in options.items() if value is not None})
+    options = {name: value for name, value in options.items() if value is not None}
+    before = read_like(like) if like else None
+    gpus = gpus or (before.processes if before else 8)
+    run = planned(config, gpus, prompt_tokens, options, before)
     shape = shape_of(run.model, "float32" if device == "here" else "bfloat16", run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, mean_tokens)
+    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
+    if before is not None:  # what the model of the cost makes of that run, beside its clock
+        then = planned(config, before.processes, prompt_tokens, options, before).step_tokens
+        reference = cost_of(shape, reached, before.processes, before.look(prompt_tokens), strategy, then)
+        cost = calibrated(cost, reference, before)
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     if as_json:
-        settings = vars(run) | {"parameters": shape.parameters, "device": reached.name, "mean_tokens": mean_tokens}
-        print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share}, indent=1))
+        settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
+        learned = {} if before is None else {"like": before.measured}
+        print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned, indent=1))
         return
     print(f"{run.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
-    print("\n".join(_lines(cost, run, looks, share)))
+    if before is not None:
+        print(_like_line(before))
+    step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
+    print("\n".join(_lines(cost, run, looks, share, step)))
 
 
-def _lines(cost: Cost, run: Planned, looks: list[int], share: float) -> list[str]:
-    """Training, a look, and all looks of the run, a line each; one more where they take more than they may."""
+def _like_line(like: Like) -> str:
+    """What the run before measured."""
+    step = "" if like.step_seconds is None else f" and a step {like.step_seconds:.2g} s"
+    tasks = ", ".join(f"{task} {tokens:.0f}" for task, tokens in like.tokens.items())
+    return (
+        f"measured  a look took {like.look_seconds:.2g} s{step} on {like.processes} devices; completions of "
+        f"{like.mean_tokens:.0f} tokens on average ({tasks}), {like.longest:,} at most"
+    )
+
+
+def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str) -> list[str]:
+    """Training, a look, and all looks of the run, a line each; one more where they take more than they may.
+
+    step: what is known of a step's size.
+    """
     from divwatch.outputs.numbers import steps_of
     from divwatch.schedule import AUTO, EARLY, budget, count_looks
 
     weights = "gathered on every device" if cost.gathered else "as they are"
     lines = [
         f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
-        f"{run.max_steps:,} steps of {run.step_tokens:,} tokens",
+        f"{run.max_steps:,} steps{step}",
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
         f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
         f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run",

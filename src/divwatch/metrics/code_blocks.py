@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import ast
 import builtins
+import html
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
 _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`\n]*$")
-_PYTHON = {"", "python", "python3", "py", "py3", "python2", "ipython", "python-repl"}
+_PYTHON = {"", "python", "python3", "py", "py3", "python2", "ipython", "python-repl", "python-console", "pycon"}
+_ON_ONE_LINE = re.compile(r"```(?:python3?|py)?[ \t]+([^`\n]+)```")
+_TAGS = re.compile(r"</?(?:pre|code)\b[^>]*>")
+_QUOTED = re.compile(r"^[ \t]*(?:>[ \t]?)+", re.MULTILINE)
+_PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 _MARKED = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
 _QUOTES = ('"""', "'''", "`", '"', "'")
 STARTS = re.compile(r"^(?:async def|def|class|from|import|@)\b|^@", re.MULTILINE)
@@ -38,7 +43,7 @@ def extract_code(text: str, name: str | None = None) -> str:
         python = [code for language, code in blocks if language in _PYTHON and code]
         if python or blocks:
             return _solution(python or [code for _, code in blocks], name)
-        unquoted = _unquoted(part)
+        unquoted = _unquoted(html.unescape(_TAGS.sub("\n", part)) if _TAGS.search(part) else part)
         if unquoted != text.strip():
             return unquoted
     return text
@@ -51,12 +56,14 @@ def fenced_blocks(text: str) -> list[tuple[str, str]]:
     """
     lines = text.split("\n")
     blocks: list[tuple[str, str]] = []
-    mark, language, start = "", "", 0
+    mark, language, start, deepest = "", "", 0, 0
     for i, line in enumerate(lines):
         fence = _FENCE.match(line)
         if not mark:
             if fence:
-                mark, language, start = fence[1], fence[2].lower(), i + 1
+                mark, language, start, deepest = fence[1], fence[2].lower(), i + 1, _indentation(line) + 3
+        elif fence and _indentation(line) > deepest:
+            continue  # in a docstring
         elif fence and fence[1].startswith(mark) and not fence[2]:
             blocks.append((language, _trim("\n".join(lines[start:i]))))
             mark = ""
@@ -69,7 +76,12 @@ def fenced_blocks(text: str) -> list[tuple[str, str]]:
         blocks.append(
             (language, before if alone and (not after or (_parses(before) and not _parses(after))) else after)
         )
-    return blocks
+    return blocks or [("", code.strip()) for code in _ON_ONE_LINE.findall(text)]
+
+
+def _indentation(line: str) -> int:
+    line = line.expandtabs(4)
+    return len(line) - len(line.lstrip(" >"))
 
 
 def first_program(text: str) -> str:
@@ -87,6 +99,21 @@ def first_program(text: str) -> str:
             if tree is not None and _definitions(tree):
                 return code
     return text
+
+
+def without_script(code: str) -> str:
+    """The definitions, imports and constants of a program that also reads from the terminal; else the program itself."""
+    tree = _tree(code)
+    if tree is None or not any(_reads_terminal(node) for node in tree.body):
+        return code
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)
+    return ast.unparse(ast.Module([n for n in tree.body if isinstance(n, kinds) and not _reads_terminal(n)], []))
+
+
+def _reads_terminal(statement: ast.stmt) -> bool:
+    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
+    return bool(names & {"input", "stdin", "argv"}) and not isinstance(statement, ast.FunctionDef | ast.ClassDef)
 
 
 def _marked(text: str) -> list[str]:
@@ -113,7 +140,14 @@ def _unquoted(text: str) -> str:
 
 
 def _trim(code: str) -> str:
-    return textwrap.dedent(code.strip("\n")).strip()
+    """Without the indentation, quote marks and prompts of the interpreter that all of it has."""
+    lines = [line for line in code.split("\n") if line.strip()]
+    if lines and all(line.lstrip().startswith(">") and not line.lstrip().startswith(">>>") for line in lines):
+        code = _QUOTED.sub("", code)
+    code = textwrap.dedent(code.strip("\n")).strip()
+    if code.startswith(">>>"):
+        code = "\n".join(_PROMPT.sub("", line) for line in code.split("\n") if _PROMPT.match(line))
+    return code.replace("\u00a0", " ") if "\u00a0" in code and not _parses(code) else code
 
 
 def _solution(blocks: Sequence[str], name: str | None) -> str:
@@ -125,7 +159,7 @@ def _solution(blocks: Sequence[str], name: str | None) -> str:
     else:
         readable = []
     if not readable:
-        readable = [code for code, tree in trees.items() if any(not _is_test(n) for n in _definitions(tree))]
+        readable = [code for code, tree in trees.items() if any(not is_test(n) for n in _definitions(tree))]
         # Not what another block builds on.
         readable = [
             c for c in readable if not any(_needs(trees[o]) & _bound(trees[c].body) for o in readable if o != c)
@@ -177,7 +211,7 @@ def _definitions(tree: ast.Module) -> list[str]:
     return [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
 
 
-def _is_test(name: str) -> bool:
+def is_test(name: str) -> bool:
     return name.lower().startswith("test") or name in ("main", "check")
 
 

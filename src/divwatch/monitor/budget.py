@@ -45,7 +45,8 @@ class BudgetTimetable:
         self._planned: list[int] = []
         self._marks: list[Mark] = []
         self._score = self._full = 0.0  # seconds to score a look, and of a look at full length
-        self._announced: int | None = None
+        self._announced: int | None = None  # number of looks when they were last logged
+        self._first_plan: int | None = None  # number of looks, for the detector: it must not change from look to look
 
     def open(self, store: RunDirectory, step: int, max_steps: int, steps: Collection[int]) -> bool:
         self._store, self._max_steps, self._steps = store, max_steps, set(steps)
@@ -66,6 +67,7 @@ class BudgetTimetable:
             self._score, self._full = float(stored["score_seconds"]), float(stored["full_seconds"])
             self.pace.begin(last.training + seconds * (step - last.step), last.blocked)
             if stored["max_steps"] == self._max_steps:
+                self._first_plan = stored["planned"]
                 self._planned = [s for s in stored["steps"] if step < s < self._max_steps]
         except (KeyError, IndexError, TypeError, ValueError):
             say(f"divwatch: {self._store.path / 'schedule.json'} cannot be read: looks are planned anew")
@@ -123,7 +125,8 @@ class BudgetTimetable:
 
     @property
     def _early(self) -> int:
-        return sum(step > 0 for step in self._steps)
+        """As `spread` takes it."""
+        return sum(step > 0 for step in self._steps) if self.pace.limit else len(EARLY)
 
     @property
     def _most(self) -> int:
@@ -157,6 +160,7 @@ class BudgetTimetable:
 
     def _plan(self, looks: int, after: int) -> None:
         self._planned = spread(looks, self._max_steps, after, self._early)
+        self._first_plan = self._first_plan or len(self._all_steps)
         self._announce(after)
         self._store_plan()
 
@@ -192,6 +196,7 @@ class BudgetTimetable:
         plan = {
             "max_steps": self._max_steps,
             "steps": self._all_steps,
+            "planned": self._first_plan,
             "overhead": self.pace.overhead,
             "score_seconds": self._score,
             "full_seconds": self._full,

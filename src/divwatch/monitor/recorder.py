@@ -22,7 +22,7 @@ from divwatch.monitor.score_look import to_numbers
 from divwatch.monitor.timetable import EvenTimetable
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
-from divwatch.outputs.terminal import say, unreadable_line
+from divwatch.outputs.terminal import first_look_line, say, unreadable_line
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -30,7 +30,7 @@ from divwatch.schedule import AUTO, count_looks
 from divwatch.store.lineage import steps_before
 from divwatch.store.reader import NAME, SCORED
 from divwatch.store.run_directory import RunDirectory
-from divwatch.store.scored import assess_looks, read_scored_looks, replay
+from divwatch.store.scored import assess_looks, most_looks, read_scored_looks, replay
 from divwatch.verify import check_verifiers
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Recorder:
         self.timetable = (BudgetTimetable if config.every == AUTO else EvenTimetable)(config, clock)
         self.prompts: list[Prompt] = []
         self._max_looks = 1
+        self._first_look = True
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
         self._latest: tuple[int, RunAssessment] | None = None
@@ -157,7 +158,8 @@ class Recorder:
         self.record.resume(state.global_step, state.max_steps, config, processes, tracked)
         logged = {entry["step"] for entry in state.log_history if ALARM in entry}
         unlogged = {step: look["tasks"] for step, look in self._scored_looks().items() if step not in logged}
-        for step, assessment in replay(read_scored_looks(store), config, self._max_looks) if unlogged else ():
+        most = most_looks(store, self._max_looks)
+        for step, assessment in replay(read_scored_looks(store), config, most) if unlogged else ():
             if step in unlogged:
                 self.publisher.restore(state, step, unlogged[step], to_numbers(assessment))
 
@@ -198,6 +200,9 @@ class Recorder:
         except Exception as error:
             self.record_failure(step, one_line(error), seconds, full)
             raise LookFailed(one_line(error)) from error
+        if self._first_look and not full:
+            self._first_look = False
+            say(first_look_line(len(self.prompts), [c.tokens for c in completions], seconds))
         self._count(step, seconds + self._clock() - started, full)
 
     def record_failure(self, step: int, reason: str, seconds: float, full: bool = False) -> None:
@@ -282,8 +287,9 @@ class Recorder:
 
     def assessment(self) -> Assessment | None:
         """What the looks scored so far show, computed from the record; None if there are none."""
-        looks = read_scored_looks(self.record.store) if self.record.store.exists else {}
-        return assess_looks(looks, self.config, self._max_looks) if looks else None
+        store = self.record.store
+        looks = read_scored_looks(store) if store.exists else {}
+        return assess_looks(looks, self.config, most_looks(store, self._max_looks)) if looks else None
 
     def _final_assessment(self) -> RunAssessment | None:
         """That of the last look; computed again only if an earlier look was the last one to be scored."""

@@ -16,7 +16,14 @@ from divwatch.config import WatchConfig
 from divwatch.metrics.unknown import unreadable_prompts
 from divwatch.records import PARTS, Change, Completion, Prompt, PromptSamples, PromptScores, RunAssessment, ScoredLook
 from divwatch.store.run_directory import RunDirectory
-from divwatch.store.scored import history_of, last_look_of_parent, logged_levels, new_assessor, read_scored_looks
+from divwatch.store.scored import (
+    history_of,
+    last_look_of_parent,
+    logged_levels,
+    most_looks,
+    new_assessor,
+    read_scored_looks,
+)
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
@@ -53,7 +60,7 @@ class LookScorer:
         self.store, self.prompts, self.config, self.models = store, prompts, config, models
         self._looks = read_scored_looks(store)
         self._logged = logged_levels(store)
-        self._assessor = new_assessor(config, max_looks)
+        self._max_looks, self._assessor = max_looks, new_assessor(config, max_looks)
 
     def score(self, step: int, seconds: float) -> ScoredLook:
         """Scores the stored completions of `step`, which took `seconds` to sample, and stores the scores."""
@@ -63,6 +70,9 @@ class LookScorer:
         usable = float(np.mean([s.usable for s in samples]))
         comparable = usable >= self.config.min_usable
         self._looks[step] = (scores, comparable)
+        max_looks = most_looks(self.store, self._max_looks)
+        if max_looks != self._assessor.max_looks:  # `auto` has planned the looks since
+            self._assessor = new_assessor(self.config, max_looks)
         assessment = self._assessor.assess(history_of(self._looks, step))
         tasks = self._logged[step] = self._summarise(step)
         return ScoredLook(

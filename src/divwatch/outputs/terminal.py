@@ -107,6 +107,19 @@ def alarm_message(alarm: Change) -> str:
     return f"{what} of {where} falls {onset}: {change_text(alarm)}, {confirmed}."
 
 
+def first_look_line(prompts: int, tokens: Sequence[int], seconds: float) -> str:
+    """What the first look showed of all looks' cost. tokens: of each completion.
+
+    >>> first_look_line(2, [10, 20, 30, 40], 3.14159)
+    'divwatch: the first look took 3.1 s: 2 prompts x 2 completions of 25 tokens on average, 40 at most'
+    """
+    samples, mean = len(tokens) // prompts, sum(tokens) / len(tokens)
+    return (
+        f"divwatch: the first look took {seconds:.2g} s: {prompts} prompts x {samples} completions of {mean:.0f} tokens on "
+        f"average, {max(tokens)} at most"
+    )
+
+
 def schedule_line(steps: Sequence[int], share: float | None, look: float, step: float | None) -> str:
     """The planned looks of a run.
 

@@ -71,7 +71,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     """What the looks of a run show; empty if none was scored."""
     from statistics import median
 
-    from divwatch.store.scored import assess_looks, read_scored_looks
+    from divwatch.store.scored import assess_looks, most_looks, read_scored_looks
 
     scored = [look for look in looks if look["status"] in ("ok", "not_comparable")]
     blocked = [look["seconds"]["total"] for look in scored if "total" in look["seconds"]]
@@ -79,7 +79,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     if not scored:
         return summary
     config = WatchConfig.of_record(info["settings"])
-    most = max(count_looks(config.every, info["max_steps"], config.looks), len(scored))
+    most = max(most_looks(run, count_looks(config.every, info["max_steps"], config.looks)), len(scored))
     assessment = assess_looks(read_scored_looks(run), config, most)
     levels, primary = {}, assessment.primary
     for name, key in (

@@ -121,7 +121,11 @@ def within_context(
         len(tokenizer(prompt_text(tokenizer, p, thinking, form), add_special_tokens=not is_chat(p, form))["input_ids"])
         for p in prompts
     ]
-    room = [token_limit(p, new_tokens) + (think_tokens or 0) for p in prompts]
+    thought = think_tokens or 0
+    room = [
+        token_limit(p, new_tokens, context - length - thought) + thought
+        for p, length in zip(prompts, lengths, strict=True)
+    ]
     fitting = [p for p, length, new in zip(prompts, lengths, room, strict=True) if length + new <= context]
     if len(fitting) == len(prompts):
         return fitting, None

@@ -17,19 +17,23 @@ WINDOW = 384  # tokens of an answer without a verifier: what the default encoder
 ANSWER = 256  # tokens of an answer with a verifier, where its prompt states no limit
 
 
-def token_limit(prompt: Prompt, most: int | None) -> int:
+def token_limit(prompt: Prompt, most: int | None, room: int | None = None) -> int:
     """New tokens after which an answer to `prompt` is cut; `most`: `watch_max_new_tokens`.
 
-    A limit that the prompt states holds, at most `most`. Where it states none, `most` is the limit.
+    A limit that the prompt states holds, at most `most`. Where it states none, `most` is the limit. room: tokens that the
+    model's context leaves after the prompt. Where nobody stated a limit the window gives way to it, down to ANSWER.
 
     >>> story, sums = Prompt("1", "story", "Tell a tale."), Prompt("2", "sums", "3 + 4?", verifier="gsm8k")
     >>> [token_limit(p, most) for p in (story, sums) for most in (None, 64, 2048)]
     [384, 64, 2048, 256, 64, 2048]
     >>> [token_limit(replace(sums, max_new_tokens=512), most) for most in (None, 64, 2048)]
     [512, 64, 512]
+    >>> [token_limit(story, None, room) for room in (1000, 300, 50)]
+    [384, 300, 256]
     """
     if prompt.max_new_tokens is None:
-        return most or (ANSWER if prompt.needs_end else WINDOW)
+        window = WINDOW if room is None else min(WINDOW, max(room, ANSWER))
+        return most or (ANSWER if prompt.needs_end else window)
     return min(prompt.max_new_tokens, most or prompt.max_new_tokens)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from divwatch.config import WatchConfig, number_in
 from divwatch.errors import DivwatchError
 from divwatch.panel import token_limits
+from divwatch.plan.like import Like
 from divwatch.schedule import AUTO
 from divwatch.setting_types import shown
 
 
 @dataclass(frozen=True)
 class Planned:
-    """model: as `cost.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
-    run. step_tokens: tokens a step, all devices. lora_r: rank of the adapter that is trained, None: the whole model. The
-    defaults are those of a run without a config."""
+    """model: as `shape.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
+    run. new_tokens: the most of a completion. mean_tokens: their mean, None: new_tokens. step_tokens: tokens a step, all
+    devices. lora_r: rank of the adapter that is trained, None: the whole model. The defaults are those of a run without a
+    config."""
 
     model: str
     every: float | str = AUTO
@@ -27,20 +30,40 @@ class Planned:
     prompts: int = 64
     samples: int = 16
     new_tokens: int = 256
+    mean_tokens: float | None = None
     step_tokens: int = 1_048_576
     lora_r: int | None = None
     max_overhead: float = WatchConfig.max_overhead
 
 
-def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any]) -> Planned:
-    """From the config; `options` win. Raises DivwatchError without a model.
+def planned(
+    config: Path | None, gpus: int, prompt_tokens: int, options: dict[str, Any], like: Like | None = None
+) -> Planned:
+    """From the config, without one from the run `like`; `options` win. Raises DivwatchError without a model.
 
-    Rows that are not packed are taken to have a look's prompt and an answer of `_answer_tokens`, at most max_length.
+    Completions are as long as in `like`; without it, each has the limit of its task. Rows that are not packed are taken to
+    have a look's prompt and an answer of `_answer_tokens`, at most max_length.
     """
-    if config is None:
+    run = _from_run(like, options) if config is None else _from_config(config, gpus, prompt_tokens, options, like)
+    run = replace(run, **{k: v for k, v in options.items() if k != "model"})
+    if run.mean_tokens is not None and "mean_tokens" not in options:
+        run = replace(run, mean_tokens=min(run.mean_tokens, run.new_tokens))
+    return run
+
+
+def _from_run(like: Like | None, options: dict[str, Any]) -> Planned:
+    if like is None:
         if "model" not in options:
             raise DivwatchError("no model: give a recipe's config, or --model olmo3-7b, a directory or a hub name")
-        return Planned(**options)
+        return Planned(options["model"])
+    settings = like.settings
+    return Planned(
+        options.get("model") or released(like.model), settings.every, settings.looks, like.max_steps, like.prompts,
+        settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead,
+    )  # fmt: skip
+
+
+def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str, Any], like: Like | None) -> Planned:
     from divwatch.files import read_yaml
 
     recipe = read_yaml(config)
@@ -51,14 +74,15 @@ def planned(config: Path | None, gpus: int, prompt_tokens: int, options: dict[st
     looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
     watched: dict[str, Any] = {ours: _whole(recipe, theirs) for ours, theirs in looks.items() if recipe.get(theirs)}
     limits = token_limits(recipe.get("watch_panel"), watched.get("new_tokens"))
-    watched["new_tokens"] = max(limits.values()) + (_whole_if_set(recipe, "watch_think_tokens") or 0)
+    thought = _whole_if_set(recipe, "watch_think_tokens") or 0
+    watched["new_tokens"] = max(limits.values()) + thought
+    watched["mean_tokens"] = like.mean_within(limits) if like else mean(limits.values()) + thought
     run = replace(run, **watched, max_overhead=_number(recipe, "watch_max_overhead", run.max_overhead))
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
     watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
-    run = replace(run, every=watch.every, looks=watch.looks)
-    return replace(run, **{k: v for k, v in options.items() if k != "model"})
+    return replace(run, every=watch.every, looks=watch.looks)
 
 
 def released(name: str) -> str:

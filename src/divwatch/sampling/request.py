@@ -86,7 +86,11 @@ def make_request(
     ]
     close = tuple(tokenizer(f"\n{CLOSE}\n\n", add_special_tokens=False)["input_ids"]) if config.think_tokens else ()
     thought = 0 if config.think_tokens is None else config.think_tokens + len(close)
-    limits = [token_limit(prompt, config.max_new_tokens) + thought for prompt in prompts]
+    context = context_length(model)
+    limits = [
+        token_limit(prompt, config.max_new_tokens, context and context - len(ids) - thought) + thought
+        for prompt, ids in zip(prompts, encoded, strict=True)
+    ]
     how = Decoding(
         float(config.temperature),
         config.top_p,
@@ -95,16 +99,15 @@ def make_request(
         config.think_tokens,
         close,
     )
-    _check_lengths(model, prompts, encoded, limits)
+    _check_lengths(context, prompts, encoded, limits)
     opened = [opens_thought(text) for text in texts]
     ends = [stop_strings(prompt, form) for prompt in prompts]
     return Request(tokenizer, prompts, encoded, opened, limits, ends, how, seed, device)
 
 
 def _check_lengths(
-    model: Any, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], limits: Sequence[int]
+    context: int | None, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], limits: Sequence[int]
 ) -> None:
-    context = context_length(model)
     for prompt, ids, limit in zip(prompts, encoded, limits, strict=True):
         if not ids:
             raise DivwatchError(f"prompt {prompt.id!r} has no tokens: remove it or give it a text")

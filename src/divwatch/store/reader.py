@@ -55,6 +55,11 @@ class RunReader:
         except (OSError, DivwatchError):
             return None
 
+    def planned_looks(self) -> int | None:
+        """How many looks the first plan of `watch_every: auto` had; None before it, and with other values."""
+        planned = (self.schedule() or {}).get("planned")
+        return planned if isinstance(planned, int) else None
+
     def looks(self) -> list[dict[str, Any]]:
         """The lines of looks.jsonl by step. A look that a resumed run repeated counts once: its last line."""
         by_step = {look["step"]: look for look in self._lines("looks.jsonl")}

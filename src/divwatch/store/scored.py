@@ -51,6 +51,11 @@ def last_look_of_parent(store: RunReader) -> tuple[PromptScores, Summaries] | No
         return None
 
 
+def most_looks(run: RunReader, most: int) -> int:
+    """The number of looks that the detector counts with: of the first plan under `auto`, else `most`, the most that can be."""
+    return run.planned_looks() or most
+
+
 def assess_looks(looks: ScoredLooks, config: WatchConfig, max_looks: int) -> Assessment:
     """What all the looks show. max_looks: the most looks that the run can have."""
     return new_assessor(config, max_looks).assess(history_of(looks))

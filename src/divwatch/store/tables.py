@@ -83,6 +83,9 @@ class RunTables:
             self.notes.append(f"completions of step {step} cannot be read ({error})")
             return pd.DataFrame()
 
+    def planned_looks(self) -> int | None:
+        return RunReader(self.directory).planned_looks()
+
     def completion_steps(self) -> list[int]:
         return RunReader(self.directory).completion_steps()
 

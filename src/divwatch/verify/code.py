@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.metrics.code_blocks import STARTS, extract_code, first_program
+from divwatch.metrics.code_blocks import STARTS, extract_code, first_program, is_test, without_script
 from divwatch.records import Prompt, Verification
 from divwatch.verify.sandbox import DEFAULT_LIMITS, Job, Limits, run_programs
 from divwatch.verify.verifier import Verifier, unverified
@@ -69,13 +69,14 @@ def _functions(prompt: str, name: str, code: str) -> list[str]:
     # The first line's indentation may have been stripped.
     body = code if code[:1].isspace() else "    " + code
     cut = _AFTER_BODY.split(body)[0]
-    whole = re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE)
+    whole = re.search(rf"^(?:(?:async )?def {re.escape(name)}\b|{re.escape(name)}\s*=(?!=))", code, re.MULTILINE)
     if whole:
         before = prompt[: prompt.index(f"def {name}")] if f"def {name}" in prompt else ""
         # A body that continues too long may define the function again. Imports or a sentence before it are not a body.
         is_body = not STARTS.match(code) and re.search(r"\b(?:return|yield)\b", cut)
         body_first = [prompt + cut] if is_body else []
-        return [*body_first, before + "\n" + code, before + "\n" + _AFTER_BODY.split(code[whole.start() :])[0]]
+        alone = _AFTER_BODY.split(code[whole.start() :])[0]
+        return [*body_first, *(f"{before}\n{without_script(program)}" for program in (code, alone))]
     indented = textwrap.indent(code, "    ")
     at_margin = "\n" in code and not code[:1].isspace() and re.search(r"\b(?:return|yield)\b", code)
     if at_margin and _compiles(f"def {name}():\n{indented}"):
@@ -104,7 +105,7 @@ def mbpp_job(answer: str, row: Any) -> Job:
     setup = [row["test_setup_code"]] if row.get("test_setup_code") else []
     entry_point = next((name for name in _called(tests) if name in names), None)
     code = extract_code(answer, entry_point)
-    sources = list(dict.fromkeys([code, first_program(code)]))
+    sources = list(dict.fromkeys(map(without_script, [code, first_program(code)])))
     return Job([_under_name(source, entry_point) for source in sources], [*setup, *tests], names, preamble)
 
 
@@ -141,12 +142,15 @@ def _under_name(code: str, name: str | None) -> str:
         body = ast.parse(code).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return code
-    functions = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    functions: dict[str, ast.AST] = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assigned = [n for n in body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Lambda)]
+    functions |= {t.id: n.value for n in assigned for t in n.targets if isinstance(t, ast.Name)}
     bound = {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     bound |= {n.name for n in body if isinstance(n, ast.ClassDef)} | {"__getattr__"} & set(functions)
     bound |= {a.asname or a.name for n in body if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
     if name is None or name in functions or name in bound:
         return code
+    functions = {f: node for f, node in functions.items() if not is_test(f)} or functions
     others = {f: {n.id for n in ast.walk(functions[f]) if isinstance(n, ast.Name)} for f in functions}
     main = [f for f in functions if not any(f in others[g] for g in functions if g != f)] or list(functions)
     if main:

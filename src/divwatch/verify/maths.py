@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from divwatch.records import Verification
-from divwatch.verify.latex import find_boxes, plain_numbers, plain_text, without_units
+from divwatch.verify.latex import answer_boxes, find_boxes, plain_numbers, plain_text, unit_of, without_units
 
 # Boxed expressions first, then LaTeX, then bare numbers. math-verify's own time limit would set signal handlers.
 _LATEX = replace(LatexExtractionConfig().normalization_config, units=False)
@@ -34,9 +34,10 @@ def math(answer: str, reference: Any) -> Verification:
     """Correct if the answer's last boxed, else announced, else last expression equals the reference's.
 
     The reference: MATH's solution (with its \\boxed), the bare answer, or the row (`answer`, else `solution`). Boxes
-    on one line are one answer of several values, as in math-verify. A last box that never closes is no answer. A unit
-    behind a value is ignored; words between numbers (`4\\text{ hours }10\\text{ minutes}`) are compared as text. The
-    canonical answer is sympy's text of the expression in a normal form; where the two are equal, of the reference.
+    with only a comma, `and` or `or` between them are one answer of several values. A last box that never closes is no
+    answer. A unit behind a value is ignored, unless the reference has another one (3 hours are not 3 minutes). Words
+    between numbers (`4\\text{ hours }10\\text{ minutes}`) are compared as text. The canonical answer is sympy's text of
+    the expression in a normal form; where the two are equal, of the reference.
     Raises ValueError for a reference without an expression.
 
     >>> math(r"Thus $x = \\boxed{\\frac{1}{2}}$.", "0.5")
@@ -47,42 +48,60 @@ def math(answer: str, reference: Any) -> Verification:
     text = str(reference)
     if not find_boxes(text)[0]:
         text = f"\\boxed{{{text.strip().strip('$')}}}"
-    gold_words, gold_base, gold = _read(text)
-    if not gold:
+    gold, given = _read(text), _read(answer)
+    if not gold.expressions:
         raise ValueError(f"no expression in the reference {str(reference)[:50]!r}")
-    words, base, expressions = _read(answer)
-    if gold_words is not None or words is not None:
-        return Verification(gold_words == words, words or (_canonical(expressions[0], base) if expressions else None))
-    if not expressions:
+    if gold.words is not None or given.words is not None:
+        return Verification(gold.words == given.words, given.words or given.canonical())
+    if not given.expressions:
         return Verification(False, None)
-    equal = verify(gold, expressions, timeout_seconds=None) and _same_size(gold[0], expressions[0])
-    if equal and not (base and gold_base and base != gold_base):
-        return Verification(True, _canonical(gold[0], gold_base))
-    return Verification(False, _canonical(expressions[0], base))
+    if any(one and other and one != other for one, other in ((gold.base, given.base), (gold.unit, given.unit))):
+        return Verification(False, f"{given.canonical()} {given.unit or ''}".rstrip())
+    equal = verify(gold.expressions, given.expressions, timeout_seconds=None)
+    if equal and _same_size(gold.expressions[0], given.expressions[0]):
+        return Verification(True, gold.canonical())
+    return Verification(False, given.canonical())
 
 
-def _read(text: str) -> tuple[str | None, str, list[Any]]:
-    """(plain text of the final expression where it mixes words and numbers, its base, math-verify's expressions)."""
+class _Final(NamedTuple):
+    """A final answer: its plain text where it mixes words and numbers, its base and unit, math-verify's expressions."""
+
+    words: str | None
+    base: str
+    unit: str | None
+    expressions: list[Any]
+
+    def canonical(self) -> str | None:
+        """The text that answers in one group share. An answer that is equal to the reference gets the reference's."""
+        return str(_normal_form(self.expressions[0]))[:500] + self.base if self.expressions else None
+
+
+_NOTHING = _Final(None, "", None, [])
+
+
+def _read(text: str) -> _Final:
     text = plain_numbers(text)
     boxes, unfinished = find_boxes(text)
     if unfinished:
-        return None, "", []
-    if boxes:
-        parts = [(start, end, content, "\\boxed{%s}") for start, end, content in boxes]
+        return _NOTHING
+    if boxes := [box for box in boxes if box[2].strip()]:  # "I write it in \\boxed{}"
+        values = ", ".join(content.strip().strip("$") for _, _, content in answer_boxes(text, boxes))
+        text, parts = f"\\boxed{{{values}}}", [(0, len(values) + 8, values, "\\boxed{%s}")]
     else:
         parts = [(m.start(), m.end(), m[1] or m[2] or m[3], "$%s$") for m in _SEGMENT.finditer(text)]
-    words, base, rewritten, at = None, "", "", 0
+    words, base, unit, rewritten, at = None, "", None, "", 0
     for start, end, content, form in parts:
         if len(content) > _LONGEST:
-            return None, "", []
+            return _NOTHING
         bare, mixed = without_units(content.strip().strip("$"))
-        base = "".join(plain_text(m[0]) for m in _BASE.finditer(bare))
+        base, unit = "".join(plain_text(m[0]) for m in _BASE.finditer(bare)), unit_of(content)
         if base:
             bare, mixed = without_units(_BASE.sub("", bare))
         words = plain_text(bare) + base if mixed else None
         rewritten += text[at:start] + form % bare
         at = end
-    return words, base, parse(rewritten + text[at:], extraction_config=_CONFIG, parsing_timeout=None)  # type: ignore[arg-type]
+    expressions = parse(rewritten + text[at:], extraction_config=_CONFIG, parsing_timeout=None)  # type: ignore[arg-type]
+    return _Final(words, base, unit, expressions)
 
 
 def _same_size(a: Any, b: Any) -> bool:
@@ -108,11 +127,6 @@ def _same_size(a: Any, b: Any) -> bool:
     if any(v == 100 * w for v, w in (values, reversed(values))):  # math-verify reads 50 as 50 %
         return True
     return bool(abs(values[0] - values[1]) <= _RATIO * max(map(abs, values)))
-
-
-def _canonical(expression: Any, base: str) -> str:
-    """The text that answers in one group share. An answer that is equal to the reference gets the reference's."""
-    return str(_normal_form(expression))[:500] + base
 
 
 def _normal_form(expression: Any) -> Any:

@@ -15,18 +15,38 @@ _NUMBER = re.compile(
     rf"(?P<minus>(?<![\w)])(?<![\d)] )-(?=[$£€¥₹]?\s?\.?\d))?(?P<currency>[$£€¥₹]\s?(?P<after>-)?)?"
     rf"(?P<value>{_DIGITS})(?:\s?/\s?(?P<by>\d+)(?![\d/]))?"
 )
-_BEFORE_NUMBER = r"(?=-?\s?[$£€¥₹]?-?\s?\.?\d)"
+_SIGN = r"(?:-|minus\s|negative\s)"
+_BEFORE_NUMBER = rf"(?={_SIGN}?\s?[$£€¥₹]?-?\s?\.?\d)"
 _FILLERS = r"(?:(?:approximately|about|roughly|exactly|only|just|simply|therefore|thus|equal to|[a-z]\s?=)[\s*_($:]+)*"
+_ANSWER = (
+    r"answer|\u7b54\u6848|\u7b54\u3048|r\u00e9ponse|respuesta|resposta|risposta|antwort|\u043e\u0442\u0432\u0435\u0442"
+)
+_IS = r"\s+(?:(?:is|equals)\b|(?:would|will|should|must) be\b)"
+# A colon or what stands for it: a dash or an arrow, "\u662f", the end of a heading.
+_COLON = r"(?:\s+(?:->?|[\u2013\u2014])(?=\s)|\s*[:\uff1a=\u662f\u4e3a\u2192]|[*_ \t]*\n)"
 # Ways to announce a final answer beside a box, most explicit first; of several of one kind the last counts.
 _ANNOUNCED = [
     re.compile(rf"####(?!#)[\s:*]*{_BEFORE_NUMBER}"),
-    re.compile(rf"answer(?:\s+is\b|\s*[:=])[\s:*_=($]*?{_FILLERS}{_BEFORE_NUMBER}", re.IGNORECASE),
+    re.compile(
+        rf"(?:{_ANSWER})(?:(?:\s+(?:to|for|of)\b[^.:\n]{{1,80}}?)?{_IS}|{_COLON})[\s:*_=($`\"'\u201c]*?{_FILLERS}{_BEFORE_NUMBER}",
+        re.IGNORECASE,
+    ),
     re.compile(rf"^[ \t]*A:[\s*]*{_BEFORE_NUMBER}", re.MULTILINE),
 ]
 _HEADING = re.compile(r"\d+(?:[.):](?=\s+\S)|(?:st|nd|rd|th)\b| [-\u2013\u2014] )")  # #### 2. Add the rest
-_EQUATION = re.compile(r"[-\d\s.,+*/x\u00d7\u00f7()$£€¥₹%]*=(?=[^=\n]*\d)")  # The answer is 3 * 6 = 18.
+# The answer is 3 * 6 = 18, 9 eggs * $2 = $18, 5 % of 360 = 18.
+_NOUN = r"\s(?!(?:of|times|plus|minus|x|because|since|as|so|if|and|or)\b)(?>[a-z]+)"
+_TERM = rf"(?>[(\s]*)[$£€¥₹]?(?>\d[\d.,/]*)\)?(?:\s?%)?(?:{_NOUN}){{0,2}}"
+_OPERATOR = r"\s*(?:[-+*/x\u00d7\u00f7]|of\b|times\b|plus\b|minus\b|divided by\b|multiplied by\b)"
+_EQUATION = re.compile(
+    rf"(?:[-\d\s.,+*/x\u00d7\u00f7()$£€¥₹%]*|{_TERM}(?:{_OPERATOR}{_TERM}){{0,6}}\s*)=(?=[^=\n]*\d)", re.IGNORECASE
+)
 _TIMES = re.compile(r"\\(?:times|cdot)(?![a-z])")
-_FRACTION = re.compile(r"(?<![\d}])\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"(?<![\d}])\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_MIXED = re.compile(
+    r"(?<![\d.,/])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}|(?<![\d.,/])(\d+) (\d)/(\d{1,2})(?![\d/])"
+)
+_PRODUCT = re.compile(r"\s*(?:\^\s*\{?\d|[*x\u00d7]\s*\d)")
 _STYLED = re.compile(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}|\\(?:underline|emph)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(r"\\[()\[\]]|\\(?:left|right|displaystyle|quad|,|;|:|!)(?![a-z])|[{}]")
 
@@ -71,8 +91,10 @@ def final_number(text: str) -> str | None:
         return None
     if boxes:
         content = _without_latex(boxes[-1][2])
-        number = _NUMBER.search(content.rpartition("=")[2]) or _NUMBER.search(content)
-        if number:
+        value = content.rpartition("=")[2]
+        if number := _NUMBER.search(value):
+            return None if _PRODUCT.match(value, number.end()) else _canonical(number)  # \boxed{10^3} is not 10
+        if number := _NUMBER.search(content):
             return _canonical(number)
     text = _without_latex(text)
     for pattern in _ANNOUNCED:
@@ -87,17 +109,31 @@ def _announced_number(text: str) -> str | None:
     """The number at the start of `text`, or the result of the equation there. A space may follow its minus."""
     while equation := _EQUATION.match(text):
         text = text[equation.end() :]
-    number = _NUMBER.search(re.sub(r"^\s*-\s+", "-", text))
+    number = _NUMBER.search(
+        _joined_thousands(re.sub(rf"^\s*(?:-\s+|{_SIGN}(?=\s?[$£€¥₹]?\.?\d))", "-", text, flags=re.IGNORECASE))
+    )
     return _canonical(number) if number else None
+
+
+def _joined_thousands(text: str) -> str:
+    """1 000 000 at the start of the text as 1000000."""
+    return re.sub(r"^\W*[1-9]\d{0,2}(?: \d{3})+(?![\d-])", lambda m: m[0][:1] + m[0][1:].replace(" ", ""), text)
 
 
 def _without_latex(text: str) -> str:
     r"""The text of LaTeX commands that only set a number: \text{18}, \mathbf{18}; \frac{36}{2} as 36/2."""
     for _ in range(3):  # commands inside commands
         text = _STYLED.sub(lambda m: m[1] or m[2] or "", text)
-        text = _FRACTION.sub(r"\1/\2", text)
+        text = _MIXED.sub(_as_fraction, text)
+        text = _FRACTION.sub(lambda m: f"{m[1] or m[2]}/{m[3] or m[4]}", text)
     text = _TIMES.sub("*", text).replace("\\div", "/")
     return _MARKUP.sub(" ", text)
+
+
+def _as_fraction(mixed: re.Match[str]) -> str:
+    """2\\frac{1}{2} and 2 1/2 as 5/2."""
+    whole, top, bottom = (int(part) for part in mixed.groups() if part is not None)
+    return f"{whole * bottom + top}/{bottom}" if top < bottom else mixed[0]
 
 
 def _canonical(number: re.Match[str]) -> str | None:

@@ -84,7 +84,8 @@ def _planned_looks(run: RunTables) -> int:
     every, looks = (settings_of(run).get(name) for name in ("every", "looks"))
     if every != AUTO and (not isinstance(every, int | float) or every <= 0):
         return len(run.looks)
-    return max(len(run.looks), count_looks(every, run.max_steps, looks if isinstance(looks, int) else None))
+    most = count_looks(every, run.max_steps, looks if isinstance(looks, int) else None)
+    return max(len(run.looks), run.planned_looks() or most)
 
 
 def _setting(run: RunTables, name: str, default: float) -> float:
