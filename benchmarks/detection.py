@@ -57,6 +57,7 @@ QUIET = {
     "one task of 64, Gini": World(measure="gini"),
     "one task of 64, distinct answers": World(measure="distinct"),
     "one task of 64, accuracy drifts by 0.4": World(accuracy_shift=2.2),
+    "one task of 64, accuracy wobbles by 0.15 in logit, rho 0.7": World(accuracy_wobble=0.15),
     "480 x 15, wobble cools from 5 to 0.5 %": World(**FULL, wobble=(0.05, 0.005)),
 }
 BEYOND = {
