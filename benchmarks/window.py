@@ -75,6 +75,9 @@ def rows_of(
         levels[window] = values(prompts, everyone)
         both = [[values(prompts, members) for members in pair] for pair in pairs]
         changes[window] = {m: np.array([b[m].mean() / a[m].mean() - 1 for a, b in both]) for m in METRICS}
+    if pairs:
+        sizes = ", ".join(f"{m} {100 * np.abs(changes[None][m]).mean():.1f}" for m in METRICS)
+        print(f"mean size of the changes, whole answers, in points: {sizes}")
     return [_row(window, shares[window], levels, changes) for window in WINDOWS]
 
 

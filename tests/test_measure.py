@@ -58,6 +58,27 @@ def test_settings_and_panel_come_from_the_run_it_is_compared_with(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_open_answers_are_measured_on_a_window_and_verified_ones_need_their_end(tmp_path):
+    file = tmp_path / "mixed.jsonl"
+    rows = [
+        {"id": f"o{i}", "prompt": f"Tell of {what}.", "task": "open"} for i, what in enumerate(("a fox", "rain", "tea"))
+    ]
+    rows += [
+        {"id": f"s{i}", "prompt": f"{i} + 4?", "task": "sums", "reference": "7", "verifier": "gsm8k"} for i in range(3)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = WatchConfig(panel=str(file), samples=4, encoder="minilm", max_new_tokens=3, form="plain")
+    (run,) = measure([str(BASE_MODEL)], tmp_path / "out", config)
+    tasks = run.looks()[0]["tasks"]
+    assert tasks["open"]["quality/finished"]["mean"] < 0.5 < tasks["open"]["quality/usable"]["mean"]
+    assert tasks["open"]["diversity/sbert"]["n"] == 3
+    assert tasks["sums"]["quality/usable"]["mean"] == tasks["sums"]["quality/finished"]["mean"]
+    assert tasks["open"]["covariates/entropy"]["mean"] > 0
+    assert tasks["open"]["covariates/tokens"]["mean"] <= 3
+    assert "covariates/learning_signal_4" in tasks["sums"]
+    assert "covariates/learning_signal_4" not in tasks["open"]
+
+
 def test_the_papers_preset_has_its_limits_which_an_option_still_bounds(tmp_path):
     file = tmp_path / "sums.jsonl"
     rows = [{"prompt": f"{i} + 4?", "task": "gsm8k", "reference": "7", "verifier": "gsm8k"} for i in range(3)]

@@ -63,6 +63,8 @@ class Completion:
     finished:       False if the token limit cut it.
     tokens:         number of generated tokens, the end token included.
     thought_closed: True if its thought was closed by force, after `think_tokens`.
+    entropy:        mean over its tokens of the entropy of the model's own distribution (temperature 1), in nats; None if
+                    the backend does not tell it.
     """
 
     prompt_id: str
@@ -72,6 +74,7 @@ class Completion:
     finished: bool
     tokens: int
     thought_closed: bool = False
+    entropy: float | None = field(default=None, compare=False)  # its last digits depend on the batch
 
 
 class Verification(NamedTuple):

@@ -182,6 +182,12 @@ def test_answers_that_end_rarely_at_every_look_are_compared():
     assert (found.baseline_step, found.verdict.kind) == (0, "aggregate collapse")
 
 
+def test_answers_that_grow_beyond_the_window_are_no_degeneration_and_a_model_that_never_ends_is():
+    for after, kind in ((0.3, "none"), (0.02, "degeneration")):
+        grown = history(judged=False, finished=(0.9, after))
+        assert assess(grown, len(grown.steps)).verdict.kind == kind
+
+
 def test_no_later_look_changes_what_was_said():
     looked = history(looks=12, seed=3, **NARROWER)
     alarms: dict = {}

@@ -148,3 +148,14 @@ def test_wrong_input_is_one_line(values, order, message):
     with pytest.raises(DivwatchError, match=message) as raised:
         stage_attribution(values, order)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 7])
+def test_retained_diversity_is_never_below_0_and_few_prompts_have_no_interval(n):
+    base, collapsed = np.full(n, 0.5), np.zeros(n)
+    collapsed[0] = 0.4
+    loss = stage_attribution({"base": {"a": base}, "sft": {"a": collapsed}}, ["base", "sft"])
+    lo, hi = loss.retained_interval
+    assert np.isnan(lo) == np.isnan(hi) == np.isnan(loss.interval["sft"][0]) == (n < 5)
+    assert not lo < 0
+    assert loss.first_collapse == "sft" or n >= 5

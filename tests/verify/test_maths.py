@@ -127,6 +127,7 @@ def test_answers_that_are_equal_have_one_canonical_form():
             r"\boxed{3\sqrt2}",
             r"\boxed{\frac{6}{\sqrt{2}}}",
             r"\boxed{\sqrt{2}\cdot 3}",
+            r"\boxed{3\cdot 2^{0.5}}",
             r"\boxed{3}",
         ],
         [r"\boxed{0.25}", r"\boxed{\frac14}", "The answer is 1/4.", r"\boxed{x = \frac{2}{8}}", r"\boxed{4}"],

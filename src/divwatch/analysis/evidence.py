@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
-from divwatch.analysis.history import ALL, History, task_means
+from divwatch.analysis.history import ALL, LEARNT, RUN_ON, History, task_means
 from divwatch.analysis.intervals import percentile_interval, resampled_means
 
 Floats = NDArray[np.float64]
@@ -111,8 +111,14 @@ class Evidence:
 
     def worst_capability(self) -> str | None:
         """The capability that lost most, of those whose loss is beyond `min_drop`."""
-        lost = [(status.change, key) for key in CAPABILITIES if self.lost(key) and (status := self.change(key))]
+        keys = [key for key in CAPABILITIES if key != "quality/finished" or self._stopped_ending()]
+        lost = [(status.change, key) for key in keys if self.lost(key) and (status := self.change(key))]
         return min(lost)[1] if lost else None
+
+    def _stopped_ending(self) -> bool:
+        """Whether hardly any output ends now. Answers without a verifier may well grow beyond the window that is sampled."""
+        before, after = (level(self.history, "quality/finished", look) for look in (self.baseline, -1))
+        return before is not None and after is not None and before >= LEARNT and after < RUN_ON
 
     def losses_differ(self, smaller: str, larger: str) -> tuple[float, float, float]:
         """(change of `smaller` - change of `larger`) over the panel, relative, with its paired 95 % interval: above 0

@@ -124,6 +124,7 @@ class _Intervals:
     def __init__(self, tables: dict[str, Floats], wobble: float, seed: int) -> None:
         self.tasks = list(tables)
         self.sizes = {task: len(table) for task, table in tables.items()}
+        self.positive = all((table >= 0).all() for table in tables.values())
         draws = np.stack([resampled_means(t, seed=seed + i) for i, t in enumerate(tables.values())])
         shared = np.random.default_rng(seed + len(tables)).standard_normal((1, *draws.shape[1:]))
         self.draws = draws * (1 + wobble * shared)
@@ -133,7 +134,8 @@ class _Intervals:
         return self._over_tasks(self.shares[:, :, index])
 
     def of_retained(self) -> tuple[float, float]:
-        return self._over_tasks(self.draws[:, :, -1] / self.draws[:, :, 0])
+        lo, hi = self._over_tasks(self.draws[:, :, -1] / self.draws[:, :, 0])
+        return (max(lo, 0.0) if self.positive else lo), hi  # no more than all can be lost
 
     def of_tasks(self, index: int) -> dict[str, tuple[float, float]]:
         rows = zip(self.tasks, self.shares[:, :, index], strict=True)

@@ -20,6 +20,8 @@ def value_range(key: str, outputs: float = inf) -> tuple[float, float]:
     most = float(size) if size else outputs
     if group == "quality":
         return _SHARE
+    if group == "covariates":
+        return _SHARE if name.startswith("learning_signal") else (1.0 if name == "branching_factor" else 0.0, inf)
     if group in ("pairs", "subset"):
         return _DISTANCE if name.endswith("_distance") else (0.0, inf)
     if name in _RANGES:

@@ -104,6 +104,7 @@ class LookScorer:
     def _verify_and_score(
         self, step: int, completions: Sequence[Completion]
     ) -> tuple[list[PromptSamples], PromptScores, Counter[str]]:
+        from divwatch.metrics.covariates import covariate_values
         from divwatch.metrics.scoring import score_prompts
         from divwatch.verify import verify_completions
 
@@ -114,6 +115,7 @@ class LookScorer:
             self.models.encoder.remember(*embeddings)
         encoder, nli = self.models
         scores = score_prompts(samples, self.config.metrics, encoder, nli, seed=self.config.seed, finished=finished)
+        scores.values |= covariate_values(samples, completions)
         self.store.write_judged(step, completions, samples)
         self.store.write_scores(step, scores)
         return samples, scores, unverified

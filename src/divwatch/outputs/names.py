@@ -9,7 +9,7 @@ from divwatch.records import PARTS, RunAssessment
 AXIS = "train/global_step"
 PIPELINE_AXIS = "divwatch/pipeline_step"  # optimizer steps since the lineage's base
 # Groups of per-prompt values that trackers get; the others stay in the run directory.
-LOGGED_GROUPS = ("diversity", "correct_diversity", "quality")
+LOGGED_GROUPS = ("diversity", "correct_diversity", "quality", "across", "covariates")
 SECONDS, OVERHEAD = "watch/seconds", "watch/overhead"
 # Logged beside a curve of correct answers: correct_diversity/<task>/<metric>_prompts, the prompts behind its value.
 PROMPTS = "_prompts"

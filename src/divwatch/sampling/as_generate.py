@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from divwatch.sampling.choose import Choices
+from divwatch.sampling.entropy import DecodedTokens
 
 
 def decode_as_generate(
     model: Any, ids: Any, mask: Any, choices: Choices, any_rank: Callable[[bool], bool]
-) -> list[list[int]]:
+) -> list[DecodedTokens]:
     """New token ids of each row of `ids` [n, L] with attention mask [n, L], left-padded. `any_rank` as for `decode`."""
     import torch
     from transformers import (

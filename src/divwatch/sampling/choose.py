@@ -7,6 +7,7 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.entropy import DecodedTokens, decoded, token_entropy
 from divwatch.sampling.nucleus import draw
 
 
@@ -28,6 +29,7 @@ class Choices:
         self.rows = torch.arange(count, device=device)
         self.running = torch.ones(count, dtype=torch.bool, device=device)
         self._written = torch.zeros((count, how.limit), dtype=torch.long, device=device)
+        self._entropies = torch.zeros((count, how.limit), device=device)
         self._length = torch.tensor(limits, device=device)
         self._stops = torch.tensor(how.stops, device=device)
         self._closing: Any = None
@@ -43,6 +45,7 @@ class Choices:
                 self._closing = self._unclosed(t)
             tokens = torch.where(self._closing[self.rows], how.close_with[t - how.close_at], tokens)
         self._written[self.rows, t] = tokens
+        self._entropies[self.rows, t] = token_entropy(logits)
         stopped = self.running & torch.isin(tokens, self._stops)
         self._length[self.rows[stopped]] = t + 1
         self.running = self.running & ~stopped & (self._length[self.rows] > t + 1)
@@ -58,9 +61,9 @@ class Choices:
         """Drops all rows of the batch but those at `places`."""
         self.rows, self.running = self.rows[places], self.running[places]
 
-    def ids(self) -> list[list[int]]:
-        """New token ids of each completion, its stop token included."""
-        return [row[:n] for row, n in zip(self._written.tolist(), self._length.tolist(), strict=True)]
+    def ids(self) -> list[DecodedTokens]:
+        """New token ids of each completion, its stop token included, and their mean entropy."""
+        return decoded(self._written, self._entropies, self._length)
 
     def _unclosed(self, t: int) -> Any:
         """Flags of all completions: still writing, and inside a thought."""

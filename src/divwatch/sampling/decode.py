@@ -13,6 +13,7 @@ from typing import Any
 from divwatch.sampling.as_generate import decode_as_generate
 from divwatch.sampling.choose import Choices, last_logits
 from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.entropy import DecodedTokens
 from divwatch.sampling.known import (
     UnknownCache,
     changes_in_modules,
@@ -34,7 +35,7 @@ def decode(
     device: Any,
     still_open: Callable[[int, list[int]], bool] = lambda row, ids: False,
     any_rank: Callable[[bool], bool] = lambda alive: alive,
-) -> list[list[int]]:
+) -> list[DecodedTokens]:
     """New token ids of each row, its stop token included where it stopped.
 
     prompts:    token ids; owners: [n] for each row the prompt it answers; seeds: [n, how.limit, 2], one for each token.
@@ -71,7 +72,7 @@ def _decode_shared(
     limits: Sequence[int],
     how: Decoding,
     still_open: Callable[[int, list[int]], bool],
-) -> list[list[int]] | None:
+) -> list[DecodedTokens] | None:
     """`decode` over keys that are stored once per prompt, or None if the model does not allow it."""
     import torch
 
@@ -119,7 +120,7 @@ def _decode_eager(
     owners: Sequence[int],
     choices: Choices,
     any_rank: Callable[[bool], bool],
-) -> list[list[int]]:
+) -> list[DecodedTokens]:
     """`decode` with the prompts' keys repeated for each row."""
     import torch
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from divwatch.sampling.decode import decode, supports_prefix
+from divwatch.sampling.entropy import DecodedTokens
 from divwatch.sampling.known import has_known_cache
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, release, row_tokens, token_bytes
 from divwatch.sampling.noise import token_seeds
@@ -65,7 +66,7 @@ def generate_in_step(
     return [done[row] for row in shares[ranks.rank]]
 
 
-def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[list[int]], Exception | None]:
+def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[DecodedTokens], Exception | None]:
     """(made, None) or ([], error): the error is handed back, not handled here, so that its frames hold no memory."""
     try:
         return decode_batch(model, request, batch, lambda alive: alive), None
@@ -73,7 +74,9 @@ def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[list[
         return [], error.with_traceback(None)
 
 
-def decode_batch(model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]) -> list[list[int]]:
+def decode_batch(
+    model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]
+) -> list[DecodedTokens]:
     prompts = list(dict.fromkeys(row.prompt for row in batch))
     place = {prompt: i for i, prompt in enumerate(prompts)}
     how = request.how

@@ -34,7 +34,7 @@ def draw(logits: Any, seeds: Any, temperature: float, top_p: float) -> Any:
     """
     import torch
 
-    size = _rows_at_once(logits)
+    size = rows_at_once(logits)
     if len(logits) > size:
         parts = zip(logits.split(size), seeds.split(size), strict=True)
         return torch.cat([draw(part, numbers, temperature, top_p) for part, numbers in parts])
@@ -71,7 +71,7 @@ def draw_without_sync(logits: Any, seeds: Any, temperature: float, top_p: float)
     count = len(logits)
     room = min(count, int(count * (1 - top_p) + 6 * math.sqrt(count * top_p * (1 - top_p))) + 4)
     rows = open_.float().topk(room).indices
-    for part in rows.split(_rows_at_once(logits)):
+    for part in rows.split(rows_at_once(logits)):
         probabilities = _probabilities(logits[part], temperature)
         drawn, left = tokens[part], open_[part]
         for attempt in range(1, TRIES):
@@ -86,7 +86,7 @@ def _first_tries(logits: Any, seeds: Any, temperature: float, top_p: float) -> t
     """Tokens [n] of the first try, whether each is outside the nucleus [n], and whether all logits are finite []."""
     import torch
 
-    size = _rows_at_once(logits)
+    size = rows_at_once(logits)
     tokens, outside, finite = [], [], []
     for part, numbers in zip(logits.split(size), seeds.split(size), strict=True):
         probabilities = _probabilities(part, temperature)
@@ -136,7 +136,7 @@ def _nucleus(probabilities: Any, top_p: float) -> Any:
     return probabilities.masked_fill(probabilities < least, 0.0)
 
 
-def _rows_at_once(logits: Any) -> int:
+def rows_at_once(logits: Any) -> int:
     """Rows whose fp32 probabilities take CHUNK_BYTES: the draw needs some copies of them."""
     return max(1, CHUNK_BYTES // (4 * logits.shape[-1]))
 

@@ -52,6 +52,7 @@ class Request:
 
     def completion(self, prompt: int, sample: int, ids: Sequence[int]) -> Completion:
         """A row of new tokens as the record keeps it. A thought that the prompt opened is opened in the text too."""
+        entropy = getattr(ids, "entropy", None)  # other backends do not know it
         ids = ids[: self.limits[prompt]]  # a backend may know one limit for all
         # A backend may know fewer end tokens.
         ids = ids[: next((at + 1 for at, token in enumerate(ids) if token in self.how.stops), len(ids))]
@@ -67,6 +68,7 @@ class Request:
             finished or end is not None,
             len(ids),
             thought_closed=self._closed_by_force(prompt, ids),
+            entropy=None if entropy is None else round(entropy, 4),
         )
 
     def _closed_by_force(self, prompt: int, ids: Sequence[int]) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from divwatch.errors import one_line
 from divwatch.sampling.decoding import Decoding
+from divwatch.sampling.entropy import DecodedTokens, decoded, token_entropy
 from divwatch.sampling.graph import Recorder
 from divwatch.sampling.memory import is_out_of_memory
 from divwatch.sampling.nucleus import check_finite, draw, draw_without_sync
@@ -34,6 +35,7 @@ class Steps:
     token:   [R] their newest token; first: [R] position of a row's first new token.
     index:   [1] which new token the step decides, counted from 0.
     written: [n, limit] new tokens; ends: [n] new tokens of a row, so far as is known.
+    entropies: [n, limit] of the distributions that they were drawn from.
     closing: [n] whether `forced` [1] replaces what was drawn, where it is not negative.
     """
 
@@ -49,6 +51,7 @@ class Steps:
         self.token = torch.zeros(count, dtype=torch.long, device=device)
         self.index = torch.zeros(1, dtype=torch.long, device=device)
         self.written = torch.zeros((count, seeds.shape[1]), dtype=torch.long, device=device)
+        self.entropies = torch.zeros(self.written.shape, device=device)
         self.ends = torch.tensor(limits, device=device)
         self.closing = torch.zeros(count, dtype=torch.bool, device=device)
         self.forced = torch.full((1,), -1, device=device)
@@ -71,6 +74,7 @@ class Steps:
     def decide(self, logits: Any) -> None:
         """Draws a token for each row of `logits` [R, vocabulary]."""
         self.logits = logits
+        self.entropies.index_put_((self.rows, self.index), token_entropy(logits))
         seeds = self.seeds[self.rows, self.index]
         tokens, open_, finite = draw_without_sync(logits, seeds, self.how.temperature, self.how.top_p)
         self._accept(tokens, open_)
@@ -143,7 +147,7 @@ def decode_in_steps(
     how: Decoding,
     still_open: StillOpen,
     capture: bool,
-) -> list[list[int]]:
+) -> list[DecodedTokens]:
     """New token ids of each row. What `decode` documents, with the prompts read: `logits` [n, vocabulary], `cache`."""
     state = Steps(model, cache, lengths, seeds, limits, how)
     limit = max(limits)
@@ -167,7 +171,7 @@ def decode_in_steps(
             if left <= len(state.rows) // (4 if recorder.capture else 2):
                 recorder.forget()
                 state.drop_stopped()
-    return [row[:n] for row, n in zip(state.written.tolist(), state.ends.tolist(), strict=True)]
+    return decoded(state.written, state.entropies, state.ends)
 
 
 def _run(recorder: Recorder, state: Steps, first: bool) -> None:

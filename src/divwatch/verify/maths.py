@@ -101,7 +101,15 @@ def _read(text: str) -> _Final:
         rewritten += text[at:start] + form % bare
         at = end
     expressions = parse(rewritten + text[at:], extraction_config=_CONFIG, parsing_timeout=None)  # type: ignore[arg-type]
-    return _Final(words, base, unit, expressions)
+    return _Final(words, base, unit, [_exact_powers(expression) for expression in expressions])
+
+
+def _exact_powers(expression: Any) -> Any:
+    """2^{1/2} for 2^{0.5}, which math-verify compares as a rounded number."""
+    if not isinstance(expression, sympy.Expr):
+        return expression
+    powers = [p for p in expression.atoms(sympy.Pow) if isinstance(p.exp, sympy.Float)]
+    return expression.xreplace({p: sympy.Pow(p.base, sympy.Rational(str(p.exp)), evaluate=False) for p in powers})
 
 
 def _same_size(a: Any, b: Any) -> bool:
@@ -133,9 +141,9 @@ def _normal_form(expression: Any) -> Any:
     """The same for expressions in different notation: expanded, one fraction, constants by value; sets by element."""
     if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
         return _normal_form(expression.rhs)  # x = 3 answers as 3 does
-    if isinstance(expression, sympy.Float):
-        return sympy.Rational(str(expression))
     try:
+        if isinstance(expression, sympy.Expr):  # 2^{0.5} is 2^{1/2}
+            expression = expression.xreplace({f: sympy.Rational(str(f)) for f in expression.atoms(sympy.Float)})
         if isinstance(expression, sympy.Tuple | sympy.FiniteSet | sympy.Interval):
             return expression.func(*map(_normal_form, expression.args))
         if isinstance(expression, sympy.MatrixBase):
@@ -144,7 +152,7 @@ def _normal_form(expression: Any) -> Any:
             return expression
         value = expression.doit()
         if value.is_number and not value.is_Rational:
-            rational = sympy.nsimplify(value, rational=True) if value.has(sympy.Float) else sympy.expand(value)
+            rational = sympy.expand(value)
             return rational if rational.is_Rational else value.evalf(12)
         return sympy.cancel(sympy.expand(value))
     except Exception:  # what sympy cannot expand stays as it was written
