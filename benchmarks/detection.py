@@ -30,7 +30,7 @@ from divwatch.analysis.simulate import simulate
 
 ALPHA, MIN_DROP, LOOKS = 0.05, 0.05, 21
 OTHER_RUNS = 300  # PELT takes longer than all the rest
-KIND_RUNS = 200  # runs whose verdict is read at every look
+KIND_RUNS = 200  # runs whose verdict is read at every second look
 
 
 def fall(drop: float, first: int = 1, width: int = 1) -> tuple[float, ...]:
@@ -82,6 +82,9 @@ CASES = QUIET | BEYOND | DIPS | FALLS
 BESIDE = (*list(QUIET)[:2], "480 x 15, wobble 5 %, rho 0.7", *DIPS, *list(FALLS)[:7])
 
 
+VERDICTS = [QUIET[name] for name in QUIET if name.startswith(("one task of 64 prompts", "one task of 64, accuracy"))]
+
+
 @dataclass
 class Tally:
     """What a detector did on the runs of one case. Delays and widths of onsets are in looks."""
@@ -119,8 +122,8 @@ def watch(world: World, seeds: Sequence[int]) -> Tally:
     for seed in seeds:
         history, truth = draw(world, seed)
         assessor = Assessor(LOOKS, ALPHA, MIN_DROP)
-        if world in QUIET.values() and seed % 1000 < KIND_RUNS and world.prompts < 100:
-            kinds = [assessor.assess(history.until(look)).verdict.kind for look in range(1, LOOKS + 1)]
+        if world in VERDICTS and seed % 1000 < KIND_RUNS:
+            kinds = [assessor.assess(history.until(look)).verdict.kind for look in range(3, LOOKS + 1, 2)]
             tally.kinds.append(any(kind not in ("none", *ALARMED) for kind in kinds))
         assessment = assessor.assess(history)
         alarms = [(history.steps.index(status.alarm_step), key) for _, key, status in assessment.alarms]
