@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ACCELERATE = Path(sys.executable).parent / "accelerate"
 LAUNCH = [ACCELERATE, "launch", "--quiet", "--num_processes", "1", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-SMALL = ["--max_steps", "2", "--mix_rows", "100", "--watch_prompts", "12", "--watch_samples", "4"]
+SMALL = ["--max_steps", "2", "--watch_looks", "2", "--mix_rows", "100", "--watch_prompts", "12", "--watch_samples", "4"]
 
 
 def launch(recipe, *arguments, cwd=ROOT):

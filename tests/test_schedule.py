@@ -15,6 +15,7 @@ from divwatch.config import WatchConfig
 from divwatch.monitor.budget import BudgetTimetable
 from divwatch.schedule import spread
 from divwatch.store.run_directory import RunDirectory
+from divwatch.tiny import BASE_MODEL
 from tests.training import SETTINGS, sft_trainer
 
 TINY = SETTINGS | {
@@ -96,6 +97,28 @@ def test_plan_like_a_finished_run_learns_its_seconds_and_lengths(whole):
     assert shorter["mean_tokens"] == 4
     assert shorter["seconds"] < found["seconds"]
     assert len(plan("--steps", 600, "--prompts", 4)["looks"]) > 3 * len(found["looks"])
+
+
+def test_plan_of_a_config_like_a_run_takes_its_lengths_by_task_and_its_clock(whole, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "model_name_or_path: src/divwatch/tiny/base\nwatch_panel: tiny\nwatch_prompts: 4\n"
+    )
+    words = ["plan", str(tmp_path / "c.yaml"), "--model", str(BASE_MODEL), "--gpus", "1", "--json"]
+    assumed = json.loads(CliRunner().invoke(app, words).stdout)
+    learned = json.loads(CliRunner().invoke(app, [*words, "--like", str(whole.path)]).stdout)
+    assert assumed["mean_tokens"] > learned["mean_tokens"]
+    assert learned["prompts"] == 4
+    assert (
+        assumed["seconds"] < 2 < learned["seconds"]
+    )  # a longer look than the run's of two seconds, on the run's clock
+    assert learned["step_seconds"] == pytest.approx(20.0)
+
+
+def test_plan_like_a_run_without_looks_is_one_line(tmp_path):
+    (tmp_path / "run.json").write_text('{"format": 1}')
+    done = CliRunner().invoke(app, ["plan", "--like", str(tmp_path)])
+    assert isinstance(done.exception, divwatch.DivwatchError)
+    assert "has no look with scores to learn from" in str(done.exception)
 
 
 class Crash(TrainerCallback):
@@ -244,6 +267,16 @@ def test_the_plan_is_said_once_and_again_when_it_changes(tmp_path, capsys):
     assert len(said) == 1
     assert "15 looks, at steps 0, " in said[0]
     assert "% of the run (a look takes 2 s, a step 1 s)" in said[0]
+
+
+def test_a_run_that_was_watched_at_fixed_steps_is_resumed_with_auto(tmp_path):
+    watched(tmp_path, steps=10, every=5, max_overhead=0, training={"save_strategy": "steps", "save_steps": 10})
+    run = watched(tmp_path, steps=40, checkpoint=str(tmp_path / "checkpoint-10"))
+    steps = looks(run)
+    assert steps[:3] == [0, 5, 10]
+    assert steps[-1] == 40
+    assert 4 < len(steps) < 15
+    assert blocked(run)[1] <= 0.03
 
 
 def test_a_damaged_schedule_is_made_anew(tmp_path):

@@ -127,6 +127,32 @@ def test_checkpoint_wobble_widens_the_intervals():
     assert np.ptp(wide) > 2 * np.ptp(bare)
 
 
+def test_by_default_intervals_hold_a_wobble_of_one_per_cent():
+    held = bare = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        values = per_prompt(rng, {"base": 0.0, "sft": 0.2}, prompts=200)
+        for stage in values:
+            shared = 1 + 0.01 * rng.standard_normal()
+            values[stage] = {task: column * shared for task, column in values[stage].items()}
+        (lo, hi), (low, high) = (
+            stage_attribution(values, ["base", "sft"], **given).interval["sft"] for given in ({}, {"wobble": 0})
+        )
+        held, bare = held + (lo <= -0.2 <= hi), bare + (low <= -0.2 <= high)
+    assert held / 60 >= 0.9
+    assert bare / 60 < 0.85
+
+
+def test_each_stage_may_have_a_wobble_of_its_own():
+    values = per_prompt(np.random.default_rng(2), {"base": 0.0, "sft": 0.2, "dpo": 0.2}, prompts=400)
+    order = ["base", "sft", "dpo"]
+    one, other = (
+        stage_attribution(values, order, wobble={"base": 0.0, "sft": 0.0, "dpo": dpo}).interval for dpo in (0.0, 0.05)
+    )
+    assert other["sft"] == one["sft"]
+    assert np.ptp(other["dpo"]) > 2 * np.ptp(one["dpo"])
+
+
 def test_only_tasks_that_every_stage_has_count():
     found = stage_attribution({"base": {"a": 1.0, "b": 1.0}, "sft": {"a": 0.5}}, ["base", "sft"])
     assert found.share == {"sft": -0.5}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from divwatch import decompose as public_decompose
 from divwatch.analysis.decompose import PARTS, PairStats, decompose, decompose_pairs, pair_stats
+from divwatch.analysis.simulate_completions import accuracies, draw_pairs
 from divwatch.errors import DivwatchError
 from divwatch.metrics.embedding import gram, pairwise_distance, vendi
 from tests.metrics import slow
@@ -204,3 +205,54 @@ def test_intervals_of_a_split_stay_between_minus_2_and_2_and_few_prompts_have_no
     assert all(np.isnan(lo) == (n < 5) for lo, _ in intervals[:5])
     assert all(not lo < -2 and not hi > 2 for lo, hi in intervals)
     assert all(not lo < 0 for lo, _ in intervals[5:])
+
+
+def _drawn_sides(seed, k, accuracy, change=-0.3, wobble=0.0, n=72):
+    """Two looks whose distances all change by `change`, accuracy staying as it is."""
+    rng = np.random.default_rng(seed)
+    p, easiness = accuracies(rng, [accuracy, accuracy], n)
+    spread = 0.4 * np.exp(-0.2 * easiness)
+    scales = (1 + wobble * rng.standard_normal(), (1 + change) * (1 + wobble * rng.standard_normal()))
+    return [
+        draw_pairs(rng, q, s * spread, np.full(n, s * 0.6), np.full(n, s * 0.7), k)
+        for q, s in zip(p, scales, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("k", "accuracy"), [(4, 0.2), (4, 0.5), (4, 0.8), (16, 0.5)])
+def test_narrowing_is_not_counted_as_quality_control_where_groups_are_empty(k, accuracy):
+    """With the empty group's distance taken from the other side as it is, 17 % leaked at K = 4 and accuracy 0.5."""
+    splits = [decompose_pairs(*_drawn_sides(seed, k, accuracy), draws=2) for seed in range(60)]
+    leak = np.mean([split.quality_control for split in splits]) / np.mean([split.total for split in splits])
+    assert abs(leak) < 0.05
+    assert all(split.total == sum(getattr(split, part) for part in PARTS) for split in splits)
+
+
+def test_where_few_prompts_have_a_group_on_both_sides_its_distance_is_the_other_sides():
+    counts, empty = np.array([[6.0, 0.0, 0.0]] * 4), np.array([[1.0, 4.0, 1.0]] * 4)
+    near, far = np.array([[0.2, np.nan, np.nan]] * 4), np.array([[0.4, 0.5, 0.6]] * 4)
+    split = decompose_pairs(PairStats(empty, far), PairStats(counts, near), draws=50)
+    assert split.cross_narrowing == split.error_narrowing == 0
+    assert split.genuine_narrowing == pytest.approx((1 / 6 + 1) / 2 * -0.2)
+
+
+@pytest.mark.parametrize("wobble", [0.01, 0.02])
+def test_intervals_hold_the_wobble_of_both_checkpoints(wobble):
+    held = without = 0
+    for seed in range(60):
+        sides = _drawn_sides(seed, 16, 0.6, change=0.0, wobble=wobble)
+        lo, hi = decompose_pairs(*sides, draws=200, wobble=wobble).intervals["total"]
+        held += lo <= 0 <= hi
+        lo, hi = decompose_pairs(*sides, draws=200).intervals["total"]
+        without += lo <= 0 <= hi
+    assert held / 60 >= 0.87
+    assert held >= without
+
+
+def test_over_several_tasks_the_parts_are_means_over_tasks():
+    before, after = _drawn_sides(3, 16, 0.5, n=60)
+    tasks = ["a"] * 40 + ["b"] * 20
+    whole = decompose_pairs(before, after, draws=50, strata=tasks)
+    rows = [np.arange(40), np.arange(40, 60)]
+    each = [np.mean([whole.per_prompt[part][at].mean() for at in rows]) for part in PARTS]
+    assert [getattr(whole, part) for part in PARTS] == pytest.approx(each)

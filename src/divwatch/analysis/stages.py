@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from divwatch.analysis.intervals import percentile_interval, resampled_means
+from divwatch.analysis.intervals import DRAWS, percentile_interval, resampled_means
+from divwatch.analysis.series_fit import PRIOR_WOBBLE
 from divwatch.errors import DivwatchError
 
 Floats = NDArray[np.float64]
+
+PRIOR_LOOKS = 4.0  # degrees of freedom of the wobble that is assumed where none is given
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def stage_attribution(
     values: Mapping[str, Mapping[str, ArrayLike]],
     order: Sequence[str],
     min_drop: float = 0.05,
-    wobble: float = 0.0,
+    wobble: float | Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> StageAttribution:
     """Where along `order` diversity was lost.
@@ -52,7 +55,9 @@ def stage_attribution(
     values: stage -> task -> one number, or one number a prompt (the same prompts in the same order at every stage, NaN
     where not computable). order: stages from the base on. Only tasks that every stage has count, and of those only the
     prompts that every stage has, so shares add up to retained - 1 exactly. min_drop: relative loss. wobble:
-    relative sd of a checkpoint's mean beyond its prompts (`noise.py`), added to the intervals; 0: prompts alone.
+    relative sd of a checkpoint's mean beyond its prompts, of all stages or by stage, in the intervals. One look a stage
+    cannot show it: give that of the stages' runs (`CollapseStatus.wobble`), or leave it to the default, `PRIOR_WOBBLE`
+    (1 %), taken to be as sure as four looks make it. 0: prompts alone.
     Raises DivwatchError on a missing stage, no task in common, unpaired prompts, or a base that is not positive.
     Source: Karouzos, Tan and Aletras (2026, arXiv 2604.16027), table 1.
 
@@ -74,7 +79,7 @@ def stage_attribution(
     share = dict(zip(later, shares.mean(axis=0).tolist(), strict=True))
     intervals = None
     if max(len(table) for table in tables.values()) > 1:
-        intervals = _Intervals(tables, wobble, seed)
+        intervals = _Intervals(tables, _shared(wobble, order, seed + len(tables)), seed)
     reach = {s: intervals.of_share(i)[1] if intervals else share[s] for i, s in enumerate(later)}
     return StageAttribution(
         order=order,
@@ -118,16 +123,24 @@ def _paired_table(columns: list[ArrayLike], task: str, order: list[str]) -> Floa
     return table
 
 
+def _shared(wobble: float | Mapping[str, float] | None, order: list[str], seed: int) -> Floats:
+    """[DRAWS, stages] relative errors that all prompts of a stage's checkpoint share."""
+    rng = np.random.default_rng(seed)
+    if wobble is None:
+        return PRIOR_WOBBLE * rng.standard_t(PRIOR_LOOKS, (DRAWS, len(order)))
+    sizes = [wobble.get(stage, PRIOR_WOBBLE) if isinstance(wobble, Mapping) else wobble for stage in order]
+    return rng.standard_normal((DRAWS, len(order))) * sizes
+
+
 class _Intervals:
     """Bootstrap over prompts within tasks; checkpoint wobble, common to all tasks of a stage, on top."""
 
-    def __init__(self, tables: dict[str, Floats], wobble: float, seed: int) -> None:
+    def __init__(self, tables: dict[str, Floats], shared: Floats, seed: int) -> None:
         self.tasks = list(tables)
         self.sizes = {task: len(table) for task, table in tables.items()}
         self.positive = all((table >= 0).all() for table in tables.values())
         draws = np.stack([resampled_means(t, seed=seed + i) for i, t in enumerate(tables.values())])
-        shared = np.random.default_rng(seed + len(tables)).standard_normal((1, *draws.shape[1:]))
-        self.draws = draws * (1 + wobble * shared)
+        self.draws = draws * (1 + shared)
         self.shares = np.diff(self.draws, axis=2) / self.draws[:, :, :1]
 
     def of_share(self, index: int) -> tuple[float, float]:

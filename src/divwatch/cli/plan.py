@@ -60,7 +60,7 @@ def plan(
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
     from divwatch.plan.like import calibrated, read_like
-    from divwatch.plan.of_config import planned
+    from divwatch.plan.of_config import planned, released
     from divwatch.plan.shape import shape_of
     from divwatch.schedule import overhead, plan_looks
 
@@ -75,13 +75,16 @@ def plan(
     before = read_like(like) if like else None
     gpus = gpus or (before.processes if before else 8)
     run = planned(config, gpus, prompt_tokens, options, before)
-    shape = shape_of(run.model, "float32" if device == "here" else "bfloat16", run.lora_r)
+    dtype = "float32" if device == "here" else "bfloat16"
+    shape = shape_of(run.model, dtype, run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
     look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
     if before is not None:  # what the model of the cost makes of that run, beside its clock
         then = planned(config, before.processes, prompt_tokens, options, before).step_tokens
-        reference = cost_of(shape, reached, before.processes, before.look(prompt_tokens), strategy, then)
+        same = "model" in options or released(before.model) == run.model
+        its = shape if same else shape_of(released(before.model), dtype)
+        reference = cost_of(its, reached, before.processes, before.look(prompt_tokens), strategy, then)
         cost = calibrated(cost, reference, before)
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)

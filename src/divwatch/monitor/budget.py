@@ -55,7 +55,9 @@ class BudgetTimetable:
         self._resumed = stored is not None and self._restore(stored, step)
         if not self._resumed:
             self.pace.begin()
-            self._marks = [Mark(step, 0.0, 0.0)]
+            # A run that was watched at fixed steps so far has looks, whose time is known, and no plan.
+            before = [look["seconds"].get("total") for look in store.looks()]
+            self._marks = [Mark(step, 0.0, 0.0, before[-1] if before else None)]
         return not steps
 
     def _restore(self, stored: dict[str, Any], step: int) -> bool:

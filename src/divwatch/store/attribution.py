@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from divwatch.analysis.detector import CollapseDetector
+from divwatch.analysis.history import History
 from divwatch.analysis.series_fit import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.store.tables import RunTables
@@ -22,7 +24,8 @@ def attribute_stages(
 
     runs: a lineage, oldest run first. names: of its stages, each once (default: as recorded). numbers: the stages to
     count (default: all); what happens between two of them then counts to the later one. Prompts are paired by task and
-    id; only those with a value at every stage count. None if there are none, or no look is comparable.
+    id; only those with a value at every stage count. Intervals hold the wobble of each stage's own looks. None if there
+    are none, or no look is comparable.
     """
     names = [run.stage for run in runs] if names is None else names
     counted = range(len(runs)) if numbers is None else numbers
@@ -39,7 +42,18 @@ def attribute_stages(
     values = {
         stage: {task: table.xs(task, level="task")[i].to_numpy() for task in tasks} for i, stage in enumerate(order)
     }
-    return stage_attribution(values, order, min_drop=min_drop, wobble=PRIOR_WOBBLE)
+    wobbles = [_wobble(runs[n], key) for n in (base[0], *(n for n, _ in ends))]
+    return stage_attribution(values, order, min_drop=min_drop, wobble=dict(zip(order, wobbles, strict=True)))
+
+
+def _wobble(run: RunTables, key: str) -> float:
+    """How much the checkpoints of a run wobble, from its comparable looks."""
+    history = History.of(
+        [(step, run.prompt_scores(step), True) for step, comparable in run.scored_looks() if comparable]
+    )
+    if key not in history.values:
+        return PRIOR_WOBBLE
+    return CollapseDetector(len(history.steps)).replay(history.steps, history.series(key)).wobble
 
 
 def first_comparable(runs: Sequence[RunTables]) -> tuple[int, int] | None:
