@@ -1,115 +1,110 @@
-"""False alarms, delay and onset of `CollapseDetector` on simulated runs with known truth, beside other detectors.
+"""False alarms, delay, onset and change of the detectors on runs whose completions are really drawn.
 
     python benchmarks/detection.py --runs 1000 --write docs/detection.md
 
+Each run goes through `analysis.assess`: the series of all and of correct answers, over the panel and task by task.
 Needs the extra `bench` (river, ruptures). Seeds start at --seed: choose rules on some seeds, report them on others.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawn_runs import World, draw
 from measuring import Result, options, place, publish
 from rich.progress import track
 from scipy.stats import ttest_1samp
 
+from divwatch.analysis.assess import Assessor
 from divwatch.analysis.detector import CollapseDetector
-from divwatch.analysis.simulate import SimulatedRun, simulate
+from divwatch.analysis.simulate import simulate
 
-ALPHA, MIN_DROP = 0.05, 0.05
+ALPHA, MIN_DROP, LOOKS = 0.05, 0.05, 21
 OTHER_RUNS = 300  # PELT takes longer than all the rest
-EARLIEST, LATEST = 3, 12  # looks at which a fall may begin, of 30
+KIND_RUNS = 200  # runs whose verdict is read at every second look
 
 
-@dataclass(frozen=True)
-class Case:
-    name: str
-    kind: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    unit: float = 1.0
-
-    def run(self, seed: int) -> SimulatedRun:
-        onset = int(np.random.default_rng([seed, 1]).integers(EARLIEST, LATEST + 1))
-        run = simulate(self.kind, seed=seed, **{"onset": onset} | self.settings)
-        return replace(run, values=self.unit * run.values)
+def fall(drop: float, first: int = 1, width: int = 1) -> tuple[float, ...]:
+    """[LOOKS] a loss of `drop` from look `first` on, reached over `width` looks."""
+    return tuple(-drop * np.clip((np.arange(LOOKS) - first + 1) / width, 0, 1))
 
 
-QUIET = [
-    Case("null", "null"),
-    Case("null, 16 prompts", "null", {"prompts": 16}),
-    Case("null, 500 prompts", "null", {"prompts": 500}),
-    Case("null, wobble 3 %", "null", {"wobble": 0.03}),
-    Case("null, wobble 3 %, 500 prompts", "null", {"wobble": 0.03, "prompts": 500}),
-    Case("null, heavy tails", "null", {"heavy_tails": True}),
-    Case("null, a quarter missing", "null", {"missing": 0.25}),
-    Case("null, 6 looks, wobble 3 %", "null", {"wobble": 0.03, "looks": 6}),
-    Case("null, 200 looks, wobble 3 %", "null", {"wobble": 0.03, "looks": 200}),
-    Case("null, wobble 5 %, 500 prompts", "null", {"wobble": 0.05, "prompts": 500}),
-    Case("null, wobble 3 %, correlation 0.5", "null", {"wobble": 0.03, "persistence": 0.5}),
-    Case("null, wobble 3 %, correlation 0.8", "null", {"wobble": 0.03, "persistence": 0.8}),
-    Case("null, values times 10", "null", unit=10.0),
-    Case("drift of 2 %", "drift"),
-    Case("step of 2 %", "step", {"drop": 0.02}),
-    Case("one-look dip of 20 %", "dip"),
-]
-FEW = {"looks": 6, "onset": 0, "drop": 0.4}
-EXACT = [
-    Case("lasting drop of exactly 5 %", "step", {"drop": 0.05}),
-    Case("the same, 100 looks", "step", {"drop": 0.05, "looks": 100}),
-]
-FALLS = [
-    Case("step of 15 %", "step"),
-    Case("ramp of 35 % over 8", "ramp"),
-    Case("ramp, heavy tails", "ramp", {"heavy_tails": True}),
-    Case("ramp, a quarter missing", "ramp", {"missing": 0.25}),
-    Case("slide of 20 % over 16", "slide"),
-    Case("recovery after 35 %", "recovery"),
-    Case("few looks: 40 % over 2 of 6, 48 prompts", "ramp", FEW | {"width": 2, "prompts": 48}),
-    Case("few looks: 40 % over 3 of 6, wobble 3 %", "ramp", FEW | {"width": 3, "wobble": 0.03}),
-]
+def dip(lasting: int, drop: float = 0.15, first: int = 8) -> tuple[float, ...]:
+    return tuple(np.where((np.arange(LOOKS) >= first) & (np.arange(LOOKS) < first + lasting), -drop, 0.0))
 
-# The cases that the other detectors run on too.
-BESIDE = (
-    "null",
-    "null, wobble 3 %",
-    "null, wobble 5 %, 500 prompts",
-    "null, wobble 3 %, correlation 0.8",
-    "null, values times 10",
-    "one-look dip of 20 %",
-    "step of 15 %",
-    "ramp of 35 % over 8",
-    "slide of 20 % over 16",
-    "few looks: 40 % over 2 of 6, 48 prompts",
-)
+
+SMALL, FULL = {"tasks": 15, "prompts": 64}, {"tasks": 15, "prompts": 480}
+QUIET = {
+    "one task of 64 prompts, wobble 1 %, rho 0.5": World(),
+    "64 prompts over 15 tasks, wobble 2 %, rho 0.7": World(**SMALL, wobble=0.02, rho=0.7),
+    "the same, K = 4, wobble 1 %, rho 0.5": World(**SMALL, samples=4),
+    "the same, coupled, wobble 1 %": World(**SMALL, coupled=True),
+    "480 x 15, wobble 0.4 %, rho 0.5": World(**FULL, wobble=0.004),
+    "480 x 15, K = 4, wobble 1 %, rho 0.9": World(**FULL, samples=4, rho=0.9),
+    "480 x 15, wobble 2 %, rho 0": World(**FULL, wobble=0.02, rho=0.0),
+    "480 x 15, wobble 2 %, rho 0.9": World(**FULL, wobble=0.02, rho=0.9),
+    "480 x 15, wobble 2 % by task, rho 0.9": World(**FULL, wobble=0.02, rho=0.9, by_task=True),
+    "480 x 15, wobble 3 %, rho 0": World(**FULL, wobble=0.03, rho=0.0),
+    "one task of 64, Gini": World(measure="gini"),
+    "one task of 64, distinct answers": World(measure="distinct"),
+    "one task of 64, accuracy drifts by 0.4": World(accuracy_shift=2.2),
+    "one task of 64, accuracy wobbles by 0.15 in logit, rho 0.7": World(accuracy_wobble=0.15),
+    "480 x 15, wobble cools from 5 to 0.5 %": World(**FULL, wobble=(0.05, 0.005)),
+}
+BEYOND = {
+    "480 x 15, wobble 3 %, rho 0.5": World(**FULL, wobble=0.03),
+    "480 x 15, wobble 3 %, rho 0.9": World(**FULL, wobble=0.03, rho=0.9),
+    "480 x 15, wobble 5 %, rho 0.7": World(**FULL, wobble=0.05, rho=0.7),
+    "480 x 15, slow wave of 4 %": World(**FULL, wobble=0.005, wave=0.04),
+}
+DIPS = {f"dip of {n}, 15 %": World(fall=dip(n)) for n in (1, 2, 3)}
+FALLS = {
+    "10 % before the second look": World(fall=fall(0.10)),
+    "10 % before the second look, coupled": World(fall=fall(0.10), coupled=True),
+    "15 % before the second look": World(fall=fall(0.15)),
+    "20 % over 4 looks from the start": World(fall=fall(0.20, width=4)),
+    "15 % in the midst": World(fall=fall(0.15, first=8)),
+    "20 % over 4 in the midst": World(fall=fall(0.20, first=8, width=4)),
+    "slide to 20 % over 16": World(fall=fall(0.20, first=2, width=16)),
+    "one task of 15 by 30 %, 480 prompts": World(**FULL, fall=fall(0.30, first=8), fallen_tasks=1),
+    "correct answers alone by 15 %": World(fall=fall(0.15), only_correct=True),
+}
+CASES = QUIET | BEYOND | DIPS | FALLS
+BESIDE = (*list(QUIET)[:2], "480 x 15, wobble 5 %, rho 0.7", *DIPS, *list(FALLS)[:7])
+
+
+VERDICTS = [QUIET[name] for name in QUIET if name.startswith(("one task of 64 prompts", "one task of 64, accuracy"))]
 
 
 @dataclass
 class Tally:
-    """What a detector did on the runs of one case. Delays and errors are in looks."""
+    """What a detector did on the runs of one case. Delays and widths of onsets are in looks."""
 
     runs: int = 0
     alarms: int = 0
     delays: list[float] = field(default_factory=list)
-    onset_errors: list[float] = field(default_factory=list)
     onset_covered: list[bool] = field(default_factory=list)
     onset_widths: list[float] = field(default_factory=list)
     change_covered: list[bool] = field(default_factory=list)
     change_widths: list[float] = field(default_factory=list)
-    confirmed: int = 0
+    biases: list[tuple[float, float]] = field(default_factory=list)
+    kinds: list[bool] = field(default_factory=list)
 
-    def count(self, run: SimulatedRun, alarm: int | None) -> None:
+    def count(self, world: World, alarm: int | None) -> None:
         self.runs += 1
-        passed = run.first_beyond(MIN_DROP)
         if alarm is not None:
             self.alarms += 1
-            if passed is not None:
-                self.delays.append(alarm - passed)
+            if world.fall is not None:
+                self.delays.append(alarm - np.flatnonzero(np.array(world.fall) < -MIN_DROP - 1e-12)[0])
 
     @property
     def share(self) -> float:
@@ -121,32 +116,42 @@ class Tally:
         return max(float(np.sqrt(self.share * (1 - self.share) / self.runs)), 1 / self.runs)
 
 
-def watch(case: Case, seeds: Iterable[int], every_look: bool = False) -> Tally:
-    """Runs divwatch's detector. `every_look`: count `confirmed` if it was true at any look, not only at the last."""
+def watch(world: World, seeds: Sequence[int]) -> Tally:
+    """Runs the assessment to the end of each run; for the first seeds look by look, to read every verdict."""
     tally = Tally()
     for seed in seeds:
-        run = case.run(seed)
-        detector = CollapseDetector(len(run.steps), ALPHA, MIN_DROP)
-        confirmed = False
-        if every_look:
-            for step, values in zip(run.steps, run.values, strict=True):
-                status = detector.update(step, values)
-                confirmed |= status.confirmed
-        else:
-            status = detector.replay(run.steps, run.values)
-            confirmed = status.confirmed
-        tally.count(run, None if status.alarm_step is None else run.steps.index(status.alarm_step))
-        tally.confirmed += confirmed
-        lo, hi = status.change_interval
-        tally.change_covered.append(bool(lo <= run.change[-1] <= hi))
-        tally.change_widths.append(hi - lo)
-        if run.onset_step is not None and status.onset_step is not None and status.onset_interval is not None:
-            every = run.steps[1]
-            first, last = status.onset_interval
-            tally.onset_errors.append(abs(status.onset_step - run.onset_step) / every)
-            tally.onset_covered.append(first <= run.onset_step <= last)
-            tally.onset_widths.append((last - first) / every)
+        history, truth = draw(world, seed)
+        assessor = Assessor(LOOKS, ALPHA, MIN_DROP)
+        if world in VERDICTS and seed % 1000 < KIND_RUNS:
+            kinds = [assessor.assess(history.until(look)).verdict.kind for look in range(3, LOOKS + 1, 2)]
+            tally.kinds.append(any(kind not in ("none", *ALARMED) for kind in kinds))
+        assessment = assessor.assess(history)
+        alarms = [(history.steps.index(status.alarm_step), key) for _, key, status in assessment.alarms]
+        tally.count(world, min(alarms)[0] if alarms else None)
+        key = "correct_diversity/sbert" if world.only_correct else "diversity/sbert"
+        task = "t00" if world.fallen_tasks else "all"
+        _measure(tally, world, truth, assessment.statuses[task, key], history.series(key, task))
     return tally
+
+
+ALARMED = ("aggregate collapse", "narrowing among correct answers", "quality control only")
+
+
+def _measure(tally: Tally, world: World, truth: np.ndarray, status: Any, series: np.ndarray) -> None:
+    """Intervals of the change and of the onset at the end, and the error of change and estimate at the alarm."""
+    change = truth[:, 0] if world.fallen_tasks else truth.mean(axis=1)
+    lo, hi = status.change_interval
+    tally.change_covered.append(bool(lo <= change[-1] <= hi))
+    tally.change_widths.append(hi - lo)
+    if not status.collapsed or world.fall is None or change[-1] == 0:
+        return
+    onset = 50 * int(np.flatnonzero(change < 0)[0] - 1)
+    first, last = status.onset_interval
+    tally.onset_covered.append(first <= onset <= last)
+    tally.onset_widths.append((last - first) / 50)
+    at = status.alarm_step // 50
+    then = CollapseDetector(LOOKS, ALPHA, MIN_DROP).replay([50 * i for i in range(at + 1)], series[: at + 1])
+    tally.biases.append((then.change - change[at], then.estimate - change[at]))
 
 
 # Other detectors: values [looks, prompts] in, the index of the look of the first alarm out.
@@ -211,69 +216,74 @@ OTHERS: dict[str, Callable[[np.ndarray], int | None]] = {
 }
 
 
-def compare(case: Case, seeds: Iterable[int]) -> dict[str, Tally]:
+def compare(world: World, seeds: Sequence[int]) -> dict[str, Tally]:
     tallies = {name: Tally() for name in OTHERS}
     for seed in seeds:
-        run = case.run(seed)
+        values = draw(world, seed)[0].series("diversity/sbert")
         for name, detect in OTHERS.items():
-            tallies[name].count(run, detect(run.values))
+            tallies[name].count(world, detect(values))
     return tallies
 
 
 # Tables
 
 
-def own_table(found: dict[str, tuple[Case, Tally]]) -> list[str]:
+def own_table(tallies: dict[str, Tally]) -> list[str]:
     lines = [
-        "| case | alarm share | median delay (90 %) | onset error | onset interval: covers, width | confirmed "
-        "| change interval: covers, width |",
-        "|---|---|---|---|---|---|---|",
+        "| case | runs | alarm share | median delay (90 %) | onset interval: covers, width | change interval: covers, width "
+        "| error at the alarm: change, estimate | other verdict at some look |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for case, tally in found.values():
-        delay = onset = covers = "-"
-        if tally.delays:
+    for name, tally in tallies.items():
+        delay = onset = bias = kinds = "-"
+        if tally.delays and name not in DIPS:
             delay = f"{np.median(tally.delays):g} ({np.quantile(tally.delays, 0.9):g})"
-        if tally.onset_errors and case in FALLS:
-            onset = f"{np.median(tally.onset_errors):g}"
-            covers = f"{np.mean(tally.onset_covered):.2f}, {np.median(tally.onset_widths):g}"
-        change = f"{np.mean(tally.change_covered):.3f}, {np.median(tally.change_widths):.3f}"
+        if tally.onset_covered:
+            onset = f"{np.mean(tally.onset_covered):.2f}, {np.median(tally.onset_widths):g}"
+            bias = ", ".join(f"{100 * error:+.1f} %" for error in np.mean(tally.biases, axis=0))
+        if tally.kinds:
+            kinds = f"{np.mean(tally.kinds):.3f}"
+        change = f"{np.mean(tally.change_covered):.2f}, {np.median(tally.change_widths):.3f}"
         share = f"{tally.share:.3f} ± {tally.monte_carlo:.3f}"
-        cells = [case.name, share, delay, onset, covers, f"{tally.confirmed / tally.runs:.3f}", change]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join([name, str(tally.runs), share, delay, onset, change, bias, kinds])} |")
     return lines
 
 
-def other_table(own: dict[str, tuple[Case, Tally]], others: dict[str, dict[str, Tally]]) -> list[str]:
+def other_table(own: dict[str, Tally], others: dict[str, dict[str, Tally]]) -> list[str]:
     lines = [f"| case | divwatch | {' | '.join(OTHERS)} |", "|---" * (len(OTHERS) + 2) + "|"]
     for name, tallies in others.items():
         cells = [name]
-        for tally in [own[name][1], *tallies.values()]:
-            delay = f", delay {np.median(tally.delays):g}" if tally.delays else ""
+        for tally in [own[name], *tallies.values()]:
+            delay = f", delay {np.median(tally.delays):g}" if tally.delays and name not in DIPS else ""
             cells.append(f"{tally.share:.2f}{delay}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def timing() -> str:
-    """CPU time of one update including all results, median of nine."""
-    run = simulate("ramp", prompts=500, looks=209, seed=1)
-    detector = CollapseDetector(209, ALPHA, MIN_DROP)
-    detector.replay(run.steps[:200], run.values[:200])
+    """CPU time of one look of 30 series, alarms, split and verdict included, median of five."""
+    run = simulate("slide", prompts=500, looks=206, drop=0.08, width=150, wobble=0.005, seed=1)
+    detectors = [CollapseDetector(206, ALPHA / 60, MIN_DROP) for _ in range(30)]
+    for detector in detectors:
+        detector.replay(run.steps[:200], run.values[:200])
     spent = []
-    for step, values in zip(run.steps[200:], run.values[200:], strict=True):
+    for step, values in zip(run.steps[200:205], run.values[200:205], strict=True):
         start = time.process_time()
-        detector.update(step, values).as_dict()
+        for detector in detectors:
+            detector.update(step, values)
         spent.append(time.process_time() - start)
-    return f"{1e3 * np.median(spent):.0f} ms"
+    return f"{np.median(spent):.2f} s"
 
 
 def main() -> int:
     def more(parser: Any) -> None:
         parser.add_argument("--runs", type=int, default=1000, help="runs per case")
+        parser.add_argument("--large-runs", type=int, help="runs of cases with 480 prompts (default: as --runs)")
         parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
         parser.add_argument("--only", default="", help="only cases whose name contains this")
         parser.add_argument("--own", action="store_true", help="leave the other detectors out")
         parser.add_argument("--beside", action="store_true", help="print only the table with the other detectors")
+        parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
         parser.add_argument("--write", type=Path, help="a Markdown file: replace the part between its two marks")
 
     chosen = options(__doc__, more)
@@ -284,28 +294,35 @@ def main() -> int:
 
 
 def measure(chosen: Any) -> Result:
-    started = time.process_time()
-    seeds = range(chosen.seed, chosen.seed + chosen.runs)
-    cases = [case for case in [*QUIET, *EXACT, *FALLS] if chosen.only in case.name]
-    own, others = {}, {}
-    for case in track(cases, "divwatch", transient=True):
-        own[case.name] = case, watch(case, seeds, every_look=case in EXACT)
-    if not chosen.own:
-        for case in track([case for case in cases if case.name in BESIDE], "others", transient=True):
-            others[case.name] = compare(case, seeds[:OTHER_RUNS])
+    started = time.perf_counter()
+    names = [name for name in CASES if chosen.only in name and (not chosen.beside or name in BESIDE)]
+    large = chosen.runs if chosen.large_runs is None else chosen.large_runs
+    seeds = [range(chosen.seed, chosen.seed + (large if CASES[n].prompts > 100 else chosen.runs)) for n in names]
+    others: dict[str, dict[str, Tally]] = {}
+    with ProcessPoolExecutor(chosen.workers) as pool:
+        tallies = pool.map(watch, [CASES[name] for name in names], seeds)
+        own = dict(zip(names, track(tallies, "divwatch", total=len(names), transient=True), strict=True))
+        if not chosen.own:
+            beside = [name for name in names if name in BESIDE]
+            few = partial(compare, seeds=range(chosen.seed, chosen.seed + min(chosen.runs, OTHER_RUNS)))
+            tables = pool.map(few, [CASES[name] for name in beside])
+            others = dict(zip(beside, track(tables, "others", total=len(beside), transient=True), strict=True))
     result = Result()
     if not chosen.beside:
         result.add(*own_table(own), "")
     if others:
         result.add(*other_table(own, others), "")
-    minutes = (time.process_time() - started) / 60
+    minutes = (time.perf_counter() - started) / 60
+    command = f"python benchmarks/detection.py --runs {chosen.runs}" + (
+        f" --large-runs {large}" if large != chosen.runs else ""
+    )
     result.add(
-        f"`python benchmarks/detection.py --runs {chosen.runs}`, seeds from {chosen.seed}, {minutes:.1f} minutes of one core. "
-        f"One update with 500 prompts and 200 looks, interval and onset read: {timing()}. "
+        f"`{command}`, seeds from {chosen.seed}, {minutes:.0f} minutes with {chosen.workers} processes. "
+        f"Updating 30 series of 500 prompts at a look after 200: {timing()} of one core. "
         f"Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case.",
     )
     for name, group, kept in (("quiet runs without an alarm", QUIET, 0.0), ("falls with one", FALLS, 1.0)):
-        shares = [abs(1 - kept - own[case.name][1].share) for case in group if case.name in own]
+        shares = [abs(1 - kept - own[case].share) for case in group if case in own]
         if shares:
             result.ratios[f"detection, share of {name}"] = float(np.mean(shares))
     return result

@@ -339,9 +339,9 @@ def test_a_fall_before_the_second_look_is_flagged_at_the_second():
     assert (statuses[-1].alarm_step, statuses[-1].onset_step) == (2, 0)
 
 
-def test_a_series_of_fewer_than_eight_prompts_raises_no_alarm():
+def test_a_series_of_too_few_prompts_raises_no_alarm():
     base = np.linspace(0.1, 0.6, 8)
-    few, enough = CollapseDetector(20), CollapseDetector(20)
+    few, enough = CollapseDetector(20, min_prompts=8), CollapseDetector(20, min_prompts=8)
     for step in range(20):
         fell = 0.5 if step >= 7 else 1.0
         one, other = few.update(step, fell * base[:7]), enough.update(step, fell * base)

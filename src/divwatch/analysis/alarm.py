@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +14,22 @@ from divwatch.analysis.series_fit import SeriesFit
 
 Floats = NDArray[np.float64]
 
-MIN_PROMPTS = 8  # a series with fewer raises no alarm: its variance is known too badly
+MIN_PROMPTS = 4  # a series with fewer raises no alarm: its variance is hardly known
+MIN_TASK_PROMPTS = 8  # the same for one task of several: with many small ones, one is always far off
 LONGEST_DIP = 3  # looks: what recovers within them is no collapse
 DEEPEST_DIP = 4.0  # times min_drop: a fall certainly deeper need not wait until it has lasted
 LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LONGEST_DIP` looks are left out
 LASTING_EARLY = 1.2  # the same while the rest may be the first look after the baseline alone
+
+
+def tasks_without_alarm(tasks: Iterable[str]) -> list[str]:
+    """The tasks with too few prompts for an alarm of their own, from one task name per prompt; they count in the panel.
+
+    >>> tasks_without_alarm(["a"] * 8 + ["b"] * 7), tasks_without_alarm(["only"] * 4)
+    (['b'], [])
+    """
+    sizes = Counter(tasks)
+    return [task for task, size in sizes.items() if size < MIN_TASK_PROMPTS and len(sizes) > 1]
 
 
 def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float, alpha: float, max_looks: int) -> bool:

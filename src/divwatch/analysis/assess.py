@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from divwatch.analysis.alarm import MIN_PROMPTS
+from divwatch.analysis.alarm import MIN_PROMPTS, MIN_TASK_PROMPTS, tasks_without_alarm
 from divwatch.analysis.decompose import Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
 from divwatch.analysis.evidence import OtherDetectors
@@ -113,7 +113,8 @@ class Assessor:
         if before < len(steps):
             self._counted = ([], [])
             for (task, key), alpha in self._shares(history, keys).items():
-                fresh = CollapseDetector(self.max_looks, alpha, self.min_drop)
+                fewest = MIN_PROMPTS if task == ALL else MIN_TASK_PROMPTS
+                fresh = CollapseDetector(self.max_looks, alpha, self.min_drop, fewest)
                 detector = self._detectors.setdefault((task, key), fresh)
                 values = history.series(key, task)[comparable[before:]]
                 self._statuses[task, key] = detector.replay(steps[before:], values)
@@ -126,7 +127,7 @@ class Assessor:
         sizes = Counter(history.tasks)
         if len(sizes) == 1:
             return {(ALL, key): self.alpha / len(keys) for key in keys}
-        large = sum(size >= MIN_PROMPTS for size in sizes.values())
+        large = len(sizes) - len(tasks_without_alarm(history.tasks))
         panel = self.alpha / max(len(keys), 1) / (2 if large else 1)
         task = self.alpha / max(len(keys), 1) / 2 / max(large, 1)
         return {(ALL, key): panel for key in keys} | {(name, key): task for key in keys for name in sizes}

@@ -116,10 +116,10 @@ class CollapseDetector:
     beyond `min_drop`, and a fall that is beyond noise wherever in the run it may have begun and that lasts (`alarm.py`).
     Noise is that of the prompts and the wobble of checkpoints (`series_fit.py`). While diversity does not change, the
     chance of any alarm in `max_looks` looks is about `alpha` at most; docs/detection.md has the measured rates. A
-    series with fewer than 8 prompts raises no alarm.
+    series with fewer than `min_prompts` prompts raises no alarm.
 
     max_looks: looks that the run will have, the baseline included; more may come, each judged by the number so far.
-    alpha: in (0, 1). min_drop: relative loss in [0, 1). Raises DivwatchError on wrong input.
+    alpha: in (0, 1). min_drop: relative loss in [0, 1). min_prompts: at least 2. Raises DivwatchError on wrong input.
 
     >>> from divwatch.analysis.simulate import simulate
     >>> run = simulate("step", seed=1)
@@ -129,14 +129,16 @@ class CollapseDetector:
     (True, True)
     """
 
-    def __init__(self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05) -> None:
+    def __init__(
+        self, max_looks: int, alpha: float = 0.05, min_drop: float = 0.05, min_prompts: int = MIN_PROMPTS
+    ) -> None:
         if max_looks < 1:
             raise DivwatchError(f"max_looks is {max_looks}: give the number of looks of the whole run, at least 1")
         if not 0 < alpha < 1:
             raise DivwatchError(f"alpha is {alpha}: give a chance of a false alarm between 0 and 1 (0.05)")
         if not 0 <= min_drop < 1:
             raise DivwatchError(f"min_drop is {min_drop}: give a relative loss from 0 up to 1 (0.05)")
-        self.max_looks, self.alpha, self.min_drop = max_looks, alpha, min_drop
+        self.max_looks, self.alpha, self.min_drop, self.min_prompts = max_looks, alpha, min_drop, min_prompts
         self._steps: list[int] = []
         self._baseline_updates: list[Floats] = []
         self._looks: list[_Look] = []
@@ -167,7 +169,7 @@ class CollapseDetector:
         for i, change, n in zip(later, changes, counts, strict=True):
             if np.isfinite(change):
                 self._looks.append(_Look(steps[i], table[i], float(change), int(n)))
-                if self._alarm_step is None and n >= MIN_PROMPTS and self._series().falls(0.0, self.alpha):
+                if self._alarm_step is None and n >= self.min_prompts and self._series().falls(0.0, self.alpha):
                     self._alarm_step = steps[i]
         return self._status(float(changes[-1]), int(counts[-1]))
 
