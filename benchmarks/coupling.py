@@ -1,6 +1,6 @@
 """What common random numbers are worth: the noise of a change between checkpoints, sampled with the same numbers or not.
 
-    python benchmarks/coupling.py --write docs/detection.md      # trains two stages of the embedded world; minutes
+    python benchmarks/coupling.py --write docs/detection.md      # trains two stages of the embedded world; 20 minutes
     python benchmarks/coupling.py --checkpoints BASE A B --panel FILE.jsonl --tokens 64 256     # any checkpoints
 
 The value of a prompt is the mean pairwise distance of its completions (sbert, MiniLM). Each checkpoint is sampled with
@@ -177,12 +177,12 @@ def _options(parser: Any) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "coupling", help="where trained stages are kept")
     parser.add_argument("--checkpoints", nargs="+", help="a baseline and others to measure instead")
     parser.add_argument("--panel", default="tiny")
-    parser.add_argument("--prompts", type=int, default=72)
+    parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--tokens", type=int, nargs="+", default=[64])
     parser.add_argument("--temperature", type=float, default=0.6)
     parser.add_argument("--top-p", type=float, default=0.95)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--write", type=Path, help="page whose part between the marks 'coupling' is replaced")
 
 
