@@ -19,7 +19,8 @@ MIN_TASK_PROMPTS = 8  # the same for one task of several: with many small ones, 
 LONGEST_DIP = 3  # looks: what recovers within them is no collapse
 DEEPEST_DIP = 4.0  # times min_drop: a fall certainly deeper need not wait until it has lasted
 LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LONGEST_DIP` looks are left out
-LASTING_EARLY = 1.2  # the same while the rest may be the first look after the baseline alone
+LASTING_EARLY = 1.2  # the same while the rest may be the first look after the knee alone
+LEVEL_LOOKS = 3  # a dip is told from a fall only if so many looks, the baseline's included, have shown a level before
 
 
 def tasks_without_alarm(tasks: Iterable[str]) -> list[str]:
@@ -37,9 +38,9 @@ def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float,
 
     Every look but the last two is tried as the knee. The mean of the looks after it must lie below that of the looks
     before by more than `margin` and the critical value of the scan. It must also last: whichever three neighbouring
-    looks after the knee are left out, the others are still below. The first look after the baseline is never left out,
-    since a dip needs a level to have been seen before it. Only a fall certainly deeper than three times `min_drop`
-    need not wait for that.
+    looks after the knee are left out, the others are still below. While fewer than three looks have shown a level, the
+    first look after the knee is never left out, so that the alarm can come at the second. A fall certainly deeper than
+    four times `min_drop` need not wait either.
 
     values: [L, N] of the looks, the baseline first, NaN where missing.
     """
@@ -60,7 +61,7 @@ def _lasts(values: Floats, fit: SeriesFit, knee: int, margin: float, min_drop: f
     looks = len(values)
     rests = _without_a_dip(knee, looks)
     if rests is not None:
-        level = LASTING_EARLY if looks <= LONGEST_DIP + 2 else LASTING
+        level = LASTING_EARLY if knee + 1 < LEVEL_LOOKS and looks - knee <= LONGEST_DIP + 2 else LASTING
         if (fit.z(_from(values, knee, rests), margin) > level).all():
             return True
     last_two = np.arange(looks)[None] >= looks - 2
@@ -74,8 +75,9 @@ def _from(values: Floats, knee: int, after: NDArray[np.bool_]) -> Contrast:
 
 def _without_a_dip(knee: int, looks: int) -> NDArray[np.bool_] | None:
     """[D, L] the looks after the knee less any 1 to `LONGEST_DIP` neighbours; None where such a dip could be all."""
-    first = 2 if knee == 0 else knee + 1
-    if knee > 0 and looks - knee - 1 <= LONGEST_DIP:
+    settled = knee + 1 >= LEVEL_LOOKS
+    first = knee + 1 if settled else knee + 2
+    if settled and looks - knee - 1 <= LONGEST_DIP:
         return None
     look = np.arange(looks)
     dips = [(start, start + n) for n in range(1, LONGEST_DIP + 1) for start in range(first, looks - n + 1)]
