@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 MIN_PROMPTS = 4  # a series with fewer raises no alarm: its variance is hardly known
 MIN_TASK_PROMPTS = 8  # the same for one task of several: with many small ones, one is always far off
-LONGEST_DIP = 3  # looks: what recovers within them is no collapse
+LONGEST_DIP = 3  # looks: what recovers within them is no collapse; in short runs a seventh of the looks
 DEEPEST_DIP = 4.0  # times min_drop: a fall certainly deeper need not wait until it has lasted
 LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LONGEST_DIP` looks are left out
 LASTING_EARLY = 1.2  # the same while the rest may be the first look after the knee alone
@@ -38,9 +38,9 @@ def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float,
 
     Every look but the last two is tried as the knee. The mean of the looks after it must lie below that of the looks
     before by more than `margin` and the critical value of the scan. It must also last: whichever three neighbouring
-    looks after the knee are left out, the others are still below. While fewer than three looks have shown a level, the
-    first look after the knee is never left out, so that the alarm can come at the second. A fall certainly deeper than
-    four times `min_drop` need not wait either.
+    looks after the knee are left out (fewer in runs of less than 21), the others are still below. While fewer than
+    three looks have shown a level, the first look after the knee is never left out, so that the alarm can come at the
+    second. A fall certainly deeper than four times `min_drop` need not wait either.
 
     values: [L, N] of the looks, the baseline first, NaN where missing.
     """
@@ -50,18 +50,19 @@ def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float,
     after = np.arange(looks) > np.arange(looks - 2)[:, None]  # [knees, L]
     z = fit.z(contrast(values, after, ~after), margin)
     planned = max(max_looks, looks)
+    dip = min(LONGEST_DIP, max(planned // 7, 1))
     critical = np.full(looks - 2, critical_value(planned, alpha, early=False))
     critical[0] = critical_value(planned, alpha, early=True)
     knees = np.flatnonzero(z > critical)
     knees = knees[np.argsort(-z[knees])]
-    return any(_lasts(values, fit, int(knee), margin, min_drop) for knee in knees)
+    return any(_lasts(values, fit, int(knee), dip, margin, min_drop) for knee in knees)
 
 
-def _lasts(values: Floats, fit: SeriesFit, knee: int, margin: float, min_drop: float) -> bool:
+def _lasts(values: Floats, fit: SeriesFit, knee: int, longest: int, margin: float, min_drop: float) -> bool:
     looks = len(values)
-    rests = _without_a_dip(knee, looks)
+    rests = _without_a_dip(knee, looks, longest)
     if rests is not None:
-        level = LASTING_EARLY if knee + 1 < LEVEL_LOOKS and looks - knee <= LONGEST_DIP + 2 else LASTING
+        level = LASTING_EARLY if knee + 1 < LEVEL_LOOKS and looks - knee <= longest + 2 else LASTING
         if (fit.z(_from(values, knee, rests), margin) > level).all():
             return True
     last_two = np.arange(looks)[None] >= looks - 2
@@ -73,12 +74,12 @@ def _from(values: Floats, knee: int, after: NDArray[np.bool_]) -> Contrast:
     return contrast(values, after, before)
 
 
-def _without_a_dip(knee: int, looks: int) -> NDArray[np.bool_] | None:
-    """[D, L] the looks after the knee less any 1 to `LONGEST_DIP` neighbours; None where such a dip could be all."""
+def _without_a_dip(knee: int, looks: int, longest: int) -> NDArray[np.bool_] | None:
+    """[D, L] the looks after the knee less any 1 to `longest` neighbours; None where such a dip could be all."""
     settled = knee + 1 >= LEVEL_LOOKS
     first = knee + 1 if settled else knee + 2
-    if settled and looks - knee - 1 <= LONGEST_DIP:
+    if settled and looks - knee - 1 <= longest:
         return None
     look = np.arange(looks)
-    dips = [(start, start + n) for n in range(1, LONGEST_DIP + 1) for start in range(first, looks - n + 1)]
+    dips = [(start, start + n) for n in range(1, longest + 1) for start in range(first, looks - n + 1)]
     return np.array([(look > knee) & ~((look >= start) & (look < end)) for start, end in dips])
