@@ -287,6 +287,9 @@ def main() -> int:
         parser.add_argument("--write", type=Path, help="a Markdown file: replace the part between its two marks")
 
     chosen = options(__doc__, more)
+    if not chosen.own:  # before minutes of work, not after
+        import river  # noqa: F401
+        import ruptures  # noqa: F401
     result = measure(chosen)
     if chosen.write:
         place(chosen.write, "table", result.lines)
