@@ -319,10 +319,11 @@ def measure(chosen: Any) -> Result:
     command = f"python benchmarks/detection.py --runs {chosen.runs}" + (
         f" --large-runs {large}" if large != chosen.runs else ""
     )
+    command += " --own" if chosen.own else ""
     result.add(
         f"`{command}`, seeds from {chosen.seed}, {minutes:.0f} minutes with {chosen.workers} processes. "
-        f"30 series of 500 prompts at a look after 200, intervals read: {timing()} of one core. "
-        f"Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case.",
+        f"30 series of 500 prompts at a look after 200, intervals read: {timing()} of one core."
+        + (f" Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case." if others else ""),
     )
     for name, group, kept in (("quiet runs without an alarm", QUIET, 0.0), ("falls with one", FALLS, 1.0)):
         shares = [abs(1 - kept - own[case].share) for case in group if case in own]
