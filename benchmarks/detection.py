@@ -319,7 +319,7 @@ def measure(chosen: Any) -> Result:
     command = f"python benchmarks/detection.py --runs {chosen.runs}" + (
         f" --large-runs {large}" if large != chosen.runs else ""
     )
-    command += " --own" if chosen.own else ""
+    command += (" --own" if chosen.own else "") + (" --beside" if chosen.beside else "")
     result.add(
         f"`{command}`, seeds from {chosen.seed}, {minutes:.0f} minutes with {chosen.workers} processes. "
         f"30 series of 500 prompts at a look after 200, intervals read: {timing()} of one core."

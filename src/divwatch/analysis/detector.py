@@ -284,6 +284,8 @@ class _Series:
         return self._until(len(self.looks) - 1)
 
     def _until(self, looks: int) -> _Series:
+        if looks == len(self.looks):
+            return self  # with its fit, which takes most of the time
         return _Series(self.baseline, self.looks[:looks], self.min_drop, self.max_looks)
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:

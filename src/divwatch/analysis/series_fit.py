@@ -103,11 +103,6 @@ class SeriesFit:
         """Posterior root mean square of the wobble, relative."""
         return float(np.sqrt((self.wobble_weight * WOBBLES**2).sum()))
 
-    @property
-    def correlation(self) -> float:
-        """Posterior mean of the wobble's correlation between neighbouring looks."""
-        return float((self.wobble_weight * CORRELATIONS[:, None]).sum())
-
     def z(self, of: Contrast, margin: float = 0.0) -> Floats:
         """[C] how far each change lies below -margin, as a normal deviate of the posterior predictive.
 
