@@ -83,37 +83,35 @@ def draw(world: World, seed: int) -> tuple[History, Floats]:
     rng = np.random.default_rng([seed, 11])
     logits, distances, ratio = pool()
     pick = rng.choice(POOL, world.prompts, replace=False)
+    logits, distances, ratio = logits[pick], distances[pick], ratio[pick]
     task = np.arange(world.prompts) % world.tasks
     change, factor = _levels(world, rng)
     accuracy = 1 / (1 + np.exp(-rng.normal(0.4, 1.2, world.prompts)))
-    styles = np.empty((world.looks, world.prompts, world.samples), dtype=np.int8)
-    right = np.empty(styles.shape, dtype=bool)
-    noise = Noise(world, rng) if world.coupled else None
     drift = (
         np.linspace(0, world.accuracy_shift, world.looks) + world.accuracy_wobble * ar1(rng, world.looks, 0.7, 1)[:, 0]
     )
-    for look in range(world.looks):
-        wanted = np.log(factor[look][task])
-        p_right = policy(logits[pick], ratio[pick], wanted)
-        odds = np.log(accuracy / (1 - accuracy)) + drift[look]
-        chance = 1 / (1 + np.exp(-odds))
-        u = noise.correctness if noise else rng.random((world.prompts, world.samples))
-        right[look] = u < chance[:, None]
-        gumbel = noise.gumbel if noise else rng.gumbel(size=(world.prompts, world.samples, STYLES))
-        p = np.log(p_right)[:, None, :]
-        if world.only_correct:  # wrong answers stay as they were
-            p_wrong = policy(logits[pick], ratio[pick], np.log(factor[look][task] / (1 + change[look][task])))
-            p = np.where(right[look][..., None], p, np.log(p_wrong)[:, None, :])
-        styles[look] = (p + gumbel).argmax(axis=-1)
-    return history(world, styles, right, distances[pick], task), change
+    odds = np.log(accuracy / (1 - accuracy)) + drift[:, None]
+    shape = (world.looks, world.prompts, world.samples)
+    shared = (1, *shape[1:]) if world.coupled else shape  # random numbers that every look shares
+    right = rng.random(shared) < 1 / (1 + np.exp(-odds))[:, :, None]
+    pick_style = race if world.coupled else inverse
+    numbers = rng.gumbel(size=(*shared, STYLES)) if world.coupled else rng.random(shape)
+    wanted = np.log(factor)[:, task]
+    styles = pick_style(policy(logits, ratio, wanted), numbers)
+    if world.only_correct:  # wrong answers stay as they were
+        unchanged = policy(logits, ratio, wanted - np.log(1 + change)[:, task])
+        styles = np.where(right, styles, pick_style(unchanged, numbers))
+    return history(world, styles, np.broadcast_to(right, shape), distances, task), change
 
 
-class Noise:
-    """Random numbers that every look shares."""
+def race(p: Floats, gumbel: Floats) -> NDArray[np.intp]:
+    """Styles [looks, N, K] for policies [looks, N, STYLES], by Gumbel-max: alike policies mostly agree."""
+    return (np.log(p)[:, :, None] + gumbel).argmax(axis=-1)
 
-    def __init__(self, world: World, rng: np.random.Generator) -> None:
-        self.correctness = rng.random((world.prompts, world.samples))
-        self.gumbel = rng.gumbel(size=(world.prompts, world.samples, STYLES))
+
+def inverse(p: Floats, uniform: Floats) -> NDArray[np.intp]:
+    """The same from one uniform number a completion."""
+    return (uniform[..., None] > p.cumsum(axis=-1)[:, :, None, :-1]).sum(axis=-1)
 
 
 def _levels(world: World, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -131,25 +129,25 @@ def _levels(world: World, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def policy(logits: Floats, ratio: Floats, wanted: Floats) -> Floats:
-    """The policies [N, STYLES] whose expected distance is exp(wanted) times that at power 1."""
-    falling = -ratio  # rises with the power
-    at = (falling < -wanted[:, None]).sum(axis=1).clip(1, len(POWERS) - 1)
+    """The policies [looks, N, STYLES] whose expected distance is exp(wanted [looks, N]) times that at power 1."""
+    # The ratio falls with the power: count the powers at which it is still above.
+    at = (ratio > wanted[..., None]).sum(axis=-1).clip(1, len(POWERS) - 1)
     rows = np.arange(len(logits))
     lo, hi = ratio[rows, at - 1], ratio[rows, at]
     share = np.clip((lo - wanted) / np.maximum(lo - hi, 1e-12), 0, 1)
     power = np.exp((1 - share) * np.log(POWERS[at - 1]) + share * np.log(POWERS[at]))
-    return np.maximum(softmax(power[:, None] * logits), 1e-300)
+    return np.maximum(softmax(power[..., None] * logits), 1e-300)
 
 
 def history(
-    world: World, styles: NDArray[np.int8], right: NDArray[np.bool_], distances: Floats, task: NDArray[np.intp]
+    world: World, styles: NDArray[np.intp], right: NDArray[np.bool_], distances: Floats, task: NDArray[np.intp]
 ) -> History:
     if world.measure == "gini":
         distances = np.broadcast_to(1.0 - np.eye(STYLES), distances.shape)
-    everything = value(world, styles, np.ones_like(right), distances)
-    values = {"diversity/sbert": everything}
+    every, correct = style_counts(styles, np.ones_like(right)), style_counts(styles, right)
+    values = {"diversity/sbert": value(world, every, distances)}
     if world.accuracy:
-        values["correct_diversity/sbert"] = value(world, styles, right, distances)
+        values["correct_diversity/sbert"] = value(world, correct, distances)
         values["quality/accuracy"] = right.mean(axis=-1).astype(float)
     order = np.argsort(task, kind="stable")
     return History(
@@ -161,13 +159,19 @@ def history(
     )
 
 
-def value(world: World, styles: NDArray[np.int8], counted: NDArray[np.bool_], distances: Floats) -> Floats:
-    """[looks, prompts] from the answers counted: their mean pairwise distance, or the number of distinct styles."""
-    onehot = (styles[..., None] == np.arange(STYLES)) & counted[..., None]
-    counts = onehot.sum(axis=2).astype(float)
+def style_counts(styles: NDArray[np.intp], counted: NDArray[np.bool_]) -> Floats:
+    """[looks, prompts, STYLES] how many of the answers counted have each style."""
+    cells = np.arange(styles.shape[0] * styles.shape[1]).reshape(*styles.shape[:2], 1) * STYLES + styles
+    counts = np.bincount(cells[counted], minlength=styles.shape[0] * styles.shape[1] * STYLES)
+    return counts.reshape(*styles.shape[:2], STYLES).astype(float)
+
+
+def value(world: World, counts: Floats, distances: Floats) -> Floats:
+    """[looks, prompts] from counts of styles: the mean pairwise distance of the answers, or how many distinct styles."""
     k = counts.sum(axis=-1)
     if world.measure == "distinct":
         return np.where(k >= 2, (counts > 0).sum(axis=-1), np.nan)
-    pairs = np.einsum("lna,nab,lnb->ln", counts, distances, counts, optimize=True)
+    by_prompt = counts.transpose(1, 0, 2)
+    pairs = ((by_prompt @ distances) * by_prompt).sum(axis=-1).T
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(k >= 2, pairs / (k * (k - 1)), np.nan)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.analysis.boundary import critical_value
-from divwatch.analysis.contrast import Contrast, contrast
+from divwatch.analysis.contrast import Contrast, contrast, contrast_at_knees
 from divwatch.analysis.series_fit import SeriesFit
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,9 @@ def tasks_without_alarm(tasks: Iterable[str]) -> list[str]:
     return [task for task, size in sizes.items() if size < MIN_TASK_PROMPTS and len(sizes) > 1]
 
 
-def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float, alpha: float, max_looks: int) -> bool:
+def lasting_fall(
+    values: Floats, fit: Callable[[], SeriesFit], margin: float, min_drop: float, alpha: float, max_looks: int
+) -> bool:
     """Whether the looks so far show a fall by more than `margin` that lasts, but for a chance of `alpha` in the run.
 
     Every look but the last two is tried as the knee. The mean of the looks after it must lie below that of the looks
@@ -42,20 +44,23 @@ def lasting_fall(values: Floats, fit: SeriesFit, margin: float, min_drop: float,
     three looks have shown a level, the first look after the knee is never left out, so that the alarm can come at the
     second. A fall certainly deeper than four times `min_drop` need not wait either.
 
-    values: [L, N] of the looks, the baseline first, NaN where missing.
+    values: [L, N] of the looks, the baseline first, NaN where missing. fit: of these looks, called only where their
+    noise without any wobble leaves the question open.
     """
     looks = len(values)
     if looks < 3:
         return False
-    after = np.arange(looks) > np.arange(looks - 2)[:, None]  # [knees, L]
-    z = fit.z(contrast(values, after, ~after), margin)
     planned = max(max_looks, looks)
-    dip = min(LONGEST_DIP, max(planned // 7, 1))
     critical = np.full(looks - 2, critical_value(planned, alpha, early=False))
     critical[0] = critical_value(planned, alpha, early=True)
-    knees = np.flatnonzero(z > critical)
-    knees = knees[np.argsort(-z[knees])]
-    return any(_lasts(values, fit, int(knee), dip, margin, min_drop) for knee in knees)
+    scan = contrast_at_knees(values)
+    knees = np.flatnonzero(scan.highest_z(margin) > critical)
+    if not knees.size:
+        return False
+    z = fit().z(scan.at(knees), margin)
+    knees, z = knees[z > critical[knees]], z[z > critical[knees]]
+    dip = min(LONGEST_DIP, max(planned // 7, 1))
+    return any(_lasts(values, fit(), int(knee), dip, margin, min_drop) for knee in knees[np.argsort(-z)])
 
 
 def _lasts(values: Floats, fit: SeriesFit, knee: int, longest: int, margin: float, min_drop: float) -> bool:
@@ -70,8 +75,7 @@ def _lasts(values: Floats, fit: SeriesFit, knee: int, longest: int, margin: floa
 
 
 def _from(values: Floats, knee: int, after: NDArray[np.bool_]) -> Contrast:
-    before = np.broadcast_to(np.arange(len(values)) <= knee, after.shape)
-    return contrast(values, after, before)
+    return contrast(values, after, (np.arange(len(values)) <= knee)[None])
 
 
 def _without_a_dip(knee: int, looks: int, longest: int) -> NDArray[np.bool_] | None:

@@ -29,17 +29,41 @@ class Contrast:
         """[C] variance that a wobble of unit variance adds; correlation: [L, L] between looks."""
         weights = self.after / self.after.sum(axis=1, keepdims=True)
         weights = weights - self.before / self.before.sum(axis=1, keepdims=True)
-        return np.einsum("cl,cl->c", weights @ correlation, weights)
+        return ((weights @ correlation) * weights).sum(axis=1)
+
+    def highest_z(self, margin: float) -> Floats:
+        """[C] how far each change lies below -margin, in standard errors of the prompts alone; any further noise lowers
+        it. -inf where there is no change."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = -(self.change + margin) / np.sqrt(self.variance)
+        return np.where(np.isfinite(self.change), z, -np.inf)
+
+    def at(self, rows: NDArray[np.intp]) -> Contrast:
+        """Some of the contrasts."""
+        return Contrast(self.after[rows], self.before[rows], self.change[rows], self.variance[rows], self.n[rows])
 
 
 def contrast(values: Floats, after: Bools, before: Bools) -> Contrast:
     """Contrasts the later looks with the earlier ones, paired by prompt.
 
     A prompt's value on a side is its mean over the looks of that side that have one.
-    values: [L, N], NaN where missing. after, before: [C, L], at least one look in each row.
+    values: [L, N], NaN where missing. after: [C, L], before: [C, L] or [1, L], at least one look in each row.
     """
     change, variance, n = paired_change(mean_of_looks(values, after), mean_of_looks(values, before))
-    return Contrast(after, before, change, variance, n)
+    return Contrast(after, np.broadcast_to(before, after.shape), change, variance, n)
+
+
+def contrast_at_knees(values: Floats) -> Contrast:
+    """`contrast` at every knee but the last two looks: [L - 2] of the looks after it with those up to it."""
+    looks = len(values)
+    after = np.arange(looks) > np.arange(looks - 2)[:, None]
+    there = np.isfinite(values)
+    filled = np.where(there, values, 0.0)
+    sums, counts = filled.cumsum(axis=0), there.cumsum(axis=0)
+    rest, others = filled[::-1].cumsum(axis=0)[::-1], counts[-1] - counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = paired_change(rest[1:-1] / others[:-2], sums[:-2] / counts[:-2])
+    return Contrast(after, ~after, *change)
 
 
 def mean_of_looks(values: Floats, looks: Bools) -> Floats:

@@ -142,6 +142,7 @@ class CollapseDetector:
         self._steps: list[int] = []
         self._baseline_updates: list[Floats] = []
         self._looks: list[_Look] = []
+        self._fits: dict[int, SeriesFit] = {}
         self._alarm_step: int | None = None
 
     def update(self, step: int, values: ArrayLike) -> CollapseStatus:
@@ -174,7 +175,8 @@ class CollapseDetector:
         return self._status(float(changes[-1]), int(counts[-1]))
 
     def _series(self) -> _Series:
-        return _Series(_Look(self._steps[0], self._baseline, 0.0, 0), tuple(self._looks), self.min_drop, self.max_looks)
+        baseline = _Look(self._steps[0], self._baseline, 0.0, 0)
+        return _Series(baseline, tuple(self._looks), self.min_drop, self.max_looks, self._fits)
 
     def _status(self, change: float, n: int) -> CollapseStatus:
         return CollapseStatus(self._alarm_step is not None, self._alarm_step, change, n, self._series())
@@ -211,12 +213,16 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Series:
-    """The looks up to a status that have a change, for what is computed when it is read."""
+    """The looks up to a status that have a change, for what is computed when it is read.
+
+    fits: by number of looks, shared by the series of a detector; `confirmed` asks for the fit of the look before.
+    """
 
     baseline: _Look
     looks: tuple[_Look, ...]
     min_drop: float
     max_looks: int
+    fits: dict[int, SeriesFit]
 
     @cached_property
     def steps(self) -> list[int]:
@@ -249,7 +255,13 @@ class _Series:
 
     @cached_property
     def fit(self) -> SeriesFit:
-        return fit_series(self.steps, self.changes, self.sampling_variance)
+        looks = len(self.looks)
+        if looks not in self.fits:
+            self.fits[looks] = fit = fit_series(self.steps, self.changes, self.sampling_variance)
+            for old in sorted(self.fits)[:-2]:
+                del self.fits[old]
+            return fit
+        return self.fits[looks]
 
     def below_min_drop(self) -> bool:
         return len(self.looks) >= 2 and bool(self.changes[-2:].max() < -self.min_drop)
@@ -258,7 +270,7 @@ class _Series:
         """The last two looks lie beyond `min_drop`, and a fall beyond `margin` lasts."""
         if not self.below_min_drop():
             return False
-        return lasting_fall(self.values, self.fit, margin, self.min_drop, alpha, self.max_looks)
+        return lasting_fall(self.values, lambda: self.fit, margin, self.min_drop, alpha, self.max_looks)
 
     def change_interval(self, alarm_step: int | None = None) -> tuple[float, float]:
         """95 % interval of the true change at the last look, from all looks. The measured change lies in it."""
@@ -284,9 +296,7 @@ class _Series:
         return self._until(len(self.looks) - 1)
 
     def _until(self, looks: int) -> _Series:
-        if looks == len(self.looks):
-            return self  # with its fit, which takes most of the time
-        return _Series(self.baseline, self.looks[:looks], self.min_drop, self.max_looks)
+        return _Series(self.baseline, self.looks[:looks], self.min_drop, self.max_looks, self.fits)
 
     def onset(self, alarm_step: int) -> tuple[int, tuple[int, int]]:
         """Knee and its 90 % interval, in steps; it lies before the two looks that raised the alarm."""

@@ -13,11 +13,12 @@ correlation of the wobble, which are sums over a grid, and over the shapes, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import logsumexp, ndtr, ndtri, stdtr
 
 from divwatch.analysis.contrast import Contrast
@@ -34,29 +35,43 @@ CORRELATIONS = np.array([0.0, 0.3, 0.6, 0.8, 0.95])
 P_NONE, P_ONE, P_SMALL, P_TWO = 0.15, 0.45, 0.25, 0.15
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
+IMPOSSIBLE = 1e-16  # probability of a wobble's size and correlation that is left out
 KNEES = 40  # at most so many looks are tried as the start of a change
 
 
 @dataclass(frozen=True)
-class _Shapes:
-    """values: [S, L] in [0, 1]. knee: [S] the last look before the change. log_prior: [S]."""
+class _Basis:
+    """What follows from the steps alone.
 
-    values: Floats
+    shapes: [S, L] in [0, 1]. knee: [S] the last look before the change. log_prior: [S].
+    matrix: [R, L, L] correlations of the wobble; eigenvalues: [R, L]. In the coordinates of its eigenvectors:
+    vectors: [R, L, L], ones: [R, L], rotated: [R, L, S] the shapes.
+    """
+
+    shapes: Floats
     knee: NDArray[np.intp]
     log_prior: Floats
+    matrix: Floats
+    eigenvalues: Floats
+    vectors: Floats
+    ones: Floats
+    rotated: Floats
 
 
-@lru_cache(maxsize=16)
-def _shapes(steps: tuple[float, ...]) -> _Shapes:
+@lru_cache(maxsize=24)  # 4 MB each with 200 looks
+def _basis(steps: tuple[float, ...]) -> _Basis:
     s = np.array(steps)
     looks = s.size
     knees = np.unique(np.linspace(0, looks - 2, min(looks - 1, KNEES)).round().astype(int))
     pairs = [(k, e) for k in knees for e in _ends(int(k), looks)]
     knee, end = np.array(pairs, dtype=int).T
-    values = np.clip((s - s[knee, None]) / (s[end] - s[knee])[:, None], 0, 1)
+    shapes = np.clip((s - s[knee, None]) / (s[end] - s[knee])[:, None], 0, 1)
     per_knee = np.bincount(knee, minlength=looks)[knee]
     later = (1 - P_FIRST) / max(len(knees) - 1, 1)
-    return _Shapes(values, knee, np.log(np.where(knee == 0, P_FIRST, later) / per_knee))
+    log_prior = np.log(np.where(knee == 0, P_FIRST, later) / per_knee)
+    matrix, eigenvalues, vectors = _correlations(looks)
+    rotated = np.ascontiguousarray((shapes @ vectors).transpose(0, 2, 1))
+    return _Basis(shapes, knee, log_prior, matrix, eigenvalues, vectors, vectors.sum(axis=1), rotated)
 
 
 def _ends(knee: int, looks: int) -> list[int]:
@@ -65,58 +80,58 @@ def _ends(knee: int, looks: int) -> list[int]:
     return sorted({knee + w for w in widths if knee + w < looks} | {looks - 1})
 
 
-@lru_cache(maxsize=128)
-def _rotation(looks: int, correlation: float) -> tuple[Floats, Floats, Floats]:
-    """Correlation matrix of the wobble, its eigenvalues and its eigenvectors."""
+@lru_cache(maxsize=64)
+def _correlations(looks: int) -> tuple[Floats, Floats, Floats]:
+    """Correlation matrices of the wobble [R, L, L], their eigenvalues and their eigenvectors."""
     lag = np.abs(np.subtract.outer(np.arange(looks), np.arange(looks)))
-    matrix = correlation**lag if correlation else np.eye(looks)
+    matrix = CORRELATIONS[:, None, None] ** lag  # 0 ** 0 is 1
     values, vectors = np.linalg.eigh(matrix)
     return matrix, values, vectors
 
 
-@lru_cache(maxsize=64)
-def _rotated(steps: tuple[float, ...], correlation: float) -> Floats:
-    return _shapes(steps).values @ _rotation(len(steps), correlation)[2]
-
-
 @dataclass(frozen=True)
 class SeriesFit:
-    """The posterior. weight, mean, variance: [R, W, H] of each hypothesis under each wobble: its probability, and the
-    change at the last look with its variance. knee: [H] the look before the (first) change, -1 where there is none.
-    large: [H] whether its prior is that of a change that matters. size: [R, W, H] of the first change. steps: [L]."""
+    """The posterior, over the C sizes and correlations of the wobble that are possible, and H hypotheses.
+
+    weight, mean, variance: [C, H] probability, and the change at the last look with its variance. size: [C, H] of the
+    first change. wobble_sd: [C] size of the wobble, correlation: [C] index of its correlation. knee: [H] the look before
+    the (first) change, -1 where there is none. large: [H] whether its prior is that of a change that matters. looks: L.
+    """
 
     weight: Floats
     mean: Floats
     variance: Floats
     size: Floats
+    wobble_sd: Floats
+    correlation: NDArray[np.intp]
     knee: NDArray[np.intp]
     large: NDArray[np.bool_]
-    steps: tuple[float, ...] = field(repr=False)
+    looks: int
 
     @cached_property
     def wobble_weight(self) -> Floats:
-        """[R, W] posterior of the wobble's correlation and size."""
-        return self.weight.sum(axis=2)
+        """[C] posterior of the wobble's size and correlation."""
+        return self.weight.sum(axis=1)
 
     @property
     def wobble(self) -> float:
         """Posterior root mean square of the wobble, relative."""
-        return float(np.sqrt((self.wobble_weight * WOBBLES**2).sum()))
+        return float(np.sqrt(self.wobble_weight @ self.wobble_sd**2))
 
     def z(self, of: Contrast, margin: float = 0.0) -> Floats:
-        """[C] how far each change lies below -margin, as a normal deviate of the posterior predictive.
+        """[K] how far each of K changes lies below -margin, as a normal deviate of the posterior predictive.
 
         The wobble's size and correlation are averaged over their posterior, so a run that has shown little yet is
         judged with heavy tails. The prompts' variance has n - 1 degrees of freedom. -inf where there is no change.
         """
         usable = np.isfinite(of.change)
         change, own = np.where(usable, of.change + margin, 0.0), np.where(usable, of.variance, 1.0)
-        looks = of.after.shape[1]
-        shares = np.stack([of.wobble_variance(_rotation(looks, float(r))[0]) for r in CORRELATIONS])  # [R, C]
-        variance = np.maximum(own + WOBBLES[:, None] ** 2 * shares[:, None, :], 1e-18)
+        used, cell = np.unique(self.correlation, return_inverse=True)
+        shares = np.stack([of.wobble_variance(matrix) for matrix in _correlations(self.looks)[0][used]])
+        variance = np.maximum(own + self.wobble_sd[:, None] ** 2 * shares[cell], 1e-18)  # [C, K]
         with np.errstate(divide="ignore"):
             df = np.minimum((np.maximum(of.n, 2) - 1) * (variance / np.maximum(own, 1e-18)) ** 2, 1e8)
-        p = np.einsum("rw,rwc->c", self.wobble_weight, stdtr(df, change / np.sqrt(variance)))
+        p = self.wobble_weight @ stdtr(df, change / np.sqrt(variance))
         return np.where(usable, -ndtri(np.clip(p, 1e-300, 1.0)), -np.inf)
 
     def change_interval(
@@ -142,8 +157,8 @@ class SeriesFit:
 
     def onset(self, latest: int, level: float = 0.9) -> tuple[int, int, int]:
         """Index of the knee of the fall, and its central interval, given that there was a fall that began by `latest`."""
-        weight = self._fallen(latest).sum(axis=(0, 1))
-        mass = np.bincount(np.maximum(self.knee, 0), weights=weight, minlength=len(self.steps))
+        weight = self._fallen(latest).sum(axis=0)
+        mass = np.bincount(np.maximum(self.knee, 0), weights=weight, minlength=self.looks)
         mass = mass / mass.sum()
         at = int(mass.argmax())
         lo, hi = (int(np.searchsorted(np.cumsum(mass), q)) for q in ((1 - level) / 2, (1 + level) / 2))
@@ -156,16 +171,10 @@ class SeriesFit:
 
 
 def _quantile(weight: Floats, mean: Floats, sd: Floats, q: float) -> float:
-    """Of a mixture of normals and points (sd 0), by bisection."""
+    """Of a mixture of normals and points (sd 0)."""
     sd = np.maximum(sd, 1e-12)
-    lo, hi = float((mean - 9 * sd).min()), float((mean + 9 * sd).max())
-    for _ in range(50):
-        middle = (lo + hi) / 2
-        if weight @ ndtr((middle - mean) / sd) < q:
-            lo = middle
-        else:
-            hi = middle
-    return (lo + hi) / 2
+    own = mean + ndtri(q) * sd  # the quantile of the mixture lies among those of its parts
+    return float(brentq(lambda x: weight @ ndtr((x - mean) / sd) - q, own.min() - 1e-9, own.max() + 1e-9, xtol=1e-10))
 
 
 def fit_series(steps: Sequence[float], changes: Floats, sampling_variance: float) -> SeriesFit:
@@ -175,35 +184,64 @@ def fit_series(steps: Sequence[float], changes: Floats, sampling_variance: float
     sampling_variance: relative variance of one look's mean that comes from its completions.
     """
     steps = tuple(float(s) for s in steps)
-    shapes = _shapes(steps)
-    grids = [_integrate(steps, changes, sampling_variance, float(r)) for r in CORRELATIONS]
-    log_weight, mean, variance, size = (np.stack(part) for part in zip(*(grid[:4] for grid in grids), strict=True))
-    hypotheses, knees = [(log_weight, mean, variance, size)], [np.array([-1]), shapes.knee, shapes.knee]
+    basis = _basis(steps)
+    count = len(basis.knee)
+    m = _project(basis, changes, sampling_variance)
+    posterior = _Posterior(1 + 5 * count)
+    posterior.add(m.base[..., None] + np.log(P_NONE), 0.0, 0.0, 0.0)
+    single = posterior.add(*_single(basis, m, SIZE, P_ONE))
+    posterior.add(*_single(basis, m, SMALL, P_SMALL))
+    knees = [np.array([-1]), basis.knee, basis.knee]
     # A second change is added to the best single one, another to the best second one, and so on: three rounds find the
     # two changes of any series that has two.
-    first = int(logsumexp(log_weight[:, :, 1 : 1 + len(shapes.knee)], axis=(0, 1)).argmax())
+    best = posterior.best(single)
     for _ in range(3):
-        pairs = [_integrate_pairs(steps, moments, first) for *_, moments in grids]
-        log_weight, mean, variance, size = (np.stack(part) for part in zip(*pairs, strict=True))
-        hypotheses.append((log_weight, mean, variance, size))
-        knees.append(np.minimum(shapes.knee[first], shapes.knee))
-        first = int(logsumexp(hypotheses[-1][0], axis=(0, 1)).argmax())
-    log_weight, mean, variance, size = (np.concatenate(part, axis=2) for part in zip(*hypotheses, strict=True))
-    weight = np.exp(log_weight - logsumexp(log_weight))
+        pairs = posterior.add(*_pairs(basis, m, best))
+        knees.append(np.minimum(basis.knee[best], basis.knee))
+        best = posterior.best(pairs)
     large = np.repeat([False, True, False, True, True, True], [part.size for part in knees])
-    return SeriesFit(weight, mean, variance, size, np.concatenate(knees), large, steps)
+    return posterior.fit(np.concatenate(knees), large, len(steps))
+
+
+class _Posterior:
+    """Hypotheses, added in blocks [R, W, h]: log weight, mean and variance of the last change, size of the first."""
+
+    def __init__(self, hypotheses: int) -> None:
+        shape = (len(CORRELATIONS), len(WOBBLES), hypotheses)
+        self.log_weight, self.mean, self.variance, self.size = np.empty((4, *shape))
+        self._filled = 0
+
+    def add(self, log_weight: Floats, mean: Floats | float, variance: Floats | float, size: Floats | float) -> slice:
+        block = slice(self._filled, self._filled + log_weight.shape[-1])
+        self._filled = block.stop
+        self.log_weight[..., block], self.mean[..., block] = log_weight, mean
+        self.variance[..., block], self.size[..., block] = variance, size
+        return block
+
+    def best(self, block: slice) -> int:
+        """Index within the block of its most probable hypothesis, over all wobbles."""
+        log_weight = self.log_weight[..., block]
+        return int(np.exp(log_weight - log_weight.max()).sum(axis=(0, 1)).argmax())
+
+    def fit(self, knee: NDArray[np.intp], large: NDArray[np.bool_], looks: int) -> SeriesFit:
+        weight = np.exp(self.log_weight - self.log_weight.max())
+        weight /= weight.sum()
+        cells = weight.sum(axis=2) > IMPOSSIBLE
+        correlation, size = np.nonzero(cells)
+        weight, mean, variance, first = (table[cells] for table in (weight, self.mean, self.variance, self.size))
+        return SeriesFit(weight, mean, variance, first, WOBBLES[size], correlation, knee, large, looks)
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Weighted products of shapes (s), the series (y), with the level projected out, for each size of the wobble."""
+    """Weighted products of shapes (s), the series (y), with the level projected out, for each wobble [R, W]."""
 
-    base: Floats  # [W] log density without a change
-    ss: Floats  # [W, S]
-    sy: Floats  # [W, S]
-    precision: Floats  # [W, L] of the rotated looks
-    rotated: Floats  # [S, L]
-    ones: Floats  # [L]
+    base: Floats  # [R, W] log density without a change
+    ss: Floats  # [R, W, S]
+    sy: Floats  # [R, W, S]
+    xu: Floats  # [R, W, S] with the level, before that
+    su: Floats  # [R, W, S] the same over the level with itself
+    precision: Floats  # [R, W, L] of the rotated looks
 
 
 def _log_prior_wobble() -> Floats:
@@ -211,45 +249,39 @@ def _log_prior_wobble() -> Floats:
     return density - logsumexp(density)
 
 
-def _integrate(
-    steps: tuple[float, ...], y: Floats, sampling_variance: float, correlation: float
-) -> tuple[Floats, Floats, Floats, Floats, _Moments]:
-    """No change and single changes: log weight, mean and variance of the last change, size of the change."""
-    shapes, x = _shapes(steps), _rotated(steps, correlation)
-    _, eigenvalues, vectors = _rotation(len(steps), correlation)
-    u, z = vectors.sum(axis=0), vectors.T @ y
-    precision = 1 / (sampling_variance + WOBBLES[:, None] ** 2 * eigenvalues + 1e-12)
-    uu, uy, yy = precision @ (u * u), precision @ (u * z), precision @ (z * z)
-    xu, xy, xx = precision @ (x * u).T, precision @ (x * z).T, precision @ (x * x).T
-    ss, sy = xx - xu**2 / uu[:, None], xy - xu * (uy / uu)[:, None]
-    base = 0.5 * np.log(precision).sum(axis=1) - 0.5 * np.log(uu) - 0.5 * (yy - uy**2 / uu)
-    base += _log_prior_wobble() - np.log(len(CORRELATIONS))
-    moments = _Moments(base, ss, sy, precision, x, u)
-    last = shapes.values[:, -1]
-    none = np.full((len(WOBBLES), 1), 0.0)
-    logs, means, variances, sizes = [base[:, None] + np.log(P_NONE)], [none], [none], [none]
-    for sd, share in ((SIZE, P_ONE), (SMALL, P_SMALL)):
-        total = ss + sd**-2
-        size = sy / total
-        logs.append(base[:, None] + np.log(share) + shapes.log_prior - 0.5 * np.log(total * sd**2) + 0.5 * sy * size)
-        means.append(size * last)
-        variances.append(last**2 / total)
-        sizes.append(size)
-    log_weight, mean, variance, size = (np.concatenate(part, axis=1) for part in (logs, means, variances, sizes))
-    return log_weight, mean, variance, size, moments
+LOG_PRIOR_WOBBLE = _log_prior_wobble() - np.log(len(CORRELATIONS))
 
 
-def _integrate_pairs(steps: tuple[float, ...], m: _Moments, f: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Two changes, shape `f` and any other: [W, S] as `_integrate` returns them."""
-    shapes, prior = _shapes(steps), SIZE**-2
-    last = shapes.values[:, -1]
-    uu, xu = m.precision @ (m.ones**2), m.precision @ (m.rotated * m.ones).T
-    fs = m.precision @ (m.rotated * m.rotated[f]).T - xu * (xu[:, f] / uu)[:, None]
-    ff, fy, ss = m.ss[:, [f]] + prior, m.sy[:, [f]], m.ss + prior
+def _project(basis: _Basis, y: Floats, sampling_variance: float) -> _Moments:
+    u, x = basis.ones[:, None], basis.rotated
+    z = (y @ basis.vectors)[:, None]
+    precision = 1 / (sampling_variance + WOBBLES[:, None] ** 2 * basis.eigenvalues[:, None] + 1e-12)
+    pu, pz = precision * u, precision * z
+    uu, uy, yy = (pu * u).sum(axis=-1), (pu * z).sum(axis=-1), (pz * z).sum(axis=-1)
+    xu = pu @ x
+    su = xu / uu[..., None]
+    base = 0.5 * np.log(precision).sum(axis=-1) - 0.5 * np.log(uu) - 0.5 * (yy - uy**2 / uu) + LOG_PRIOR_WOBBLE
+    return _Moments(base, precision @ (x * x) - xu * su, pz @ x - su * uy[..., None], xu, su, precision)
+
+
+def _single(basis: _Basis, m: _Moments, sd: float, share: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """One change, of a size with sd `sd`: log weight, mean and variance of the last change, size of the change."""
+    last = basis.shapes[:, -1]
+    total = m.ss + sd**-2
+    size = m.sy / total
+    log_weight = m.base[..., None] + np.log(share) + basis.log_prior - 0.5 * np.log(total * sd**2) + 0.5 * m.sy * size
+    return log_weight, size * last, last**2 / total, size
+
+
+def _pairs(basis: _Basis, m: _Moments, f: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Two changes, shape `f` and any other, as `_single` returns them."""
+    prior, last = SIZE**-2, basis.shapes[:, -1]
+    fs = (m.precision * basis.rotated[:, None, :, f]) @ basis.rotated - m.xu[..., [f]] * m.su
+    ff, fy, ss = m.ss[..., [f]] + prior, m.sy[..., [f]], m.ss + prior
     determinant = np.maximum(ff * ss - fs**2, 1e-12 * ff * ss)
     one, two = (ss * fy - fs * m.sy) / determinant, (ff * m.sy - fs * fy) / determinant
-    log_weight = m.base[:, None] + np.log(P_TWO / 3) + shapes.log_prior[f] + shapes.log_prior
+    log_weight = m.base[..., None] + np.log(P_TWO / 3) + basis.log_prior[f] + basis.log_prior
     log_weight = log_weight - 0.5 * np.log(determinant / prior**2) + 0.5 * (one * fy + two * m.sy)
     variance = (last[f] ** 2 * ss - 2 * last[f] * last * fs + last**2 * ff) / determinant
-    size = np.where(shapes.knee < shapes.knee[f], two, one)
+    size = np.where(basis.knee < basis.knee[f], two, one)
     return log_weight, one * last[f] + two * last, variance, size
