@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawn_pairs import accuracies, draw_pairs, moving_accuracy
 from measuring import Result, options, place, publish
 from rich.progress import track
 
@@ -22,7 +23,6 @@ from divwatch.analysis.compare import Item, compare_arms
 from divwatch.analysis.curves import summarise_look
 from divwatch.analysis.decompose import decompose_pairs
 from divwatch.analysis.run_noise import wobble_of_looks
-from divwatch.analysis.simulate_completions import accuracies, draw_pairs, moving_accuracy
 from divwatch.analysis.stages import stage_attribution
 from divwatch.analysis.summary import summarise
 from divwatch.records import PARTS, PromptScores

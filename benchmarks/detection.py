@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from scipy.stats import ttest_1samp
 
 from divwatch.analysis.assess import Assessor
 from divwatch.analysis.detector import CollapseDetector
+from divwatch.analysis.history import History
 from divwatch.analysis.simulate import simulate
 
 ALPHA, MIN_DROP, LOOKS = 0.05, 0.05, 21
@@ -123,7 +124,7 @@ def watch(world: World, seeds: Sequence[int]) -> Tally:
         history, truth = draw(world, seed)
         assessor = Assessor(LOOKS, ALPHA, MIN_DROP)
         if world in VERDICTS and seed % 1000 < KIND_RUNS:
-            kinds = [assessor.assess(history.until(look)).verdict.kind for look in range(3, LOOKS + 1, 2)]
+            kinds = [assessor.assess(first_looks(history, look)).verdict.kind for look in range(3, LOOKS + 1, 2)]
             tally.kinds.append(any(kind not in ("none", *ALARMED) for kind in kinds))
         assessment = assessor.assess(history)
         alarms = [(history.steps.index(status.alarm_step), key) for _, key, status in assessment.alarms]
@@ -132,6 +133,11 @@ def watch(world: World, seeds: Sequence[int]) -> Tally:
         task = "t00" if world.fallen_tasks else "all"
         _measure(tally, world, truth, assessment.statuses[task, key], history.series(key, task))
     return tally
+
+
+def first_looks(history: History, looks: int) -> History:
+    values = {key: table[:looks] for key, table in history.values.items()}
+    return replace(history, steps=history.steps[:looks], values=values, comparable=history.comparable[:looks])
 
 
 ALARMED = ("aggregate collapse", "narrowing among correct answers", "quality control only")

@@ -102,7 +102,7 @@ def chain(arm: Arm, seed: int):
 
 
 def planted_table(seeds: list[int]) -> str:
-    from divwatch.store.attribution import attribute_stages, flagged_stage
+    from divwatch.store.attribution import attribute_stages
 
     lines = [
         "| lineage | planted at | flagged live, by seed | right | change at SFT, % of base | change at DPO | kept |",
@@ -119,6 +119,11 @@ def planted_table(seeds: list[int]) -> str:
         row = [arm.name, arm.planted or "nowhere", flagged, f"{right} of {len(seeds)}", *cells, retained]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def flagged_stage(runs) -> str | None:
+    """The first stage in whose run the alarm of the whole panel was raised, as it was raised live. None: no stage."""
+    return next((run.stage for run in runs if any(event.get("task") == "all" for event in run.events)), None)
 
 
 def _mean_and_range(values: list[float]) -> str:

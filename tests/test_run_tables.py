@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from divwatch.errors import DivwatchError
-from divwatch.store.attribution import attribute_stages, flagged_stage
+from divwatch.store.attribution import attribute_stages
 from divwatch.store.reader import RunReader
 from divwatch.store.search import find_runs
 from divwatch.store.tables import lineages, load_run, load_runs
@@ -144,12 +144,11 @@ def test_the_stage_that_lost_diversity_is_found_from_the_stored_runs(think):
     assert whole.retained == pytest.approx(1 + sum(whole.share.values()))
     assert attribute_stages(runs, "diversity/sbert", numbers=[1]).share["dpo"] == pytest.approx(whole.retained - 1)
     assert attribute_stages(runs, "diversity/unknown") is None
-    assert flagged_stage(runs) == "sft"
-    assert flagged_stage(runs[1:]) == "dpo"
+    assert [run.stage for run in runs if any(event["task"] == "all" for event in run.events)] == ["sft", "dpo"]
 
 
 def test_a_lineage_without_a_comparable_look_has_no_attribution(tmp_path):
     course = Course("sft", 100, status={0: ("failed", ""), 100: ("failed", "")})
     runs = load_runs(write_lineage(tmp_path, "a", [course], tasks=("pair",), prompts=3, looks=2))
     assert attribute_stages(runs, "diversity/sbert") is None
-    assert flagged_stage(runs) is None
+    assert not any(run.events for run in runs)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.drawn_pairs import moving_accuracy
 from divwatch import CollapseDetector
 from divwatch.analysis.curves import summarise_look
 from divwatch.analysis.history import ALL, History
-from divwatch.analysis.simulate_completions import moving_accuracy
 from divwatch.analysis.summary import summarise
 from divwatch.records import PromptScores
 

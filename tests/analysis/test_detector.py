@@ -15,6 +15,7 @@ from divwatch import CollapseDetector, DivwatchError
 from divwatch.analysis.boundary import critical_value
 from divwatch.analysis.series_fit import fit_series
 from divwatch.analysis.simulate import simulate, true_change
+from divwatch.schedule import MOST
 
 
 def watch(run, **settings):
@@ -295,11 +296,11 @@ def test_a_bootstrap_over_prompts_alone_would_miss_the_wobble():
 # The ingredients, against slow references
 
 
-@pytest.mark.parametrize("looks", [6, 21, 60])
+@pytest.mark.parametrize(("looks", "runs"), [(6, 20_000), (21, 20_000), (60, 20_000), (MOST, 3000)])
 @pytest.mark.parametrize("alpha", [0.1, 0.02])
-def test_the_boundary_bounds_the_scan_of_simulated_noise(looks, alpha):
-    """Contrasts of all looks after a knee with all before, at every look, on white noise."""
-    rng, runs = np.random.default_rng(0), 20_000
+def test_the_boundary_bounds_the_scan_of_simulated_noise(looks, runs, alpha):
+    """Contrasts of all looks after a knee with all before, at every look, on white noise; up to the most looks of a run."""
+    rng = np.random.default_rng(0)
     sums = np.cumsum(rng.standard_normal((runs, looks)), axis=1)
     early, late = np.full(runs, -9.0), np.full(runs, -9.0)
     for now in range(2, looks):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.drawn_pairs import accuracies, draw_pairs
 from divwatch import decompose as public_decompose
 from divwatch.analysis.decompose import PARTS, PairStats, decompose, decompose_pairs, pair_stats
-from divwatch.analysis.simulate_completions import accuracies, draw_pairs
 from divwatch.errors import DivwatchError
 from divwatch.metrics.embedding import gram, pairwise_distance, vendi
 from tests.metrics import slow

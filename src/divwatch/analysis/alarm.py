@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,20 @@ def tasks_without_alarm(tasks: Iterable[str]) -> list[str]:
     """
     sizes = Counter(tasks)
     return [task for task, size in sizes.items() if size < MIN_TASK_PROMPTS and len(sizes) > 1]
+
+
+def missing_alarms(tasks: Sequence[str]) -> str | None:
+    """One line on which alarms a panel is too small for, from one task name per prompt; None if on none.
+
+    >>> missing_alarms(["a"] * 3)
+    'fewer than 4 prompts, so no alarm can be raised'
+    >>> missing_alarms(["a"] * 8 + ["b"] * 7)
+    'fewer than 8 prompts, so no alarm of their own: b'
+    """
+    if len(tasks) < MIN_PROMPTS:
+        return f"fewer than {MIN_PROMPTS} prompts, so no alarm can be raised"
+    small = tasks_without_alarm(tasks)
+    return f"fewer than {MIN_TASK_PROMPTS} prompts, so no alarm of their own: {', '.join(small)}" if small else None
 
 
 def lasting_fall(

@@ -19,7 +19,7 @@ def critical_value(looks: int, alpha: float, early: bool) -> float:
     """c such that the largest normal deviate of the scan is beyond c in at most its share of `alpha` of quiet runs.
 
     The deviates of one run are correlated: a scan of many counts as few independent tests. Their number was measured
-    on white noise, for 4 to 101 looks and levels of 0.05 to 0.001 (`tests/analysis/test_detector.py` holds it against
+    on white noise, for 4 to 201 looks and levels of 0.1 to 0.001 (`tests/analysis/test_detector.py` holds it against
     fresh noise): about 2.5 for the early contrast, and (L - 3)(log L - 0.5) for the late ones.
 
     >>> round(critical_value(21, 0.05, early=True), 2), round(critical_value(21, 0.05, early=False), 2)

@@ -65,11 +65,6 @@ class History:
         weights = counted.sum() / np.maximum(sizes, 1) / max((sizes > 0).sum(), 1)
         return table * weights[index]
 
-    def until(self, looks: int) -> History:
-        """The first `looks` of the run."""
-        values = {key: table[:looks] for key, table in self.values.items()}
-        return History(self.steps[:looks], self.ids, self.tasks, values, self.comparable[:looks])
-
     @property
     def baseline(self) -> int | None:
         """Index of the first comparable look."""

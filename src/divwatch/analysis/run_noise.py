@@ -52,8 +52,13 @@ def wobble_of_looks(steps: Sequence[int], values: Floats) -> Wobble:
     """
     last = values[-1][np.isfinite(values[-1])]
     level = abs(float(last.mean())) if last.size else 0.0
-    status = CollapseDetector(max_looks=max(len(steps), 2)).replay(steps, values)
-    return Wobble(status.wobble * level, float(max(len(steps) - 2, 0) + 2))
+    return Wobble(relative_wobble(steps, values) * level, float(max(len(steps) - 2, 0) + 2))
+
+
+def relative_wobble(steps: Sequence[int], values: Floats) -> float:
+    """Estimated sd, relative to the level, of what all prompts of a checkpoint share. As for `wobble_of_looks`."""
+    no_alarms = values.shape[1] + 1  # prompts that an alarm would take: falls are not looked for
+    return CollapseDetector(max(len(steps), 2), min_prompts=no_alarms).replay(steps, values).wobble
 
 
 def noise_of_seeds(means: Floats, draws: int, rng: np.random.Generator) -> RunNoise:

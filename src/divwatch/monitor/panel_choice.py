@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from divwatch.analysis.alarm import MIN_TASK_PROMPTS, tasks_without_alarm
+from divwatch.analysis.alarm import missing_alarms
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.outputs.terminal import say
@@ -82,8 +82,8 @@ class PanelChoice:
         chosen = choose(prompts, config.prompts, config.seed)
         if len(chosen) < FEW_PROMPTS:
             say(f"divwatch: only {len(chosen)} prompts: intervals will be wide; use {FEW_PROMPTS} or more")
-        if small := tasks_without_alarm(prompt.task for prompt in chosen):
-            say(f"divwatch: fewer than {MIN_TASK_PROMPTS} prompts, so no alarm of their own: {', '.join(small)}")
+        if note := missing_alarms([prompt.task for prompt in chosen]):
+            say(f"divwatch: {note}")
         return in_forms(chosen, config.thinking)
 
     def _shared_with(self, parent: RunDirectory | None) -> list[Prompt]:

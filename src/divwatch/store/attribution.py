@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from divwatch.analysis.detector import CollapseDetector
 from divwatch.analysis.history import History
+from divwatch.analysis.run_noise import relative_wobble
 from divwatch.analysis.series_fit import PRIOR_WOBBLE
 from divwatch.analysis.stages import StageAttribution, stage_attribution
 from divwatch.store.tables import RunTables
@@ -53,15 +53,10 @@ def _wobble(run: RunTables, key: str) -> float:
     )
     if key not in history.values:
         return PRIOR_WOBBLE
-    return CollapseDetector(len(history.steps)).replay(history.steps, history.series(key)).wobble
+    return relative_wobble(history.steps, history.series(key))
 
 
 def first_comparable(runs: Sequence[RunTables]) -> tuple[int, int] | None:
     """(stage number, step) of the look that counts as the base. None: no look is comparable."""
     looks = ((n, step) for n, run in enumerate(runs) for step, comparable in run.scored_looks() if comparable)
     return next(looks, None)
-
-
-def flagged_stage(runs: Sequence[RunTables]) -> str | None:
-    """The first stage in whose run the alarm of the whole panel was raised, as it was raised live. None: no stage."""
-    return next((run.stage for run in runs if any(event.get("task") == "all" for event in run.events)), None)

@@ -1,4 +1,5 @@
-"""Looks whose completions are drawn one by one: a correct and a wrong cloud for each prompt, with known spreads."""
+"""Pairs of completions by correctness, for the split and the curves: a correct and a wrong cloud of points for each prompt,
+with known spreads. (`drawn_runs.py` draws what the detectors read: all answers of a run.) Tests use it too."""
 
 from __future__ import annotations
 
