@@ -92,7 +92,7 @@ def finished_settings(run: PlannedRun) -> dict[str, Any] | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. The trainer writes `trainer_state.json` last, so a killed run leaves it missing or cut."""
+    """The newest complete checkpoint. The trainer writes `trainer_state.json` last: after a kill it is missing or cut."""
     checkpoints = [p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()]
     newest_first = sorted(checkpoints, key=lambda p: int(p.name[11:]), reverse=True)
     return next((p for p in newest_first if _is_complete(p)), None)
