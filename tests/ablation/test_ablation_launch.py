@@ -19,6 +19,7 @@ from divwatch.ablation.launch import FINISHED, LOG, RECORD, last_checkpoint
 from divwatch.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
+WHOLE, CUT = '{"global_step": 9}\n', '{"global_st'
 
 SCRIPT = """
 import sys, time
@@ -76,7 +77,7 @@ def test_failures_are_reported_and_a_second_call_does_only_what_is_left(tmp_path
     for step, whole in ((5, True), (10, True), (15, False)):  # the last one was being written when the run ended
         (half / f"checkpoint-{step}").mkdir()
         if whole:
-            (half / f"checkpoint-{step}/trainer_state.json").touch()
+            (half / f"checkpoint-{step}/trainer_state.json").write_text(WHOLE)
     second = divwatch("ablate", plan)
     assert second.returncode == 0, second.stderr
     assert "3 runs: 1 done, 2 kept, 0 failed" in second.stdout
@@ -121,12 +122,20 @@ def _read(path):
 
 
 @pytest.mark.parametrize(
-    ("folders", "last"), [([], None), (["checkpoint-9", "checkpoint-10", "checkpoint-x"], "checkpoint-10")]
+    ("states", "last"),
+    [
+        ({}, None),
+        ({"checkpoint-9": WHOLE, "checkpoint-10": WHOLE, "checkpoint-x": WHOLE}, "checkpoint-10"),
+        ({"checkpoint-9": WHOLE, "checkpoint-10": None}, "checkpoint-9"),
+        ({"checkpoint-9": WHOLE, "checkpoint-10": CUT, "checkpoint-11": ""}, "checkpoint-9"),
+    ],
 )
-def test_the_last_checkpoint_goes_by_its_step(tmp_path, folders, last):
-    for name in folders:
+def test_the_last_checkpoint_is_the_newest_that_is_complete(tmp_path, states, last):
+    """A run killed while it saves leaves a checkpoint without a trainer state, or with a part of one."""
+    for name, state in states.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "trainer_state.json").touch()
+        if state is not None:
+            (tmp_path / name / "trainer_state.json").write_text(state)
     checkpoint = last_checkpoint(tmp_path)
     assert (checkpoint.name if checkpoint else None) == last
 

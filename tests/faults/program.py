@@ -13,9 +13,9 @@ if "no_wandb" in sys.argv:
 import signal
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 import divwatch
+from divwatch.ablation.launch import last_checkpoint
 from tests.faults.undisturbed import QUICK
 from tests.training import sft_trainer
 
@@ -41,7 +41,7 @@ def main(out, panel, options):
     if "grace" in options:
         trainer.add_callback(Grace())
     print("begins", flush=True)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(out) if out.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
     print("ended", flush=True)
 
 

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import divwatch
+from divwatch.ablation.launch import last_checkpoint
 from divwatch.store.run_directory import RunDirectory
 from tests.faults.test_storage import rows
 from tests.faults.undisturbed import QUICK
@@ -36,12 +37,6 @@ def train(out, background, tell):
     RunDirectory.append_look = told
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     tell({"weights": weights_hash(trainer.model)})
-
-
-def last_checkpoint(out):
-    """The last that is whole: the trainer writes its state last."""
-    whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if path.read_bytes().endswith(b"}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def trial(out, background, kill_after):

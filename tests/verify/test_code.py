@@ -236,6 +236,23 @@ def test_mutants_fail_exactly_where_running_them_plainly_fails(shared):
             "def copy(xs):\n    return xs + xs",
             "def copy(xs):\n    return xs",
         ),
+        (
+            {
+                "test_list": [
+                    "assert without((4, 7.7, 'a', None), int) == [7.7, 'a', None]",
+                    "assert without((), str) == []",
+                ]
+            },
+            "def without(xs, kind):\n    return [x for x in xs if not isinstance(x, kind)]",
+            "def without(xs, kind):\n    return [x for x in xs if isinstance(x, kind)]",
+        ),
+        (
+            {
+                "test_list": ["assert longest([Pair(5, 24), Pair(27, 40)]) == 2"]
+            },  # asks for `longest`, with the answer's Pair
+            "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\ndef chain(pairs):\n    return len(pairs)",
+            "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\ndef chain(pairs):\n    return 0",
+        ),
     ],
 )
 def test_mbpp_rows_of_every_kind(row, right, wrong):

@@ -92,9 +92,17 @@ def finished_settings(run: PlannedRun) -> dict[str, Any] | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: the trainer writes `trainer_state.json` last."""
-    complete = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if p.parent.name[11:].isdigit()]
-    return max(complete, key=lambda p: int(p.name[11:]), default=None)
+    """The newest complete checkpoint. The trainer writes `trainer_state.json` last: after a kill it is missing or cut."""
+    checkpoints = [p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()]
+    newest_first = sorted(checkpoints, key=lambda p: int(p.name[11:]), reverse=True)
+    return next((p for p in newest_first if _is_complete(p)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        return bool(read_json_object(checkpoint / "trainer_state.json"))
+    except (OSError, DivwatchError):
+        return False
 
 
 def _launch(plan: Plan, run: PlannedRun, checkpoint: Path | None) -> Outcome:

@@ -121,10 +121,13 @@ def _of_solution(code: str) -> tuple[list[str], list[str]]:
 
 
 def _called(tests: Sequence[str]) -> list[str]:
-    """The functions that the tests call by name: built-in ones (`set(f(1))`) only where they call no other."""
+    """The functions that the tests call by name, outermost first: in `f([Pair(1, 2)])`, `f` is asked for, not `Pair`.
+
+    Built-in ones (`set(f(1))`) count only where the tests call no other.
+    """
     calls = [node.func.id for test in tests for node in _calls(test) if isinstance(node.func, ast.Name)]
-    own = {name for name in calls if not hasattr(builtins, name)}
-    return sorted(own) or calls[:1]
+    own = [name for name in calls if not hasattr(builtins, name)]
+    return list(dict.fromkeys(own)) or calls[:1]
 
 
 def _calls(test: str) -> list[ast.Call]:

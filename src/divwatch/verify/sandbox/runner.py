@@ -93,6 +93,7 @@ class Channel:
 
 
 _PLAIN = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_TYPES: dict[str, type] = _PLAIN | {t.__name__: t for t in (int, float, complex, bool, str, bytes, dict, type(None))}
 
 
 def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
@@ -118,6 +119,9 @@ def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     for name, kind in _PLAIN.items():
         if isinstance(value, kind):
             return {name: [pack(v, refer, depth + 1) for v in value]}
+    for name, builtin in _TYPES.items():
+        if value is builtin:
+            return {"type": name}
     if hasattr(value, "__next__") or isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
         return {"iterator": [pack(v, refer, depth + 1) for v in islice(value, ITEMS)]}
     return {"object": refer(value)}
@@ -138,6 +142,8 @@ def unpack(data: Any, resolve: Callable[[int], Any]) -> Any:
         return range(*inner)
     if kind == "dict":
         return {unpack(k, resolve): unpack(v, resolve) for k, v in inner}
+    if kind == "type":
+        return _TYPES[inner]
     if kind == "object":
         return resolve(inner)
     values = [unpack(v, resolve) for v in inner]
