@@ -24,17 +24,19 @@ def quiet(line: str) -> None:
     """Drops a line."""
 
 
-def from_file(path: Path, note: Note = quiet) -> list[Prompt]:
+def from_file(path: Path, note: Note = quiet, opening: str | None = None) -> list[Prompt]:
     """The prompts of a JSONL file: `prompt` (text or turns), `messages` or another of TRL's formats, and optionally `id`,
     `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`.
 
-    Raises DivwatchError if no line gives a prompt, for a repeated id and for an unknown verifier.
+    A text is asked as a user's turn, so a chat model gets it through its template; a text that was rendered by the
+    template, which holds its `opening` of an answer, stays as it is. Raises DivwatchError if no line gives a prompt, for a
+    repeated id and for an unknown verifier.
     """
     prompts, odd, lines = [], _LeftOut("line"), 0
     for number, row in read_jsonl(path):
         lines += 1
         try:
-            prompts.append(to_prompt(row, number - 1, path.stem))
+            prompts.append(to_prompt(row, number - 1, path.stem, template=lambda text: not _is_rendered(text, opening)))
         except Unaskable as error:
             odd.add(error, number)
     if odd and not prompts:
@@ -44,6 +46,10 @@ def from_file(path: Path, note: Note = quiet) -> list[Prompt]:
     _refuse_repeats(prompts, str(path))
     _check_verifiers(prompts, str(path))
     return prompts
+
+
+def _is_rendered(text: str, opening: str | None) -> bool:
+    return opening is not None and opening.strip() in text
 
 
 def from_dataset(
