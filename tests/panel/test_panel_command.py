@@ -86,7 +86,9 @@ def test_check_shows_prompts_as_a_model_gets_them(monkeypatch, capsys, tmp_path)
     status, out, _ = run(monkeypatch, capsys, "check", str(panel), "--model", str(BASE_MODEL), "--json")
     output = json.loads(out)
     assert (status, output["form"], list(output["asked"])) == (0, "chat", ["own"])
-    assert output["asked"]["own"].count("Why?") == 1 and "<|im_start|>user" in output["asked"]["own"]
+    assert output["asked"]["own"].count("Why?") == 1
+    assert "<|im_start|>user" in output["asked"]["own"]
     assert "<|im_start|>user" in run(monkeypatch, capsys, "check", str(panel), "--model", str(BASE_MODEL))[1]
     status, _, error = run(monkeypatch, capsys, "check", str(panel), "--model", str(tmp_path / "none"))
-    assert status == 2 and "give a directory or a hub name" in error
+    assert status == 2
+    assert "give a directory or a hub name" in error
