@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
@@ -246,20 +246,27 @@ def test_the_eval_datasets_prompts_are_watched_by_default(tmp_path):
     json.dumps(run.looks())
 
 
-def test_diversity_can_choose_the_best_checkpoint(tmp_path):
-    """A look that is not due is taken inside evaluate(), and its values come back from it."""
+def test_diversity_can_choose_the_best_checkpoint(tmp_path, capsys):
+    """A look that is not due is taken inside evaluate(), and its values come back from it.
+
+    A callback that was given to the trainer before reads them too: early stopping ends this run at its second evaluation.
+    """
     from trl import SFTConfig, SFTTrainer
 
     from tests.training import common, dataset, load_tokenizer
 
-    arguments = common(tmp_path, 4, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2)
+    arguments = common(tmp_path, 6, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2)
     arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "correct_diversity/all/sbert"}
     trainer = SFTTrainer(
         model=load_model(), args=SFTConfig(**arguments, greater_is_better=True), processing_class=load_tokenizer(),
         train_dataset=dataset("instruct_sft"), eval_dataset=dataset("instruct_sft", 80).select(range(64, 80)),
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=9.0)],
     )  # fmt: skip
-    divwatch.watch(trainer, every=4, **SETTINGS)
+    for _ in range(2):  # a notebook's cell that is run again
+        divwatch.watch(trainer, every=4, **SETTINGS)
+    assert capsys.readouterr().out.count("replaces the one before") == 1
     trainer.train()
+    assert trainer.state.global_step == 4
     looks = {
         look["step"]: look["tasks"]["all"]["correct_diversity/sbert"]["mean"]
         for look in RunDirectory.of(tmp_path).looks()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,7 +103,8 @@ class Recorder:
         Raises DivwatchError if it can do neither.
         """
         try:
-            return self._open(state)
+            with self.config.errors_as_written():
+                return self._open(state)
         except DivwatchError:
             raise
         except OSError as error:
@@ -143,9 +143,10 @@ class Recorder:
     def _keep_coupling(self) -> None:
         """A run goes on with the random numbers that it began with, so that its looks have the same noise."""
         began = (NOT_RECORDED | self.record.store.info()["settings"])["coupled"]
-        config = replace(self.config, coupled=began)
+        config = self.config.changed(coupled=began)
         if config.coupled != self.config.coupled:
-            say(f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it")
+            line = f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it"
+            say(config.as_written(line))
         self.config = config
 
     def _resume(self, state: Any) -> None:
@@ -267,7 +268,8 @@ class Recorder:
 
         if look.unreadable and not self._unreadable:
             self._unreadable = True
-            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, "watch_encoder"))
+            setting = self.config.as_written("watch_encoder")
+            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, setting))
 
     def _publish_full(self, look: ScoredLook) -> None:
         self.full.add_look(look)
@@ -302,6 +304,11 @@ class Recorder:
     def _scored_looks(self) -> dict[int, dict[str, Any]]:
         """step -> line of looks.jsonl."""
         return {look["step"]: look for look in self.record.store.looks() if look["status"] in SCORED}
+
+    def stop(self) -> None:
+        """Ends without a result: another monitor takes over."""
+        self._scorer.close()
+        self.record.store.release()
 
     def close(self) -> None:
         """Gives up the looks that are still being scored, ends the record, and publishes what the run showed."""
