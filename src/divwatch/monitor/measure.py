@@ -58,7 +58,7 @@ def measure(
     """
     import torch
 
-    panel, prompts = _panel_like(like, config) if like is not None else _panel(config, paper)
+    panel, prompts = panel_like(like, config) if like is not None else panel_of(config, paper)
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
@@ -92,14 +92,14 @@ def measure(
     return runs
 
 
-def _panel(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
+def panel_of(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
     """What run.json says of the panel, and its prompts."""
     name, panel = load_panel(config.panel, note=lambda line: say(f"divwatch: {line}"))
     panel = of_the_paper(panel) if paper else panel
     return {"name": name}, in_forms(choose(panel, config.prompts, config.seed), config.thinking)
 
 
-def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
+def panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
     """The panel of a watched run: read again, or from its record if it was an eval_dataset."""
     theirs = run.info()["panel"]
     about = {name: theirs[name] for name in ("name", "chat") if name in theirs}
