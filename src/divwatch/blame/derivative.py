@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from divwatch.blame.nudge import nudged
 
 Floats = NDArray[np.float64]
-LARGEST = 0.02  # first nudge tried, as a share of the weights' norm
-HALVINGS = 6
+LARGEST = 0.002  # first nudge tried, as a share of the weights' norm
+HALVINGS = 5
 AGREE = 0.05  # two sizes agree when they differ by so much of the values' root mean square
 
 

@@ -1,11 +1,12 @@
 """From rows' and prompts' effects to effects of sources, with intervals: pure functions on arrays.
 
-`effect` of a source: the change of diversity that training on its rows makes; the effects of all sources add up to the change
-that the mix makes. `instead`: the part of it that leaving the source out, at the same number of rows, would undo: its rows give way to the others'
-in their proportions. Leave-one-out ablation measures `instead`.
+`effect` of a source: the change of diversity that training on its rows makes; the effects of all sources add up to the
+change that the mix makes. `instead`: the part of it that leaving the source out would undo, its rows giving way to as many
+of the other sources', in their proportions. Leave-one-out ablation measures `instead`.
 
-Two errors are independent: of the rows drawn from a source, and of the panel's prompts with their completions, which all
-sources share. Intervals are simultaneous over sources (95 % for all at once).
+Two errors are independent: of the rows drawn from a source, and of the completions drawn for the panel's prompts, which all
+sources share. The panel itself is given: another one has other effects. Intervals are simultaneous over sources (95 % for
+all at once).
 """
 
 from __future__ import annotations
@@ -65,20 +66,25 @@ def robust_mean(values: Floats, share: float = WINSORISED) -> tuple[float, float
 
 
 def source_effects(
-    rows: Floats, of_source: Sequence[int], shares: Floats, prompts: Floats, of_task: Sequence[Sequence[int]], seed: int = 0
+    rows: Floats,
+    of_source: Sequence[int],
+    shares: Floats,
+    influence: Floats,
+    of_task: Sequence[Sequence[int]],
+    seed: int = 0,
 ) -> Effects:
     """Effects of sources on one task, or on the equal-weight mean of several.
 
     rows:      [rows], effect of training on nothing but copies of this row, over the run.
     of_source: [rows], index of the source of each row. shares: [sources], share of each source in the mix.
-    prompts:   [prompts, sources], effect of a mix of one source alone on each prompt's diversity: for the error over completions.
+    influence: [prompts, K, sources], of each completion on the effect of a mix of one source alone (`sample_influence`).
     of_task:   prompts of each task; the value is the mean over tasks of the mean over their prompts.
     """
     count = len(shares)
     mine = [rows[np.asarray(of_source) == s] for s in range(count)]
     mean, error = np.array([robust_mean(values) for values in mine]).T
     plain = np.array([values.mean() for values in mine])
-    covariance = np.diag(error**2) + _over_prompts(prompts, of_task)
+    covariance = np.diag(error**2) + _over_completions(influence, of_task)
     own = np.diag(shares)
     effect, low, high = _simultaneous(own, mean, covariance, seed)
     instead, instead_low, instead_high = _simultaneous(left_out(shares), mean, covariance, seed)
@@ -99,14 +105,15 @@ def left_out(shares: Floats) -> Floats:
     return matrix
 
 
-def _over_prompts(prompts: Floats, of_task: Sequence[Sequence[int]]) -> Floats:
-    """Covariance [sources, sources] of the mean over tasks, the prompts of each task drawn independently."""
-    count = prompts.shape[1]
+def _over_completions(influence: Floats, of_task: Sequence[Sequence[int]]) -> Floats:
+    """Covariance [sources, sources] of the mean over tasks of the mean over their prompts."""
+    samples, count = influence.shape[1:]
     total = np.zeros((count, count))
     for places in of_task:
-        values = prompts[list(places)]
-        if len(values) > 1:
-            total += np.atleast_2d(np.cov(values, rowvar=False)) / len(values) / len(of_task) ** 2
+        for prompt in places:
+            of_prompt = influence[prompt] - influence[prompt].mean(axis=0)
+            scale = samples * (samples - 1) * (len(places) * len(of_task)) ** 2
+            total += of_prompt.T @ of_prompt / scale
     return total
 
 
@@ -134,5 +141,3 @@ def loss_shares(effect: Floats) -> Floats:
     """
     lost = np.clip(-effect, 0, None)
     return lost / lost.sum() if lost.sum() > 0 else lost
-
-

@@ -22,9 +22,7 @@ class Sampled(NamedTuple):
     completion: list[int]
 
 
-def log_probs(
-    model: Any, batch: Sequence[Sampled], temperature: float, top_p: float, pad: int, device: Any
-) -> Any:
+def log_probs(model: Any, batch: Sequence[Sampled], temperature: float, top_p: float, pad: int, device: Any) -> Any:
     """log p [n] of each completion given its prompt, in nats, under nucleus sampling at this temperature."""
     import torch
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.blame.log_probs import Sampled
-from divwatch.blame.weights import look_weights
+from divwatch.blame.weights import PromptDiversity, look_weights
 from divwatch.config import WatchConfig
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
@@ -22,16 +22,25 @@ Floats = NDArray[np.float64]
 class BlameLook(NamedTuple):
     """The completions of one look and their weights.
 
-    values: [prompts], diversity of each prompt, NaN if it has none. weights: [prompts, K] in its gradient.
+    prompts: diversity of each prompt and its samples' weights in the gradient.
     accuracy: [prompts], share of correct outputs, NaN for a prompt without a verifier.
     sampled: [prompts x K], grouped by prompt.
     """
 
     tasks: list[str]
-    values: Floats
-    weights: Floats
+    prompts: list[PromptDiversity]
     accuracy: Floats
     sampled: list[Sampled]
+
+    @property
+    def values(self) -> Floats:
+        """[prompts], NaN for a prompt without a value."""
+        return np.array([p.value for p in self.prompts])
+
+    @property
+    def weights(self) -> Floats:
+        """[prompts, K]."""
+        return np.stack([p.weights for p in self.prompts])
 
 
 def look_at(
@@ -63,6 +72,5 @@ def look_at(
         for row, tokens, completion in zip(rows, ids, completions, strict=True)
     ]
     samples, _ = verify_completions(prompts, completions, unsafe_code=config.unsafe_code)
-    values, weights = look_weights(samples, encoder, correct)
     accuracy = np.array([np.nan if s.correct is None else np.mean(s.correct) for s in samples])
-    return BlameLook([p.task for p in prompts], values, np.stack(weights), accuracy, sampled)
+    return BlameLook([p.task for p in prompts], look_weights(samples, encoder, correct), accuracy, sampled)

@@ -1,9 +1,9 @@
 """Losses of single training rows, as TRL's trainer computes them: its own tokenisation and collation, its own loss.
 
 A batch of SFTTrainer has the loss (sum of its rows' token losses) / (number of their tokens). A row's part in it is its
-summed token loss over the mean number of tokens of a row, and this is a row's loss here: long rows weigh more, as in training.
-DPOTrainer averages over pairs: a pair's loss is its own. Common losses are computed in batches; any other by the trainer itself,
-pair by pair.
+summed token loss over the mean number of tokens of a row, and this is a row's loss here: long rows weigh more, as in
+training. DPOTrainer averages over pairs: a pair's loss is its own. Common losses are computed in batches, any other by the
+trainer itself, pair by pair.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCHED = ("sigmoid", "sigmoid_norm", "ipo", "hinge")
 class RowLosses:
     """The losses of the rows of `trainer.train_dataset`, under the trainer's model in eval mode.
 
-    mean_tokens: mean number of trained tokens of a row of the mix (SFT); None: 1, and losses are plain sums.
+    mean_tokens: mean number of trained tokens of a row of the mix, which the caller sets (SFT). 1: losses are plain sums.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -67,7 +67,9 @@ class RowLosses:
     def _batches(self, rows: Sequence[int]) -> list[list[int]]:
         """Places in `rows`, in batches of like length."""
         data = self.trainer.train_dataset
-        lengths = [sum(len(v) for k, v in data[i].items() if k.endswith("input_ids") or k.endswith("_ids")) for i in rows]
+        lengths = [
+            sum(len(v) for k, v in data[i].items() if k.endswith("input_ids") or k.endswith("_ids")) for i in rows
+        ]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         return [order[i : i + self.rows_at_once] for i in range(0, len(order), self.rows_at_once)]
 

@@ -3,10 +3,10 @@
 At each checkpoint, with u_t = P grad D_t for each task t (`log_probs`, `precondition`):
 
     row x, task t:    -<u_t, grad l(x)>, by two nudges along u_t and forwards over the rows;
-    source s, prompt: -<P grad L_s, grad D_prompt>, by two nudges along P grad L_s and forwards over the look's completions.
+    source s, sample: -<P grad L_s, grad log p(y)>, by two nudges along P grad L_s and forwards over the look's completions.
 
-The first gives the effects and their error over rows; the second is the same number seen from the prompts, and gives the
-error over prompts and completions. Summed over checkpoints, each times the learning rates that it stands for.
+The first gives the effects and their error over rows; the second is the same number seen from the completions, and gives
+the error over them. Summed over checkpoints, each times the learning rates that it stands for.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.blame.derivative import central_difference, nudge_size
-from divwatch.blame.log_probs import all_log_probs, weighted_gradient
+from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import BlameLook, look_at
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.precondition import of_batches, of_optimizer, preconditioned
 from divwatch.blame.trace import Checkpoint
-from divwatch.blame.weights import prompt_shares
+from divwatch.blame.weights import prompt_shares, sample_influence
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
@@ -73,12 +73,13 @@ class Measured(NamedTuple):
     """What one checkpoint says, per unit of learning rate.
 
     look:    its completions. rows: task -> [rows]; the change of the task's diversity for a step on that row.
-    prompts: [prompts, sources], the change of a prompt's diversity for a step on a source; NaN without a value.
+    influence: [prompts, K, sources], of each completion on the change of its prompt's diversity for a step on a source
+    (`sample_influence`).
     """
 
     look: BlameLook
     rows: dict[str, Floats]
-    prompts: Floats
+    influence: Floats
 
 
 def draw_rows(labels: Sequence[str], per_source: int, seed: int) -> list[int]:
@@ -150,23 +151,28 @@ def _measure(
             if size
             else np.zeros(len(everything))
         )
-    by_prompt = np.full((len(prompts), len(data.sources)), np.nan)
+    slopes = np.zeros((len(prompts), watch.samples, len(data.sources)))
     for s, source in enumerate(data.sources):
         mine = [i for i, label in enumerate(data.labels) if label == source]
         direction = preconditioned(losses.gradient(mine, parameters), moments, scale)
-        by_prompt[:, s] = -_along(direction, model, parameters, look, how)
-    return Measured(look, by_task, by_prompt)
+        slopes[:, :, s] = _slopes(direction, model, parameters, look, how)
+    influence = [sample_influence(prompt, -of_prompt) for prompt, of_prompt in zip(look.prompts, slopes, strict=True)]
+    return Measured(look, by_task, np.stack(influence))
 
 
-def _along(direction: Sequence[Any], model: Any, parameters: Sequence[Any], look: BlameLook, how: Any) -> Floats:
-    """[prompts], derivative of each prompt's diversity along `direction`."""
+def _slopes(direction: Sequence[Any], model: Any, parameters: Sequence[Any], look: BlameLook, how: Any) -> Floats:
+    """[prompts, K], derivative of log p of each completion along `direction`, without the nucleus: enough for an error."""
+    temperature, _, pad, device = how
+
+    def values(sampled: Sequence[Sampled]) -> Floats:
+        return all_log_probs(model, sampled, temperature, 1.0, pad, device)
+
     probe = look.sampled[:: max(1, len(look.sampled) // PROBES)]
-    size = nudge_size(lambda: all_log_probs(model, probe, *how), parameters, direction)
+    size = nudge_size(lambda: values(probe), parameters, direction)
     if not size:
-        return np.zeros(len(look.values))
-    slopes = central_difference(lambda: all_log_probs(model, look.sampled, *how), parameters, direction, size)
-    totals: Floats = (look.weights * slopes.reshape(look.weights.shape)).sum(axis=1)
-    return np.where(np.isfinite(look.values), totals, np.nan)
+        return np.zeros(look.weights.shape)
+    slopes = central_difference(lambda: values(look.sampled), parameters, direction, size)
+    return slopes.reshape(look.weights.shape)
 
 
 def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
@@ -184,7 +190,8 @@ def _batches_of_mix(data: TrainingData, size: int, seed: int) -> list[list[int]]
     places = {s: [i for i, label in enumerate(data.labels) if label == s] for s in data.sources}
     weights = list(data.shares.values())
     return [
-        [rng.choice(places[s]) for s in rng.choices(data.sources, weights, k=min(size, ROW_BATCH))] for _ in range(BATCHES)
+        [rng.choice(places[s]) for s in rng.choices(data.sources, weights, k=min(size, ROW_BATCH))]
+        for _ in range(BATCHES)
     ]
 
 
@@ -201,8 +208,10 @@ def load_model(path: str, device: str) -> Any:
         if (Path(path) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
-            return AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32).to(device)
-        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device)
+            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return model.to(device)
     except (OSError, ValueError) as error:
         raise DivwatchError(
             f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
@@ -225,7 +234,7 @@ def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, fo
     """TRL's own trainer over the rows: it tokenises and collates them, and is never asked to train."""
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    settings = {
+    settings: dict[str, Any] = {
         "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": config.device == "cpu",
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1,
     } | dict(config.trainer)  # fmt: skip

@@ -54,9 +54,9 @@ def conclude(
     by_task = {t: _summed([m.rows[t] for m in measured], learning) for t in tasks}
     rows: Floats = np.mean([by_task[t] for t in tasks], axis=0)
     places = {t: [i for i, task in enumerate(measured[0].look.tasks) if task == t] for t in tasks}
-    prompts = _by_prompt(measured, learning, places)
-    effects = {ALL: source_effects(rows, of_source, shares, prompts, list(places.values()), seed)}
-    effects |= {t: source_effects(by_task[t], of_source, shares, prompts, [places[t]], seed) for t in tasks}
+    influence = _influence(measured, learning, places)
+    effects = {ALL: source_effects(rows, of_source, shares, influence, list(places.values()), seed)}
+    effects |= {t: source_effects(by_task[t], of_source, shares, influence, [places[t]], seed) for t in tasks}
     levels = [_levels(m, tasks) for m in measured]
     means = np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(len(shares))])
     factors = halving_factors(means, shares, effects[ALL].blamed)
@@ -77,13 +77,16 @@ def _summed(values: Sequence[Floats], learning: Floats) -> Floats:
     return total
 
 
-def _by_prompt(measured: Sequence[Measured], learning: Floats, places: dict[str, list[int]]) -> Floats:
-    """[prompts, sources]: a prompt without a value at a checkpoint adds nothing there, and the others count for more."""
-    total = np.zeros_like(measured[0].prompts)
+def _influence(measured: Sequence[Measured], learning: Floats, places: dict[str, list[int]]) -> Floats:
+    """[prompts, K, sources], summed over checkpoints sample by sample: looks that share random numbers may err alike.
+
+    A prompt without a value at a checkpoint adds nothing there, and the others of its task count for more.
+    """
+    total = np.zeros_like(measured[0].influence)
     for m, weight in zip(measured, learning, strict=True):
         shares = prompt_shares(m.look.tasks, m.look.values)
         for task, mine in places.items():
-            total[mine] += weight * len(mine) * shares[task][mine, None] * np.nan_to_num(m.prompts[mine])
+            total[mine] += weight * len(mine) * shares[task][mine, None, None] * m.influence[mine]
     return total
 
 
@@ -124,7 +127,8 @@ def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int
             "share": whole.total / observed if observed else None,
         },
         "rows": [
-            {"source": data.labels[i], "effect": float(blame.rows[i]), "text": row_text(data.rows[int(i)])} for i in ends
+            {"source": data.labels[i], "effect": float(blame.rows[i]), "text": row_text(data.rows[int(i)])}
+            for i in ends
         ],
         "mix_weight": blame.factors,
     }

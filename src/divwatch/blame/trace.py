@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def read_checkpoint(path: str) -> Checkpoint:
 def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """By step. Raises DivwatchError if two are at the same step."""
     ordered = sorted(checkpoints, key=lambda c: c.step)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if one.step == other.step:
             raise DivwatchError(
                 f"{one.path} and {other.path} are both at step {one.step}: give checkpoints of one run, "

@@ -14,6 +14,7 @@ sum over the correct samples alone, up to a bias of order 1 / (number of correct
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,22 @@ def completion_weights(distances: Floats, members: Sequence[int]) -> tuple[float
     return mean, weights
 
 
+class PromptDiversity(NamedTuple):
+    """One prompt of a look: its mean distance (NaN: fewer than three members), each sample's weight [K] in the gradient of it,
+    distances [K, K], and the samples that count.
+    """
+
+    value: float
+    weights: Floats
+    distances: Floats
+    members: list[int]
+
+
 def look_weights(
     samples: Sequence[PromptSamples], encoder: TextEncoder, correct: bool = False
-) -> tuple[Floats, list[Floats]]:
-    """(D [prompts], weights per prompt) of a look, over usable outputs, or over correct ones.
-
-    D has NaN for a prompt that cannot be judged or has fewer than three members; its weights are 0.
-    """
-    values, weights = [], []
+) -> list[PromptDiversity]:
+    """Every prompt of a look, over usable outputs, or over correct ones (none for a prompt that cannot be judged)."""
+    prompts = []
     texts = [text for s in samples for text in s.outputs]
     embeddings = np.split(encoder.encode(texts), np.cumsum([len(s.outputs) for s in samples])[:-1])
     for sample, rows in zip(samples, embeddings, strict=True):
@@ -61,10 +70,26 @@ def look_weights(
         members = [k for k, flag in enumerate(flags or []) if flag and sample.usable[k]]
         g = gram(rows)
         distances = (np.diag(g)[:, None] + np.diag(g)[None, :]) / 2 - g
-        value, w = completion_weights(distances, members)
-        values.append(value)
-        weights.append(w)
-    return np.array(values), weights
+        prompts.append(PromptDiversity(*completion_weights(distances, members), distances, members))
+    return prompts
+
+
+def sample_influence(prompt: PromptDiversity, slopes: Floats) -> Floats:
+    """Influence [K, n] of each sample on sum_k w_k slope_k [n], whose variance is that of its rows divided by K.
+
+    slopes: [K, n], of log p of each sample along n directions. With slopes centred, the sum is twice the covariance of dbar and
+    slope; a sample counts in it by its own term and by its distance to the others (Hajek projection of a U-statistic).
+    """
+    influence = np.zeros_like(slopes)
+    mine, k = prompt.members, len(prompt.members)
+    if k < FEWEST:
+        return influence
+    own = prompt.distances[np.ix_(mine, mine)]
+    centred = slopes[mine] - slopes[mine].mean(axis=0)
+    excess = own.sum(axis=1) / (k - 1) - own.sum() / (k * (k - 1))
+    terms = 2 * (excess[:, None] * centred + own @ centred / (k - 1))
+    influence[mine] = (terms - terms.mean(axis=0)) * len(slopes) / k
+    return influence
 
 
 def prompt_shares(tasks: Sequence[str], values: Floats) -> Mapping[str, Floats]:

@@ -22,7 +22,7 @@ SHOWN = 10  # rows that narrow most, and as many that narrow least
 def blame(
     checkpoints: Annotated[
         list[str],
-        typer.Argument(help="Checkpoints of one run, with trainer_state.json; the model that it started from counts as step 0."),
+        typer.Argument(help="Checkpoints of one run; without trainer_state.json: the model that it started from."),
     ],
     mix: Annotated[Optional[str], typer.Option(help="The training data: a mix by name or in YAML.")] = None,
     data: Annotated[
@@ -48,7 +48,8 @@ def blame(
         Optional[float], typer.Option(help="Where no trainer_state.json has it. Default: the config's, else TRL's.")
     ] = None,
     steps: Annotated[
-        Optional[int], typer.Option(min=1, help="Steps to predict from a model at step 0. Default: the config's, else 1.")
+        Optional[int],
+        typer.Option(min=1, help="Steps to predict from a model at step 0. Default: the config's, else 1."),
     ] = None,
     local_data: Annotated[
         Optional[str], typer.Option(help="Folder with files that are read in place of the hub sets.")
@@ -125,7 +126,9 @@ def _compute(
     for checkpoint in checkpoints:
         print(f"divwatch: blame at {checkpoint.path} (step {checkpoint.step})", file=sys.stderr, flush=True)
         measured.append(
-            measure(checkpoint, training, prompts, config, encoder, lambda line: print(f"divwatch: {line}", file=sys.stderr))
+            measure(
+                checkpoint, training, prompts, config, encoder, lambda line: print(f"divwatch: {line}", file=sys.stderr)
+            )
         )
     last = checkpoints[-1].step or steps
     learning = share_of_learning(learning_rates(checkpoints, last, rate), [c.step for c in checkpoints])
@@ -271,7 +274,13 @@ def _suggestion(result: Blame, name: str, taken: int, kind: str, config: Path | 
     weights = [f"{source}={factor:.3g}" for source, factor in changed.items()]
     settings = ["--mix", name, "--mix_weight", *weights, "--mix_rows", str(taken), "--mix_repeat", "true"]
     recipe = "sft" if kind == "sft" else "dpo"
-    command = ["accelerate", "launch", f"recipes/{recipe}.py", *(["--config", str(config)] if config else []), *settings]
+    command = [
+        "accelerate",
+        "launch",
+        f"recipes/{recipe}.py",
+        *(["--config", str(config)] if config else []),
+        *settings,
+    ]
     return [
         "",
         f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",
