@@ -32,7 +32,7 @@ def test_the_result_of_a_mix_as_json(small, tmp_path, capsys):
         BASE_MODEL,
         "--mix",
         "tiny/ablation_sft",
-        *SMALL,
+        *small,
         "--steps",
         10,
         "--learning-rate",
