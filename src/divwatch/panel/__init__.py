@@ -12,6 +12,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.panel import quick
 from divwatch.panel.length import token_limit
+from divwatch.panel.problems import unjudged_prompts, without_repeats
 from divwatch.panel.sources import Note, from_dataset, from_file, quiet
 from divwatch.records import Prompt
 from divwatch.tasks import PANELS, TASKS
@@ -33,8 +34,9 @@ def load_panel(
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
     None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
-    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. opening: what the chat
-    template writes before an answer. Raises DivwatchError if `spec` is unknown or has no prompts.
+    when it has given `enough` prompts. A prompt that repeats another is left out. note: gets one line about each problem.
+    opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is unknown, has no prompts, or
+    names a verifier that can judge none of them.
     """
     if spec is None and eval_dataset is not None:
         name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
@@ -45,6 +47,10 @@ def load_panel(
         name, prompts = Path(spec).stem, from_file(Path(spec), note)
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
+    prompts, repeats = without_repeats(prompts)
+    for line in (repeats, unjudged_prompts(prompts, name)):
+        if line is not None:
+            note(line)
     return name, prompts
 
 

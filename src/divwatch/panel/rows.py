@@ -24,6 +24,9 @@ COLUMNS = (
 )
 
 USER = ("user", "human")
+# The names that chat templates know, for those of ShareGPT and others: a template drops a role that it does not know.
+_STANDARD = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+KNOWN_ROLES = ("user", "system", "developer", "assistant", "tool", "function", "ipython", "environment", "observation")
 # A prompt ends before turns of these roles: the model's own, and instructions that ask nothing by themselves.
 _ANSWERS = ("assistant", "gpt", "chatgpt", "bot", "model")
 _INSTRUCTIONS = ("system", "developer")
@@ -46,11 +49,14 @@ BAD_TOOLS = ("'tools' that are no list of JSON schemas", "give a list, or a list
 BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value}")
 
 
-def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None = None) -> Prompt:
+def to_prompt(
+    row: Mapping[str, Any], index: int, task: str, opening: str | None = None, as_turns: bool = False
+) -> Prompt:
     """The prompt of a row in any of TRL's formats, or in ShareGPT's: a text, or the turns before the last answer.
 
-    Turns stay as they are, because the chat template must get what it gets in training. opening: what the template writes
-    before an answer; a row of `text` alone is a prompt up to the last one. Raises Unaskable.
+    Texts and turns stay as they are, because a model must be asked what it is asked in training. opening: what the chat
+    template writes before an answer; a row of `text` alone is a prompt up to the last one. as_turns: for rows that no
+    trainer reads: a text becomes a user turn, and roles get the names that templates know. Raises Unaskable.
 
     >>> row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
     >>> to_prompt(row, 0, "eval").messages
@@ -60,6 +66,8 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None
     if row.get("images") or row.get("image"):
         raise Unaskable(*NOT_TEXT)
     asked: Any = rendered_prompt(row, opening) or _asked(_with_prompt(_as_chatml(row)))
+    if as_turns:
+        asked = _standard_turns(asked)
     conversation = not isinstance(asked, str)
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
@@ -139,6 +147,11 @@ def _asked(row: dict[str, Any]) -> Any:
     if not isinstance(asked, str | list):
         raise Unaskable(*BAD_TURN)
     return asked
+
+
+def _standard_turns(asked: Any) -> list[Any]:
+    turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    return [{**turn, "role": _STANDARD.get(_role(turn), _role(turn))} for turn in turns]
 
 
 def _until_answer(messages: Any) -> list[Any] | None:

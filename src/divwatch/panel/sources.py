@@ -11,6 +11,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl
 from divwatch.panel.eval_rows import EvalRows
+from divwatch.panel.problems import unknown_roles, unread_fields
 from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, rendered_prompt, to_prompt
 from divwatch.panel.training_texts import TOKEN_COLUMNS
 from divwatch.records import Prompt
@@ -26,21 +27,25 @@ def quiet(line: str) -> None:
 
 def from_file(path: Path, note: Note = quiet) -> list[Prompt]:
     """The prompts of a JSONL file: `prompt` (text or turns), `messages` or another of TRL's formats, and optionally `id`,
-    `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`.
+    `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`. A text is one user turn. note: gets a line about lines
+    that are left out, fields that nothing reads and roles that no template knows.
 
     Raises DivwatchError if no line gives a prompt, for a repeated id and for an unknown verifier.
     """
-    prompts, odd, lines = [], _LeftOut("line"), 0
+    prompts, odd, rows = [], _LeftOut("line"), []
     for number, row in read_jsonl(path):
-        lines += 1
+        rows.append(row)
         try:
-            prompts.append(to_prompt(row, number - 1, path.stem))
+            prompts.append(to_prompt(row, number - 1, path.stem, as_turns=True))
         except Unaskable as error:
             odd.add(error, number)
     if odd and not prompts:
         raise DivwatchError(f"{path} line {odd.first} has {odd.error}")
     if odd:
-        note(odd.note(lines, str(path)))
+        note(odd.note(len(rows), str(path)))
+    for problem in (unread_fields(rows, "line"), unknown_roles(prompts)):
+        if problem is not None:
+            note(f"{path}: {problem}")
     _refuse_repeats(prompts, str(path))
     _check_verifiers(prompts, str(path))
     return prompts
