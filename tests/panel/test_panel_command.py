@@ -76,3 +76,19 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, arguments, says):
     assert status == 2
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_check_shows_prompts_as_a_model_gets_them(monkeypatch, capsys, tmp_path):
+    from divwatch.tiny import BASE_MODEL
+
+    panel = tmp_path / "own.jsonl"
+    panel.write_text('{"prompt": "Why?"}\n{"prompt": "How?"}\n')
+    status, out, _ = run(monkeypatch, capsys, "check", str(panel), "--model", str(BASE_MODEL), "--json")
+    output = json.loads(out)
+    assert (status, output["form"], list(output["asked"])) == (0, "chat", ["own"])
+    assert output["asked"]["own"].count("Why?") == 1
+    assert "<|im_start|>user" in output["asked"]["own"]
+    assert "<|im_start|>user" in run(monkeypatch, capsys, "check", str(panel), "--model", str(BASE_MODEL))[1]
+    status, _, error = run(monkeypatch, capsys, "check", str(panel), "--model", str(tmp_path / "none"))
+    assert status == 2
+    assert "give a directory or a hub name" in error

@@ -19,7 +19,7 @@ from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.outputs.terminal import bar_of, say, unreadable_line
 from divwatch.panel import EVAL_DATASET, choose, fingerprint, load_panel
-from divwatch.panel.form import in_forms, with_chat
+from divwatch.panel.form import in_form, in_forms, with_chat
 from divwatch.panel.length import of_the_paper
 from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -101,14 +101,16 @@ def _panel(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Promp
 
 def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
     """The panel of a watched run: read again, or from its record if it was an eval_dataset."""
-    theirs = run.info()["panel"]
+    info = run.info()
+    theirs, form = info["panel"], info.get("form", "chat")
     about = {name: theirs[name] for name in ("name", "chat") if name in theirs}
     if theirs["name"] == EVAL_DATASET:
         prompts = [Prompt.from_json(prompt) for prompt in theirs["prompts"]]
         problem = "its record does not hold the eval_dataset's prompts: give both runs the same JSONL file as panel"
     else:
         ids = {prompt["id"] for prompt in theirs["prompts"]}  # a run leaves out prompts that are in its training data
-        panel = with_chat([p for p in load_panel(config.panel)[1] if p.id in ids], about.get("chat"))
+        watched = [p for p in load_panel(config.panel)[1] if p.id in ids]
+        panel = with_chat(in_form(watched, form), about.get("chat"))
         prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
         problem = f"panel {theirs['name']!r} is not its panel: its prompts have changed since; measure both again"
     if fingerprint(prompts) != theirs["fingerprint"]:

@@ -8,10 +8,20 @@ from typing import Any
 from divwatch.analysis.alarm import missing_alarms
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.outputs.terminal import say
+from divwatch.outputs.terminal import asked_line, say
 from divwatch.panel import choose, load_panel
-from divwatch.panel.form import answer_opening, fixed_form, in_forms, refusals, with_chat, within_context
+from divwatch.panel.form import (
+    answer_opening,
+    fixed_form,
+    in_form,
+    in_forms,
+    prompt_text,
+    refusals,
+    with_chat,
+    within_context,
+)
 from divwatch.panel.held_out import HeldOutCheck
+from divwatch.panel.problems import dropped_parts
 from divwatch.panel.sources import Note, quiet
 from divwatch.records import Prompt
 from divwatch.sampling.memory import context_length
@@ -36,10 +46,12 @@ class PanelChoice:
         dataset, opening = getattr(trainer, "eval_dataset", None), answer_opening(self.tokenizer)
         self.name, panel = load_panel(config.panel, dataset, count, note, opening)
         self.chat = chat_of(trainer)
-        panel = with_chat(panel, self.chat)
+        panel = with_chat(in_form(panel, self.form), self.chat)
         self.candidates = choose(panel, count, config.seed)
         if refusals(self.tokenizer, self.candidates, self.form):
             self.candidates = choose(self._without_refused(panel, note), count, config.seed)
+        if (dropped := dropped_parts(self.tokenizer, self.candidates, self.form)) is not None:
+            note(dropped)
         self._check: HeldOutCheck | None = None
 
     def _without_refused(self, panel: Sequence[Prompt], note: Note) -> list[Prompt]:
@@ -84,7 +96,9 @@ class PanelChoice:
             say(f"divwatch: only {len(chosen)} prompts: intervals will be wide; use {FEW_PROMPTS} or more")
         if note := missing_alarms([prompt.task for prompt in chosen]):
             say(f"divwatch: {note}")
-        return in_forms(chosen, config.thinking)
+        asked = in_forms(chosen, config.thinking)
+        say(asked_line(prompt_text(self.tokenizer, asked[0], asked[0].thinking, self.form), self.form, len(asked)))
+        return asked
 
     def _shared_with(self, parent: RunDirectory | None) -> list[Prompt]:
         """The candidates that the parent run watched, so that stages can be compared; all if it watched none."""

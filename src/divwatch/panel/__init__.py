@@ -44,7 +44,7 @@ def load_panel(
         name = spec or "quick"
         prompts = _named(name, _of_tasks)
     else:
-        name, prompts = Path(spec).stem, from_file(Path(spec), note)
+        name, prompts = Path(spec).stem, from_file(Path(spec), note, opening)
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
     prompts, repeats = without_repeats(prompts)
@@ -125,8 +125,8 @@ def fingerprint(prompts: Sequence[Prompt]) -> str:
         row["messages"] = row["messages"] and [
             {name: value for name, value in turn.items() if value is not None} for turn in row["messages"]
         ]
-        for name in ("tools", "template_kwargs"):
-            if row[name] is None:
+        for name in ("tools", "template_kwargs", "templated"):
+            if not row[name] and row[name] != {}:
                 del row[name]
     text = json.dumps(rows, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

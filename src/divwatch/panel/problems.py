@@ -68,8 +68,9 @@ def unread_fields(rows: Iterable[Mapping[str, Any]], unit: str, close_only: bool
     for name, count in counts.items():
         meant = get_close_matches(str(name).lower(), _READ, 1, 0.75)
         if meant or not close_only:
-            rows_text = f"{count:,} {unit}{'' if count == 1 else 's'}"
-            texts.append(f"{name!r} ({rows_text}" + (f"; is it {meant[0]!r}?)" if meant else ")"))
+            where = "" if close_only else f"{count:,} {unit}{'' if count == 1 else 's'}"
+            parts = [*([where] if where else []), *([f"is it {meant[0]!r}?"] if meant else [])]
+            texts.append(f"{name!r} ({'; '.join(parts)})")
     return f"nothing reads the field{'' if len(texts) == 1 else 's'} {', '.join(texts)}" if texts else None
 
 
@@ -118,7 +119,7 @@ def _dropped(tokenizer: Any, prompt: Prompt, form: str) -> list[str]:
         return []
     text = _spaced_once(prompt_text(tokenizer, prompt, form=form))
     parts = []
-    for turn in prompt.messages or ():
+    for turn in prompt.messages or [{"role": "user", "content": prompt.text}]:
         said = _spaced_once(final_answer("".join(turn_texts(turn))) or "")
         if said and said not in text and json.dumps(said, ensure_ascii=False)[1:-1] not in text:
             parts.append(f"the turn of role {turn['role']!r}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from divwatch.records import Prompt
@@ -50,13 +51,17 @@ BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value
 
 
 def to_prompt(
-    row: Mapping[str, Any], index: int, task: str, opening: str | None = None, as_turns: bool = False
+    row: Mapping[str, Any],
+    index: int,
+    task: str,
+    opening: str | None = None,
+    template: Callable[[str], bool] = lambda text: False,
 ) -> Prompt:
     """The prompt of a row in any of TRL's formats, or in ShareGPT's: a text, or the turns before the last answer.
 
-    Texts and turns stay as they are, because a model must be asked what it is asked in training. opening: what the chat
-    template writes before an answer; a row of `text` alone is a prompt up to the last one. as_turns: for rows that no
-    trainer reads: a text becomes a user turn, and roles get the names that templates know. Raises Unaskable.
+    Turns stay as they are, because the chat template must get what it gets in training. opening: what the template writes
+    before an answer; a row of `text` alone is a prompt up to the last one. template: whether a text goes through the
+    chat template, as a user's turn. Raises Unaskable.
 
     >>> row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
     >>> to_prompt(row, 0, "eval").messages
@@ -66,12 +71,11 @@ def to_prompt(
     if row.get("images") or row.get("image"):
         raise Unaskable(*NOT_TEXT)
     asked: Any = rendered_prompt(row, opening) or _asked(_with_prompt(_as_chatml(row)))
-    if as_turns:
-        asked = _standard_turns(asked)
     conversation = not isinstance(asked, str)
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
         raise Unaskable(*NO_PROMPT)
+    templated = not conversation and template(text)
     _check_unicode([text] if not conversation else [t for turn in asked for t in turn_texts(turn)])
     return Prompt(
         id=str(row.get("id", f"{task}/{index}")),
@@ -80,8 +84,9 @@ def to_prompt(
         messages=asked if conversation else None,
         reference=row.get("reference"),
         verifier=row.get("verifier"),
-        tools=_tools(row.get("tools")) if conversation else None,
-        template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation else None,
+        tools=_tools(row.get("tools")) if conversation or templated else None,
+        template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation or templated else None,
+        templated=templated,
     )
 
 
@@ -149,9 +154,12 @@ def _asked(row: dict[str, Any]) -> Any:
     return asked
 
 
-def _standard_turns(asked: Any) -> list[Any]:
-    turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-    return [{**turn, "role": _STANDARD.get(_role(turn), _role(turn))} for turn in turns]
+def with_known_roles(prompt: Prompt) -> Prompt:
+    """The prompt with the roles that chat templates know in place of ShareGPT's: `human` becomes `user`."""
+    if prompt.messages is None:
+        return prompt
+    turns = [{**turn, "role": _STANDARD.get(turn["role"], turn["role"])} for turn in prompt.messages]
+    return replace(prompt, messages=turns)
 
 
 def _until_answer(messages: Any) -> list[Any] | None:
