@@ -33,12 +33,12 @@ def load_panel(
 ) -> tuple[str, list[Prompt]]:
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
-    None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
-    when it has given `enough` prompts. A prompt that repeats another is left out. note: gets one line about each problem.
-    opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is unknown, has no prompts, or
-    names a verifier that can judge none of them.
+    None: the prompts of the trainer's eval_dataset, which `eval_dataset` names too, or the panel `quick` if there is none.
+    Of a stream no more is read when it has given `enough` prompts. A prompt that repeats another is left out. note: gets
+    one line about each problem. opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is
+    unknown, has no prompts, or names a verifier that can judge none of them.
     """
-    if spec is None and eval_dataset is not None:
+    if spec in (None, EVAL_DATASET) and eval_dataset is not None:
         name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"

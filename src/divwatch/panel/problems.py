@@ -95,7 +95,9 @@ def unjudged_prompts(prompts: Sequence[Prompt], name: str) -> str | None:
         if not problems:
             continue
         first = next(iter(problems))
-        found = f"verifier {verifier!r} cannot judge {len(problems)} of {len(mine)} prompts ({first}: {problems[first]})"
+        found = (
+            f"verifier {verifier!r} cannot judge {len(problems)} of {len(mine)} prompts ({first}: {problems[first]})"
+        )
         if len(problems) == len(mine):
             raise DivwatchError(f"panel {name!r}: {found}: give 'reference' in each line, or leave 'verifier' out")
         lines.append(f"{found}; their answers count as neither right nor wrong")
