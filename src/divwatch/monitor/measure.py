@@ -80,6 +80,7 @@ def measure(
                 prompts=prompts,
                 max_steps=last,
                 trainer="measure",
+                **({} if runs or not last else {"base": _names(models)[0]}),
             )
         )
         if runs:
@@ -128,6 +129,18 @@ def _copy_look(source: RunDirectory, target: RunDirectory) -> None:
     for part in ("completions", "scores"):
         shutil.copyfile(source.path / part / "step-00000001.parquet", target.path / part / "step-00000000.parquet")
     target.append_look(source.looks()[-1] | {"step": 0})
+
+
+def checkpoints_of(folder: Path) -> list[str]:
+    """The checkpoints that a trainer wrote into `folder`, in the order of their steps.
+
+    Raises DivwatchError if it holds none.
+    """
+    numbered = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    whole = [p for p in numbered if any((p / name).is_file() for name in ("config.json", "adapter_config.json"))]
+    if not whole:
+        raise DivwatchError(f"{folder} holds no checkpoint-N with a model: give a trainer's output_dir")
+    return [str(p) for p in sorted(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")))]
 
 
 def _names(models: Sequence[str]) -> list[str]:
