@@ -36,7 +36,7 @@ def load_panel(
     None: the prompts of the trainer's eval_dataset, which `eval_dataset` names too, or the panel `quick` if there is none.
     Of a stream no more is read when it has given `enough` prompts. A prompt that repeats another is left out. note: gets
     one line about each problem. opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is
-    unknown, has no prompts, or names a verifier that can judge none of them.
+    unknown or has no prompts, or if a verifier can judge none of its own (of an eval_dataset that is one line).
     """
     if spec in (None, EVAL_DATASET) and eval_dataset is not None:
         name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
@@ -48,7 +48,7 @@ def load_panel(
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
     prompts, repeats = without_repeats(prompts)
-    for line in (repeats, unjudged_prompts(prompts, name)):
+    for line in (repeats, unjudged_prompts(prompts, None if name == EVAL_DATASET else name)):
         if line is not None:
             note(line)
     return name, prompts

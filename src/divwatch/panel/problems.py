@@ -83,10 +83,11 @@ def unknown_roles(prompts: Sequence[Prompt]) -> str | None:
     return f"turns with a role that chat templates may drop: {listing}; use user, system, assistant or tool"
 
 
-def unjudged_prompts(prompts: Sequence[Prompt], name: str) -> str | None:
+def unjudged_prompts(prompts: Sequence[Prompt], name: str | None) -> str | None:
     """One line about the prompts whose verifier has no reference to compare with: their answers are not judged.
 
-    Raises DivwatchError if that is so for every prompt of a verifier. name: of the panel.
+    name: of the panel. Raises DivwatchError if that is so for every prompt of a verifier, unless the prompts are those of a
+    data set, whose columns may have another purpose (name None).
     """
     lines = []
     for verifier in dict.fromkeys(p.verifier for p in prompts if isinstance(p.verifier, str)):
@@ -98,7 +99,7 @@ def unjudged_prompts(prompts: Sequence[Prompt], name: str) -> str | None:
         found = (
             f"verifier {verifier!r} cannot judge {len(problems)} of {len(mine)} prompts ({first}: {problems[first]})"
         )
-        if len(problems) == len(mine):
+        if len(problems) == len(mine) and name is not None:
             raise DivwatchError(f"panel {name!r}: {found}: give 'reference' in each line, or leave 'verifier' out")
         lines.append(f"{found}; their answers count as neither right nor wrong")
     return "; ".join(lines) or None
