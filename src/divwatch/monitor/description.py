@@ -38,6 +38,17 @@ class RunDescription:
         return parent
 
     @property
+    def output_dir(self) -> str:
+        """Where the trainer writes; in a search of hyperparameters, the trial's own directory."""
+        if not self._in_trial:
+            return str(self.trainer.args.output_dir)
+        return str(self.trainer._get_output_dir(self.trainer._trial))
+
+    @property
+    def _in_trial(self) -> bool:
+        return bool(self.trainer.state.is_hyper_param_search) and hasattr(self.trainer, "_trial")
+
+    @property
     def lineage(self) -> str:
         inherited = self.parent.info()["lineage"] if self.parent else Path(self.trainer.args.output_dir).name
         return self.config.lineage or inherited
@@ -63,7 +74,7 @@ class RunDescription:
             stage=self.stage,
             lineage=self.lineage,
             model=str(self._model_path),
-            output_dir=arguments.output_dir,
+            output_dir=self.output_dir,
             parent=self.parent,
             config=config,
             panel=panel,
@@ -73,6 +84,7 @@ class RunDescription:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
+            **({"trial": self.trainer.state.trial_params} if self._in_trial else {}),
             **more,
         )
 
