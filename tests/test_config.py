@@ -162,7 +162,7 @@ def test_a_bare_off_in_yaml_is_off_and_tokens_are_by_task_unless_set(tmp_path):
     (arguments,) = TrlParser([WatchArguments]).parse_args_and_config(["--config", str(file)])
     config = WatchConfig.from_arguments(arguments)
     assert (config.thinking, config.held_out, config.max_new_tokens) == ("off", "off", None)
-    with pytest.raises(DivwatchError, match="^max_new_tokens is 0: give a whole number of at least 1"):
+    with pytest.raises(DivwatchError, match=r"^max_new_tokens is 0: give a whole number of at least 1"):
         WatchConfig(max_new_tokens=0)
 
 

@@ -75,7 +75,7 @@ class DiversityCallback(TrainerCallback):
         self._tokenizer = tokenizer_of(trainer)
         # On all ranks, so that all raise the same error.
         with self.config.errors_as_written():
-            panel = PanelChoice(trainer, self.config, _note if self.ranks.main else quiet)
+            panel = PanelChoice(trainer, self.config, self._note if self.ranks.main else quiet)
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, panel, mix, clock) if self.ranks.main else None
         self._clock = clock
@@ -96,7 +96,7 @@ class DiversityCallback(TrainerCallback):
                 check_watchable(self.trainer, self._tokenizer, self.config)
                 for line in (why_endless(self.trainer.model, self._tokenizer), why_uncoupled(self.config)):
                     if line is not None and self.ranks.main:
-                        say(f"divwatch: {self.config.as_written(line)}")
+                        self._note(line)
                 sampler = Sampler(self.trainer, self.config, self.ranks)
                 if self.recorder is not None:
                     self.recorder.start()
@@ -108,9 +108,8 @@ class DiversityCallback(TrainerCallback):
         """Takes the monitor off its trainer and ends its scoring process."""
         handler = self.trainer.callback_handler
         mine = (self, self._ahead)
-        handler.callbacks = [
-            c for c in handler.callbacks if c not in mine
-        ]  # a new list: the old one may be iterated over
+        # A new list: the handler may be iterating over the old one.
+        handler.callbacks = [c for c in handler.callbacks if c not in mine]
         unwatch_rollouts(self.trainer)
         if self._sampler is not None and self.recorder is not None:
             self.recorder.stop()
@@ -123,7 +122,7 @@ class DiversityCallback(TrainerCallback):
         for other in others:
             other.detach()
         if others and self.ranks.main:
-            say("divwatch: the trainer is watched already: this monitor replaces the one before")
+            self._note("the trainer was watched already: the new settings replace the old ones")
 
     @property
     def assessment(self) -> Assessment | None:
@@ -249,6 +248,9 @@ class DiversityCallback(TrainerCallback):
         control.should_save = control.should_save or action is not None
         control.should_training_stop = control.should_training_stop or action == "stop"
 
+    def _note(self, line: str) -> None:
+        say(f"divwatch: {self.config.as_written(line)}")
+
     # ranks
 
     def _on_main(self, work: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
@@ -279,10 +281,6 @@ class DiversityCallback(TrainerCallback):
         """Waits until `done` returns True on rank 0. A call takes at most HEARTBEAT, so that rank 0 never seems dead."""
         while not self.ranks.from_main(self._on_main(done, True)):
             pass
-
-
-def _note(line: str) -> None:
-    say(f"divwatch: {line}")
 
 
 class _AheadOfOthers(TrainerCallback):

@@ -29,7 +29,7 @@ def test_models_that_write_no_text(base):
     classifier = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**SIZES))
     assert "AutoModelForCausalLM" in refusal(classifier, base[1])
     assert "AutoModelForCausalLM" in refusal(transformers.LlamaModel(transformers.LlamaConfig(**SIZES)), base[1])
-    assert "AutoModelForCausalLM" in refusal(torch.nn.Linear(2, 2), base[1])
+    assert "Linear writes no text" in refusal(torch.nn.Linear(2, 2), base[1])
     sizes = {"vocab_size": 50, "d_model": 32, "d_ff": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
     assert "encoder-decoder" in refusal(t5, base[1])
@@ -78,13 +78,11 @@ def test_a_reward_trainer_is_refused(tmp_path):
         divwatch.watch(trainer, **SETTINGS)
 
 
-def test_watching_twice_replaces_the_monitor_and_measures_rollouts_once(tmp_path, capsys):
+def test_a_second_watch_measures_rollouts_once_and_a_wrong_one_leaves_the_first(tmp_path):
     trainer = grpo_trainer(tmp_path)
-    first = divwatch.watch(trainer, **SETTINGS)
+    divwatch.watch(trainer, **SETTINGS)
     second = divwatch.watch(trainer, **SETTINGS)
-    assert capsys.readouterr().out.count("this monitor replaces the one before") == 1
-    callbacks = trainer.callback_handler.callbacks
-    assert second in callbacks
-    assert first not in callbacks
-    assert [type(c).__name__ for c in callbacks].count("DiversityCallback") == 1
     assert trainer.reward_funcs[0].__wrapped__ is right_answer
+    with pytest.raises(DivwatchError, match="encoder"):
+        divwatch.watch(trainer, **SETTINGS | {"encoder": str(tmp_path / "nowhere")})
+    assert second in trainer.callback_handler.callbacks

@@ -53,10 +53,11 @@ def watch_rollouts(trainer: Any, config: WatchConfig, load_encoder: Callable[[],
 
 
 def unwatch_rollouts(trainer: Any) -> None:
-    """Gives the trainer its own reward function back."""
+    """Gives the trainer the reward functions back that `watch_rollouts` has wrapped."""
     functions = getattr(trainer, "reward_funcs", None) or []
     for i, function in enumerate(functions):
-        functions[i] = getattr(function, "_not_measured", function)
+        if getattr(function, "measured_by_divwatch", False):
+            functions[i] = function.__wrapped__
 
 
 def _ranks_of(trainer: Any) -> Ranks:
@@ -118,7 +119,7 @@ def _measure_rollouts(
                 say(f"divwatch: rollouts are no longer measured: {one_line(error)}")
         return result
 
-    rewards._not_measured = function  # type: ignore[attr-defined]
+    rewards.measured_by_divwatch = True  # type: ignore[attr-defined]
     return rewards
 
 
