@@ -4,12 +4,17 @@ import json
 import math
 import threading
 
+import numpy as np
+import pandas as pd
+import psutil
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
+from divwatch.outputs.report import write_report
 from divwatch.store.run_directory import RunDirectory
 from tests.faults.undisturbed import scoring_processes
 from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
@@ -161,16 +166,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 
 def test_a_dpo_run_finds_the_sft_run_it_started_from(tmp_path):
+    panel = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"What is {a} + 9?", "reference": str(a + 9), "verifier": "gsm8k"} for a in range(4)]
+    panel.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sft = sft_trainer(tmp_path / "sft", steps=1)
-    divwatch.watch(sft, every=1, lineage="mine", **SETTINGS)
+    divwatch.watch(sft, every=1, lineage="mine", **SETTINGS | {"panel": str(panel)})
     sft.train()
     sft.save_model()
+    panel.unlink()  # the prompts come from the record
     dpo = dpo_trainer(tmp_path / "dpo", steps=1, model=load_model(tmp_path / "sft"))
-    divwatch.watch(dpo, every=1, **SETTINGS)
+    divwatch.watch(dpo, every=1, **SETTINGS | {"panel": None})
     dpo.train()
-    info = RunDirectory.of(tmp_path / "dpo").info()
+    before, info = (RunDirectory.of(tmp_path / stage).info() for stage in ("sft", "dpo"))
     assert info["parent"] == str((tmp_path / "sft" / "divwatch").resolve())
     assert (info["lineage"], info["stage"]) == ("mine", "dpo")
+    assert info["panel"] == before["panel"]
+
+
+def test_a_run_with_other_prompts_under_the_same_ids_is_not_compared_with_its_parent(tmp_path, capsys):
+    sft = sft_trainer(tmp_path / "sft", steps=1)
+    sft.eval_dataset = Dataset.from_list([{"prompt": f"What is {a} + 9?"} for a in range(4)])
+    divwatch.watch(sft, every=1, **SETTINGS | {"panel": None, "metrics": ["ead"]})
+    sft.train()
+    sft.save_model()
+    other = sft_trainer(tmp_path / "other", steps=1, model=load_model(tmp_path / "sft"))
+    other.eval_dataset = Dataset.from_list([{"prompt": f"Tell a story about {a} foxes."} for a in range(4)])
+    capsys.readouterr()
+    divwatch.watch(other, every=1, **SETTINGS | {"panel": "eval_dataset", "metrics": ["ead"]})
+    other.train()
+    assert "panel eval_dataset shares no prompt with the run before" in capsys.readouterr().out
+    first, second = (RunDirectory.of(tmp_path / name) for name in ("sft", "other"))
+    assert [p["id"] for p in first.info()["panel"]["prompts"]] == [p["id"] for p in second.info()["panel"]["prompts"]]
+    alone = second.looks()[0]["tasks"]["all"]["diversity/ead"]["mean"]
+    assert alone == pytest.approx(np.nanmean(second.scores(0).values["diversity/ead"]))  # not where the first run ended
+    stages = pd.read_csv(write_report([tmp_path]).with_suffix("") / "stages.csv")
+    assert stages["change"].isna().all()
 
 
 def collapse_from_step_2(monkeypatch, trainer):
@@ -268,6 +298,75 @@ def test_diversity_can_choose_the_best_checkpoint(tmp_path):
     best = max((2, 4), key=looks.get)
     assert trainer.state.best_metric == pytest.approx(looks[best])
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+
+
+class Metrics(TrainerCallback):
+    """What a callback that stops early sees."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        self.seen.append("eval_diversity/all/sbert" in metrics)
+
+
+def test_a_callback_of_the_constructor_sees_the_metrics_of_a_look(tmp_path):
+    """EarlyStoppingCallback stops on the diversity of a look, wherever it was given."""
+    from transformers import EarlyStoppingCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from tests.training import common, dataset, load_tokenizer
+
+    arguments = common(tmp_path, 8, eval_strategy="steps", eval_steps=1, learning_rate=0.0)
+    arguments |= {"metric_for_best_model": "diversity/all/sbert", "greater_is_better": True}
+    before, seen = EarlyStoppingCallback(early_stopping_patience=2), Metrics()
+    trainer = SFTTrainer(
+        model=load_model(), args=SFTConfig(**arguments), processing_class=load_tokenizer(), callbacks=[before, seen],
+        train_dataset=dataset("instruct_sft"), eval_dataset=dataset("instruct_sft", 80).select(range(64, 80)),
+    )  # fmt: skip
+    divwatch.watch(trainer, every=8, **SETTINGS)
+    trainer.train()
+    assert seen.seen == [True] * 3
+    assert trainer.state.global_step == 3  # the first evaluation is the best, and nothing changes after it
+
+
+def test_a_second_watch_replaces_the_first(tmp_path, capsys):
+    trainer = sft_trainer(tmp_path, steps=2)
+    old = divwatch.watch(trainer, every=1, **SETTINGS | {"background": True})
+    scoring = psutil.Process().children()
+    new = divwatch.watch(trainer, every=2, **SETTINGS)
+    assert "the new settings replace the old ones" in capsys.readouterr().out
+    assert not psutil.wait_procs(scoring, timeout=20)[1]
+    callbacks = trainer.callback_handler.callbacks
+    assert new in callbacks
+    assert old not in callbacks
+    trainer.train()
+    assert [look["step"] for look in RunDirectory.of(tmp_path).looks()] == [0, 2]
+    assert not (tmp_path / "divwatch-1").exists()
+
+
+def test_every_trial_of_a_search_has_a_run_of_its_own(tmp_path):
+    pytest.importorskip("optuna")
+    from transformers import Trainer, TrainingArguments
+
+    from tests.training import common, load_tokenizer
+
+    source = sft_trainer(tmp_path)
+    trainer = Trainer(
+        model_init=lambda: load_model(), args=TrainingArguments(**common(tmp_path, 2), remove_unused_columns=False),
+        train_dataset=source.train_dataset, eval_dataset=source.train_dataset.select(range(4)),
+        processing_class=load_tokenizer(), data_collator=source.data_collator,
+    )  # fmt: skip
+    divwatch.watch(trainer, every=2, **SETTINGS | {"panel": "tiny"})
+    space = {"learning_rate": [1e-5, 1e-4]}
+    trainer.hyperparameter_search(
+        lambda trial: {name: trial.suggest_categorical(name, values) for name, values in space.items()},
+        n_trials=2, backend="optuna", direction="minimize",
+    )  # fmt: skip
+    runs = [RunDirectory.of(tmp_path / f"run-{n}") for n in (0, 1)]
+    assert not (tmp_path / "divwatch").exists()
+    assert [[look["step"] for look in run.looks()] for run in runs] == [[0, 2]] * 2
+    assert all(run.info()["trial"]["learning_rate"] in space["learning_rate"] for run in runs)
 
 
 @pytest.mark.parametrize("background", [False, True])

@@ -9,7 +9,7 @@ import divwatch
 from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.monitor.measure import measure, settings_like
+from divwatch.monitor.measure import checkpoints_of, measure, settings_like
 from divwatch.store.attribution import attribute_stages
 from divwatch.store.lineage import lineage_of
 from divwatch.store.run_directory import RunDirectory
@@ -152,3 +152,26 @@ def test_the_command_scores_a_file_and_reports_a_wrong_one(tmp_path):
     assert result["quality"]["accuracy_at_1"] == pytest.approx(2 / 3)
     with pytest.raises(DivwatchError, match="unknown verifier 'mind'"):
         CliRunner().invoke(app, ["score", str(file), "--metrics", "ead", "--verifier", "mind"], catch_exceptions=False)
+
+
+def test_all_checkpoints_of_a_run_are_measured_and_reported_under_their_names(tmp_path):
+    import shutil
+
+    for step in (4, 12, 8):
+        shutil.copytree(BASE_MODEL, tmp_path / f"run/checkpoint-{step}")
+    (tmp_path / "run/checkpoint-16").mkdir()  # a save that was cut off
+    settings = ["--panel", "tiny", "--prompts", 6, "--samples", 2, "--encoder", "minilm", "--max-new-tokens", 8]
+    out = tmp_path / "my measures"
+    done = CliRunner().invoke(
+        app, ["measure", str(tmp_path / "run"), "--all-checkpoints", *map(str, settings), "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint-12", "checkpoint-8"]
+    assert f"now: divwatch report '{out}'" in done.output
+    shown = CliRunner().invoke(app, ["report", str(out)])
+    assert shown.exit_code == 0, shown.output
+    names = [name for name in ("checkpoint-4", "checkpoint-8", "checkpoint-12") if name in shown.output]
+    assert names == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]
+    assert " base " not in shown.output
+    with pytest.raises(DivwatchError, match="holds no checkpoint-N with a model"):
+        checkpoints_of(tmp_path)

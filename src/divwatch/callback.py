@@ -15,7 +15,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.recorder import Recorder
-from divwatch.monitor.rollouts import watch_rollouts
+from divwatch.monitor.rollouts import unwatch_rollouts, watch_rollouts
 from divwatch.outputs.names import LOGGED_GROUPS
 from divwatch.outputs.terminal import bar_of, say
 from divwatch.panel.form import at_full_length
@@ -43,6 +43,9 @@ def watch(trainer: Any, **settings: Any) -> DiversityCallback:
     Settings are those of `WatchConfig`. Raises DivwatchError for a wrong one, before training starts.
     """
     callback = DiversityCallback(trainer, WatchConfig.from_settings(**settings))
+    for before in [c for c in trainer.callback_handler.callbacks if isinstance(c, DiversityCallback)]:
+        before.detach()
+        _note("the trainer was watched already: the new settings replace the old ones")
     callback.attach()
     trainer.add_callback(callback)
     return callback
@@ -102,6 +105,14 @@ class DiversityCallback(TrainerCallback):
             watch_rollouts(self.trainer, self.config, sampler.encoder)
             self._sampler = sampler
 
+    def detach(self) -> None:
+        """Takes the monitor off the trainer again, and ends its scoring process."""
+        callbacks = self.trainer.callback_handler.callbacks
+        callbacks[:] = [c for c in callbacks if c is not self and not (isinstance(c, _AheadOfTrackers) and c.of(self))]
+        unwatch_rollouts(self.trainer)
+        if self._sampler is not None and self.recorder is not None:
+            self.recorder.stop()
+
     @property
     def assessment(self) -> Assessment | None:
         """What the looks scored so far show; None before the first, and on other ranks than 0."""
@@ -147,9 +158,7 @@ class DiversityCallback(TrainerCallback):
         self._wait_until(lambda recorder: recorder.poll(HEARTBEAT) or time.monotonic() > until)
         self._on_main(lambda recorder: recorder.close())
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
+    def add_to_metrics(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None) -> None:
         """Adds the scalars to evaluate()'s metrics if `metric_for_best_model` is one of them: correct_diversity/all/sbert.
 
         Takes a look even if none is due, and waits for its scores.
@@ -263,7 +272,8 @@ def _note(line: str) -> None:
 
 
 class _AheadOfTrackers(TrainerCallback):
-    """Runs before the trackers' callbacks, which open their runs when training begins and close them when it ends."""
+    """Runs before all other callbacks: trackers open their runs when training begins and close them when it ends, and
+    what stops early reads the metrics of an evaluation."""
 
     def __init__(self, watching: DiversityCallback) -> None:
         self._watching = watching
@@ -275,6 +285,15 @@ class _AheadOfTrackers(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._added:
             self._watching.before_trackers_close(args, state, control)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        if self._added:
+            self._watching.add_to_metrics(args, state, control, metrics)
+
+    def of(self, watching: DiversityCallback) -> bool:
+        return self._watching is watching
 
     @property
     def _added(self) -> bool:

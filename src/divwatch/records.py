@@ -14,6 +14,8 @@ class Prompt:
     text:            a plain prompt, or the last user turn of a conversation.
     messages:        a conversation up to the turn that waits for an answer, each turn with the fields of its data set,
                      as the chat template gets it; None for a plain prompt.
+    templated:       whether a chat template gets a plain prompt as a user's turn. False for a text that is trained on as it
+                     is, and for one that the template has rendered already.
     reference:       what the verifier compares an answer with.
     verifier:        name of a verifier in `divwatch.verify`; None: outputs of this prompt are not verified.
     question:        the prompt without its task's wording; None: the text itself. It must not be in the training data.
@@ -39,6 +41,7 @@ class Prompt:
     variant_of: str | None = None
     tools: list[Any] | None = None
     template_kwargs: dict[str, Any] | None = None
+    templated: bool = False
 
     @property
     def needs_end(self) -> bool:

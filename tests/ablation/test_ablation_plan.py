@@ -188,3 +188,40 @@ def test_what_a_wandb_agent_starts_is_a_run_of_the_plan():
     done = CliRunner().invoke(app, [*words[1:], "--dry-run"])
     assert done.stdout.count("\n") == 1
     assert "--mix_drop Hardcoded --seed 2 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"settings": {"mix": "tiny/ablation_sft", "learning_rat": 1}}, "did you mean learning_rate"),
+        ({"settings": {"mix": "tiny/ablation_sft", "watch_prompt": 8}}, "did you mean watch_prompts"),
+        ({"settings": {"mix": "tiny/ablation_sft", "watch_prompts": "many"}}, "watch_prompts is 'many'"),
+        ({"leave_one_out": ["forum", "nobody"]}, "unknown source 'nobody': the sources are forum, manual"),
+        ({"settings": {"mix": "tiny/ablation_sft", "mix_weight": "nobody=2"}}, "unknown source 'nobody'"),
+        ({"settings": {"mix": "own.jsonl"}, "leave_one_out": ["a", "c"]}, "unknown source 'c': the sources are a, b"),
+        ({"settings": {"mix": "instruct_sft"}, "leave_one_out": ["nobody"]}, "unknown source 'nobody'"),
+    ],
+)
+def test_what_no_run_could_use_is_said_before_the_first_training(tmp_path, monkeypatch, changes, says):
+    """From any directory: the shipped files are found in the checkout, own ones beside the plan."""
+    plan = {
+        "recipe": "sft", "config": "configs/tiny/instruct/sft.yaml", "output_dir": "out", "leave_one_out": ["forum"],
+        "settings": {"mix": "tiny/ablation_sft"}, "launch": {"config_file": "configs/accelerate/cpu.yaml"},
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan | changes))
+    (tmp_path / "own.jsonl").write_text('{"prompt": "?", "completion": "!", "source": "a"}\n{"source": "b"}\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = CliRunner().invoke(app, ["ablate", "../plan.yaml"])
+    assert result.exit_code == 2 or isinstance(result.exception, DivwatchError)
+    assert says in (result.output + str(result.exception))
+    assert not Path("out").exists()
+
+
+def test_a_plan_runs_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["ablate", str(ROOT / "configs/ablations/tiny_sources.yaml"), "--dry-run"])
+    assert result.exit_code == 0, result.exception
+    words = result.output.splitlines()[0].split()
+    for option in ("--config", "--config_file", "--model_name_or_path"):
+        assert Path(words[words.index(option) + 1]).exists(), option

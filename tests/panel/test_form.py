@@ -1,12 +1,18 @@
 """The text a model is given: chat or plain, thinking as trained or switched off; and prompts that do not fit."""
 
+import json
+from dataclasses import replace
+
 import pytest
+from datasets import Dataset
 
 from divwatch.errors import DivwatchError
 from divwatch.panel import fingerprint, load_panel
 from divwatch.panel.form import (
+    answer_opening,
     at_full_length,
     fixed_form,
+    in_form,
     in_forms,
     opens_thought,
     prompt_text,
@@ -141,3 +147,28 @@ def test_a_prompt_repeated_with_thinking_names_the_prompt_that_it_repeats():
     assert {p.variant_of for p in off} == {None}
     assert [p.id for p in at_full_length(both)] == [p.id for p in prompts]
     assert {p.thinking for p in at_full_length(both)} == {"as-trained"}
+
+
+def test_a_text_of_a_panel_file_is_asked_through_the_template(tmp_path, tokenizer):
+    """In chat form a text is a user's turn, with its tools; one that the template has rendered stays as it is."""
+    weather = {"type": "function", "function": {"name": "weather", "description": "", "parameters": {}}}
+    turns = [{"role": "user", "content": "Why not?"}]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    lines = [{"prompt": "Why?"}, {"prompt": turns}, {"prompt": rendered}, {"prompt": "Rome?", "tools": [weather]}]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text, asked, as_it_is, with_tools = load_panel(str(file), opening=answer_opening(tokenizer))[1]
+    assert prompt_text(tokenizer, text) == tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Why?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt_text(tokenizer, as_it_is) == prompt_text(tokenizer, asked) == rendered
+    assert with_tools.tools == [weather]
+    plain = in_form([text], "plain")
+    assert prompt_text(tokenizer, plain[0], form="plain") == "Why?"
+    assert fingerprint(plain) == fingerprint([replace(text, templated=False)]) != fingerprint([text])
+
+
+def test_a_text_of_an_eval_dataset_is_asked_as_it_is_trained_on(tokenizer):
+    rows = Dataset.from_list([{"prompt": "Why?", "completion": " So."}])
+    (prompt,) = load_panel(None, rows, opening=answer_opening(tokenizer))[1]
+    assert prompt_text(tokenizer, prompt) == "Why?"

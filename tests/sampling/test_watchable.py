@@ -4,6 +4,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import torch
 import transformers
 
 import divwatch
@@ -27,6 +28,7 @@ def refusal(model, tokenizer, processes=1, plugin=None, **settings):
 def test_models_that_write_no_text(base):
     classifier = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**SIZES))
     assert "AutoModelForCausalLM" in refusal(classifier, base[1])
+    assert "Linear writes no text" in refusal(torch.nn.Linear(2, 2), base[1])
     sizes = {"vocab_size": 50, "d_model": 32, "d_ff": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
     assert "encoder-decoder" in refusal(t5, base[1])

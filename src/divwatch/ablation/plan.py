@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -31,9 +31,11 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_yaml
 
+CHECKOUT = Path(__file__).parents[3]
 FULL = "full"
 GRID = ("mix_drop", "mix_only", "mix_rows", "mix_weight")
 PER_RUN = ("output_dir", "seed", "data_seed", "resume_from_checkpoint")  # the plan sets them for each run
+INPUTS = ("model_name_or_path", "local_data", "mix")  # settings that may name a file
 KEYS = ("recipe", "config", "output_dir", "settings", "leave_one_out", "grid", "seeds", "launch")
 
 Settings = dict[str, Any]
@@ -104,8 +106,10 @@ def read_plan(path: Path) -> Plan:
             raise DivwatchError(f"{path} has no {key!r}: give it as text")
     settings, launch = (_mapping(path, fields, key) for key in ("settings", "launch"))
     _check_settings(path, settings)
-    config = Path(fields["config"])
+    config = _found(path, fields["config"])
     base = read_yaml(config)
+    settings |= _moved(path, {**base, **settings}, INPUTS)
+    launch |= _moved(path, launch, ("config_file",))
     return Plan(
         recipe=_recipe(fields["recipe"]),
         config=config,
@@ -124,6 +128,18 @@ def _mapping(path: Path, fields: dict[str, Any], key: str) -> Settings:
     return dict(value)
 
 
+def _moved(plan: Path, settings: Settings, names: Sequence[str]) -> Settings:
+    """Those of the named settings whose file is not where the working directory says, with its path."""
+    found = {name: str(_found(plan, settings[name])) for name in names if isinstance(settings.get(name), str)}
+    return {name: path for name, path in found.items() if path != str(Path(settings[name]))}
+
+
+def _found(plan: Path, name: str) -> Path:
+    """The file of this name: from the working directory, beside the plan, or in divwatch's checkout; else the name."""
+    places = (Path(name), plan.parent / name, CHECKOUT / name)
+    return next((place for place in places if place.exists()), Path(name))
+
+
 def _check_settings(path: Path, settings: Settings) -> None:
     reserved = sorted(set(settings) & set(PER_RUN))
     if reserved:
@@ -132,11 +148,7 @@ def _check_settings(path: Path, settings: Settings) -> None:
 
 def _recipe(name: str) -> Path:
     """The path of the script; a name means recipes/NAME.py here or in divwatch's checkout."""
-    places = (
-        [Path(name)]
-        if name.endswith(".py")
-        else [root / "recipes" / f"{name}.py" for root in (Path(), Path(__file__).parents[3])]
-    )
+    places = [Path(name)] if name.endswith(".py") else [root / "recipes" / f"{name}.py" for root in (Path(), CHECKOUT)]
     for place in places:
         if place.is_file():
             return place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -24,12 +25,14 @@ def ablate(
 
     Example: divwatch ablate configs/ablations/tiny_sources.yaml
     """
+    from divwatch.ablation.check import check_plan
     from divwatch.ablation.launch import check_kept, launch_all, write_record
     from divwatch.ablation.plan import read_plan
 
     ablation = read_plan(plan)
     _known("arm", arm, [a.name for a in ablation.arms])
     _known("seed", seed, list(ablation.seeds))
+    check_plan(ablation)
     runs = [r for r in ablation.runs() if arm in (None, r.arm.name) and seed in (None, r.seed)]
     if dry_run:
         commands = [ablation.command_line(run) for run in runs]
@@ -55,7 +58,10 @@ def ablate(
         print(
             f"{len(outcomes)} runs: {len(outcomes) - skipped - len(failed)} done, {skipped} kept, {len(failed)} failed"
         )
-        print(f"now: divwatch compare {ablation.output_dir}")
+        if len(failed) < len(outcomes):
+            print(f"now: {shlex.join(['divwatch', 'compare', str(ablation.output_dir)])}")
+    if outcomes and len(failed) == len(outcomes):
+        raise DivwatchError(f"every run failed, the first one with: {failed[0].reason}")
     if failed:
         sys.exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -34,6 +35,9 @@ def measure(
     encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
     lineage: Annotated[Optional[str], typer.Option(help="Name of the lineage.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of prompts and sampling.")] = None,
+    all_checkpoints: Annotated[
+        bool, typer.Option("--all-checkpoints", help="MODELS are output directories: look at every checkpoint in them.")
+    ] = False,
     device: Annotated[Optional[str], typer.Option(help="Where to sample. Default: cuda if there is one.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +46,7 @@ def measure(
     Example: divwatch measure BASE SFT DPO --panel tiny --encoder minilm --out runs/measured
     """
     from divwatch.config import WatchConfig
-    from divwatch.monitor.measure import PRESETS, settings_like
+    from divwatch.monitor.measure import PRESETS, checkpoints_of, settings_like
     from divwatch.monitor.measure import measure as run_measure
     from divwatch.store.run_directory import RunDirectory
 
@@ -57,6 +61,7 @@ def measure(
         "max_new_tokens": max_new_tokens, "encoder": encoder, "lineage": lineage, "seed": seed,
     }  # fmt: skip
     settings = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
+    models = [name for folder in models for name in checkpoints_of(Path(folder))] if all_checkpoints else models
     run = RunDirectory.of(like) if like else None
     config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
@@ -66,4 +71,4 @@ def measure(
         return
     for measured in done:
         print(f"measured: {measured.path}")
-    print(f"now: divwatch report {out}")
+    print(f"now: {shlex.join(['divwatch', 'report', str(out)])}")

@@ -74,23 +74,34 @@ def check(
         Optional[str],
         typer.Option(help="Training data to search: a mix's name, a JSONL or parquet file, or a hub set."),
     ] = None,
+    model: Annotated[
+        Optional[str], typer.Option(help="Show the first prompt of each task as this model gets it.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes for the search.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Load a panel, print the revision that each set resolved to, and search the training data for its prompts.
+    """Load a panel, name what is wrong with it, and search the training data for its prompts.
 
     Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
     """
+    from divwatch.outputs.text import inert
     from divwatch.panel import fingerprint
     from divwatch.panel.held_out import check_held_out
 
-    prompts, sets = _loaded(panel)
+    tokenizer = _tokenizer(model) if model else None
+    notes: list[str] = []
+    prompts, sets = _loaded(panel, tokenizer, notes)
     result: dict[str, Any] = {
         "panel": panel,
         "prompts": len(prompts),
         "fingerprint": fingerprint(prompts),
         "tasks": sets,
     }
+    if tokenizer is not None:
+        result |= _asked(prompts, tokenizer, notes)
+    for note in notes:
+        print(note, file=sys.stderr)
+    result["problems"] = notes
     report = check_held_out(prompts, _training_rows(against), workers=workers) if against else None
     if report:
         result["against"] = {"data": against, **report.as_dict()}
@@ -98,6 +109,8 @@ def check(
         print(json.dumps(result, indent=1))
         return
     _table(f"panel {panel}: {len(prompts)} prompts, fingerprint {result['fingerprint']}", sets)
+    for task, text in result.get("asked", {}).items():
+        print(f"{task}, the first prompt as {model} gets it ({result['form']} form):\n{_indented(inert(text))}")
     if report:
         rows = [
             {"task": task, "prompts": t.prompts, "found": t.contaminated, "%": f"{100 * t.share:.1f}",
@@ -109,13 +122,46 @@ def check(
             print(f"  {id} in row {row}")
 
 
-def _loaded(panel: str) -> tuple[list[Any], list[dict[str, Any]]]:
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from divwatch.errors import DivwatchError, one_line
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise DivwatchError(
+            f"the tokenizer of {model!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
+        ) from None
+
+
+def _asked(prompts: list[Any], tokenizer: Any, notes: list[str]) -> dict[str, Any]:
+    """The form in which `auto` asks this model, and task -> the text that it gets for the task's first prompt.
+
+    notes: gets a line about what the chat template drops.
+    """
+    from divwatch.panel.form import fixed_form, in_form, prompt_text
+    from divwatch.panel.problems import dropped_parts
+
+    form = fixed_form("auto", tokenizer)
+    first: dict[str, Any] = {}
+    for prompt in in_form(prompts, form):
+        first.setdefault(prompt.task, prompt)
+    asked = {task: prompt_text(tokenizer, p, form=form) for task, p in first.items()}
+    if (dropped := dropped_parts(tokenizer, in_form(prompts, form), form)) is not None:
+        notes.append(dropped)
+    return {"form": form, "asked": asked}
+
+
+def _loaded(panel: str, tokenizer: Any, notes: list[str]) -> tuple[list[Any], list[dict[str, Any]]]:
     """The prompts of a panel, and a line about each of its tasks; for a hub set, the commit it was read at."""
     from divwatch.panel import load_panel
+    from divwatch.panel.form import answer_opening
     from divwatch.tasks import TASKS
     from divwatch.tasks.task import hub_rows, resolved_revision
 
-    _, prompts = load_panel(panel, note=lambda line: print(line, file=sys.stderr))
+    opening = answer_opening(tokenizer) if tokenizer is not None else None
+    _, prompts = load_panel(panel, note=notes.append, opening=opening)
     lines = []
     for name in dict.fromkeys(p.task for p in prompts):
         own = [p for p in prompts if p.task == name]

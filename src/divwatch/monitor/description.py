@@ -10,7 +10,7 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.panel import EVAL_DATASET, fingerprint
+from divwatch.panel import fingerprint
 from divwatch.records import Prompt
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.search import find_parent
@@ -38,6 +38,17 @@ class RunDescription:
         return parent
 
     @property
+    def output_dir(self) -> str:
+        """Where the trainer writes; in a search of hyperparameters, the trial's own directory."""
+        if not self._in_trial:
+            return str(self.trainer.args.output_dir)
+        return str(self.trainer._get_output_dir(self.trainer._trial))
+
+    @property
+    def _in_trial(self) -> bool:
+        return bool(self.trainer.state.is_hyper_param_search) and hasattr(self.trainer, "_trial")
+
+    @property
     def lineage(self) -> str:
         inherited = self.parent.info()["lineage"] if self.parent else Path(self.trainer.args.output_dir).name
         return self.config.lineage or inherited
@@ -63,7 +74,7 @@ class RunDescription:
             stage=self.stage,
             lineage=self.lineage,
             model=str(self._model_path),
-            output_dir=arguments.output_dir,
+            output_dir=self.output_dir,
             parent=self.parent,
             config=config,
             panel=panel,
@@ -73,6 +84,7 @@ class RunDescription:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
+            **({"trial": self.trainer.state.trial_params} if self._in_trial else {}),
             **more,
         )
 
@@ -106,18 +118,13 @@ def describe_run(
         "panel": {
             **panel,
             "fingerprint": fingerprint(prompts),
-            "prompts": [_stored(p, whole=panel["name"] == EVAL_DATASET) for p in prompts],
+            "prompts": [prompt.to_json() for prompt in prompts],
         },
         "versions": {name: _version(name) for name in packages},
         "max_steps": max_steps,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **more,
     }
-
-
-def _stored(prompt: Prompt, whole: bool) -> dict[str, Any]:
-    """A prompt of run.json. An eval_dataset cannot be read again without its trainer: its prompts are stored whole."""
-    return prompt.to_json() if whole else {"id": prompt.id, "task": prompt.task, "text": prompt.text}
 
 
 def _version(package: str) -> str | None:

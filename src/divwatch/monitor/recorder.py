@@ -62,13 +62,17 @@ class Recorder:
     ) -> None:
         self.trainer, self.config, self.panel, self._clock = trainer, config, panel, clock
         self.run = RunDescription(trainer, config, mix)
-        store = RunDirectory(Path(trainer.args.output_dir) / NAME)
-        self.record = Record(store)
-        self.full = Record(RunDirectory(store.path / "full"))  # the rare looks at full length
         self.publisher = Publisher(trainer)
-        self.timetable = (BudgetTimetable if config.every == AUTO else EvenTimetable)(config, clock)
         self.prompts: list[Prompt] = []
         self._max_looks = 1
+        self._begin()
+
+    def _begin(self) -> None:
+        """The state of one call of `train()`; a search of hyperparameters makes one for each trial."""
+        store = RunDirectory(Path(self.run.output_dir) / NAME)
+        self.record = Record(store)
+        self.full = Record(RunDirectory(store.path / "full"))  # the rare looks at full length
+        self.timetable = (BudgetTimetable if self.config.every == AUTO else EvenTimetable)(self.config, self._clock)
         self._first_look = True
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
@@ -85,6 +89,10 @@ class Recorder:
         """
         self.panel.search_training_data()
         self._scorer = (Background if self.config.background else Inline)(self.config)
+
+    def stop(self) -> None:
+        """Ends the scoring process that `start` has started; the record stays as it is."""
+        self._scorer.close()
 
     def start_tracking(self) -> None:
         """Opens the W&B run; called before the trackers' own callbacks open theirs."""
@@ -117,6 +125,7 @@ class Recorder:
             ) from error
 
     def _open(self, state: Any) -> Opened:
+        self._begin()
         store = self.record.store
         self._max_looks = count_looks(self.config.every, state.max_steps, self.config.looks)
         resumed = store.exists and state.global_step > 0

@@ -52,6 +52,14 @@ def watch_rollouts(trainer: Any, config: WatchConfig, load_encoder: Callable[[],
     return False
 
 
+def unwatch_rollouts(trainer: Any) -> None:
+    """Gives the trainer the reward functions back that `watch_rollouts` has wrapped."""
+    functions = getattr(trainer, "reward_funcs", None) or []
+    for i, function in enumerate(functions):
+        if getattr(function, "measured_by_divwatch", False):
+            functions[i] = function.__wrapped__
+
+
 def _ranks_of(trainer: Any) -> Ranks:
     """The ranks that compute rewards together: all, in trainers that do it in the training step, else this one alone."""
     in_step = {kind.__name__ for kind in type(trainer).__mro__} & {"GRPOTrainer", "RLOOTrainer"}
@@ -111,6 +119,7 @@ def _measure_rollouts(
                 say(f"divwatch: rollouts are no longer measured: {one_line(error)}")
         return result
 
+    rewards.measured_by_divwatch = True  # type: ignore[attr-defined]
     return rewards
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from divwatch.metrics.unknown import MULTILINGUAL
 from divwatch.outputs import numbers
+from divwatch.outputs.text import inert
 
 if TYPE_CHECKING:
     from divwatch.records import Change, ScoredLook
@@ -105,6 +107,17 @@ def alarm_message(alarm: Change) -> str:
         onset += " (90 % interval {} to {})".format(*alarm.onset_interval)
     confirmed = "confirmed" if alarm.confirmed else "not yet confirmed"
     return f"{what} of {where} falls {onset}: {change_text(alarm)}, {confirmed}."
+
+
+def asked_line(text: str, form: str, prompts: int) -> str:
+    """How the model is asked, shown by the first prompt as it gets it.
+
+    >>> asked_line("<|user|>Why?<|assistant|>", "chat", 8)
+    'divwatch: 8 prompts are asked in chat form; the model gets the first one as "<|user|>Why?<|assistant|>"'
+    """
+    shown = text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
+    quoted = inert(json.dumps(shown, ensure_ascii=False))
+    return f"divwatch: {prompts} prompts are asked in {form} form; the model gets the first one as {quoted}"
 
 
 def first_look_line(prompts: int, tokens: Sequence[int], seconds: float) -> str:

@@ -1,7 +1,8 @@
 """The exact text that a model gets for a prompt: in chat or plain form, with thinking as trained or off.
 
-The form is fixed and recorded when a run starts, because a change of form alone changes diversity. In chat form, a prompt
-that is a conversation goes through the tokenizer's template. A prompt that is only text is the same in both forms.
+The form is fixed and recorded when a run starts, because a change of form alone changes diversity. In chat form, a
+conversation goes through the tokenizer's template, and so does a text of the user's own panel, as a user's turn. A text
+of an eval_dataset is asked as the trainer trains on it: as it is.
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ def in_forms(prompts: Sequence[Prompt], thinking: str) -> list[Prompt]:
 
 def with_chat(prompts: Sequence[Prompt], chat: Mapping[str, Any] | None) -> list[Prompt]:
     """The prompts with the `tools` and `template_kwargs` of the whole run in place of their own; None: with their own."""
-    return list(prompts) if chat is None else [p if p.messages is None else replace(p, **chat) for p in prompts]
+    return list(prompts) if chat is None else [replace(p, **chat) if is_chat(p, "chat") else p for p in prompts]
+
+
+def in_form(prompts: Sequence[Prompt], form: str) -> list[Prompt]:
+    """The prompts as `form` asks them: in plain form no text goes through a template."""
+    return [replace(p, templated=False) if form == "plain" else p for p in prompts]
 
 
 def at_full_length(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -69,7 +75,7 @@ def prompt_text(tokenizer: Any, prompt: Prompt, thinking: str = "as-trained", fo
 
 def is_chat(prompt: Prompt, form: str) -> bool:
     """Whether this prompt goes through the chat template in this form."""
-    return form == "chat" and prompt.messages is not None
+    return form == "chat" and (prompt.messages is not None or prompt.templated)
 
 
 def stop_strings(prompt: Prompt, form: str) -> tuple[str, ...]:
@@ -156,11 +162,15 @@ def _rendered(tokenizer: Any, prompt: Prompt) -> str:
             f"prompt {prompt.id!r} is a conversation but the tokenizer has no chat template: set one, or watch_form: plain"
         )
     try:
-        return _apply_template(tokenizer, prompt, prompt.messages)
+        return _apply_template(tokenizer, prompt, _turns(prompt))
     except Exception as error:  # a template raises what it likes
         raise DivwatchError(
             f"the chat template refuses prompt {prompt.id!r} ({one_line(error, kind=False)}): {_remedy(tokenizer, prompt)}"
         ) from None
+
+
+def _turns(prompt: Prompt) -> list[dict[str, Any]]:
+    return prompt.messages or [{"role": "user", "content": prompt.text}]
 
 
 def _apply_template(tokenizer: Any, prompt: Prompt, messages: Any) -> str:
@@ -171,7 +181,7 @@ def _apply_template(tokenizer: Any, prompt: Prompt, messages: Any) -> str:
 
 def _remedy(tokenizer: Any, prompt: Prompt) -> str:
     """How to change a conversation that the template refuses."""
-    turns = prompt.messages or []
+    turns = _turns(prompt)
     without = [turn for turn in turns if turn["role"] not in ("system", "developer")]
     if len(without) < len(turns):
         with suppress(Exception):

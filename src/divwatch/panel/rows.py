@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from divwatch.records import Prompt
@@ -24,6 +25,9 @@ COLUMNS = (
 )
 
 USER = ("user", "human")
+# The names that chat templates know, for those of ShareGPT and others: a template drops a role that it does not know.
+_STANDARD = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+KNOWN_ROLES = ("user", "system", "developer", "assistant", "tool", "function", "ipython", "environment", "observation")
 # A prompt ends before turns of these roles: the model's own, and instructions that ask nothing by themselves.
 _ANSWERS = ("assistant", "gpt", "chatgpt", "bot", "model")
 _INSTRUCTIONS = ("system", "developer")
@@ -46,11 +50,18 @@ BAD_TOOLS = ("'tools' that are no list of JSON schemas", "give a list, or a list
 BAD_ARGUMENTS = ("'chat_template_kwargs' that are no object", "give {name: value}")
 
 
-def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None = None) -> Prompt:
+def to_prompt(
+    row: Mapping[str, Any],
+    index: int,
+    task: str,
+    opening: str | None = None,
+    template: Callable[[str], bool] = lambda text: False,
+) -> Prompt:
     """The prompt of a row in any of TRL's formats, or in ShareGPT's: a text, or the turns before the last answer.
 
     Turns stay as they are, because the chat template must get what it gets in training. opening: what the template writes
-    before an answer; a row of `text` alone is a prompt up to the last one. Raises Unaskable.
+    before an answer; a row of `text` alone is a prompt up to the last one. template: whether a text goes through the
+    chat template, as a user's turn. Raises Unaskable.
 
     >>> row = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
     >>> to_prompt(row, 0, "eval").messages
@@ -64,6 +75,7 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None
     text = _check_turns(asked) if conversation else asked
     if not text.strip():
         raise Unaskable(*NO_PROMPT)
+    templated = not conversation and template(text)
     _check_unicode([text] if not conversation else [t for turn in asked for t in turn_texts(turn)])
     return Prompt(
         id=str(row.get("id", f"{task}/{index}")),
@@ -72,8 +84,9 @@ def to_prompt(row: Mapping[str, Any], index: int, task: str, opening: str | None
         messages=asked if conversation else None,
         reference=row.get("reference"),
         verifier=row.get("verifier"),
-        tools=_tools(row.get("tools")) if conversation else None,
-        template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation else None,
+        tools=_tools(row.get("tools")) if conversation or templated else None,
+        template_kwargs=_template_kwargs(row.get("chat_template_kwargs")) if conversation or templated else None,
+        templated=templated,
     )
 
 
@@ -139,6 +152,14 @@ def _asked(row: dict[str, Any]) -> Any:
     if not isinstance(asked, str | list):
         raise Unaskable(*BAD_TURN)
     return asked
+
+
+def with_known_roles(prompt: Prompt) -> Prompt:
+    """The prompt with the roles that chat templates know in place of ShareGPT's: `human` becomes `user`."""
+    if prompt.messages is None:
+        return prompt
+    turns = [{**turn, "role": _STANDARD.get(turn["role"], turn["role"])} for turn in prompt.messages]
+    return replace(prompt, messages=turns)
 
 
 def _until_answer(messages: Any) -> list[Any] | None:

@@ -35,7 +35,8 @@ def _check_model(model: Any) -> None:
     name = type(base).__name__
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         raise DivwatchError(f"{name} is an encoder-decoder model: only decoder-only language models can be watched")
-    if hasattr(base, "can_generate") and not base.can_generate():
+    writes = base.can_generate() if hasattr(base, "can_generate") else hasattr(base, "generate")
+    if not writes:
         raise DivwatchError(f"{name} writes no text: watch a causal language model (AutoModelForCausalLM)")
 
 

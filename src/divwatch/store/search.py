@@ -32,8 +32,12 @@ def _walk(root: Path) -> Iterator[Path]:
         if "run.json" in files and Path(folder).name == NAME:
             yield Path(folder)
             folders.clear()
-        # Checkpoints hold thousands of files and never a run of their own.
-        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
+        folders[:] = [f for f in folders if not f.startswith(".") and not _is_checkpoint(Path(folder, f))]
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether it holds a model and no run. A measured checkpoint's run is in a folder of the checkpoint's name."""
+    return folder.name.startswith("checkpoint-") and not (folder / NAME / "run.json").is_file()
 
 
 def find_parent(model_path: str | Path | None) -> RunDirectory | None:

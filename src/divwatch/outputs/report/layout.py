@@ -38,6 +38,11 @@ class Lineage:
         words = f"{self.line} {self.name}".lower()
         return next((line for line in ("instruct", "think") if line in words), "")
 
+    @property
+    def base(self) -> str:
+        """What its first look is of: the base model, or a checkpoint that `divwatch measure` was given by name."""
+        return str(self.runs[0].meta.get("base") or "base")
+
     def x(self, number: int, step: float) -> float:
         return self.slots[number] + min(step / self.runs[number].max_steps, 1.0)
 

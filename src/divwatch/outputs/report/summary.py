@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ def print_summary(report: Report, page: Path) -> None:
 
     console = Console()
     Console(width=max(console.width, 120)).print(stage_table(report))
-    for line in (*reference_lines(report.tables["curves"]), f"report: {page}", f"  open it: xdg-open {page}"):
+    for line in (
+        *reference_lines(report.tables["curves"]),
+        f"report: {page}",
+        f"  open it: {shlex.join(['xdg-open', str(page)])}",
+    ):
         print(line)
     for output_dir, folder in _wandb_folders(report):
         print(f"W&B record of {output_dir}: {folder}")
-        print(f"  open it: wandb leet {folder}   upload it: wandb sync {folder}")
+        quoted = shlex.quote(str(folder))
+        print(f"  open it: wandb leet {quoted}   upload it: wandb sync {quoted}")
 
 
 def as_json(report: Report, page: Path) -> str:
@@ -51,7 +57,7 @@ def stage_table(report: Report) -> Any:
             f"{row['lineage']} {row['stage']}",
             *("" if math.isnan(level) else f"{level:.3f}" for level in levels),
             *(_change(row, key) for key in ("change", "correct_change")),
-            "" if row["stage"] == "base" else _onset(mine.to_dict("records")),
+            "" if row["number"] < 0 else _onset(mine.to_dict("records")),
         )
     return table
 

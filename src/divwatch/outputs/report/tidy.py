@@ -53,7 +53,10 @@ def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -
     at = {(r["number"], r["step"], r["key"]): r for r in own.to_dict("records")}
     keys = {g: f"{g}/{primary}" for g in ("diversity", "correct_diversity")} | {"accuracy": "quality/accuracy"}
     first = first_comparable(lineage.runs) or (0, 0)
-    places = [(*first, "base"), *((n, run.last_comparable(), lineage.stages[n]) for n, run in enumerate(lineage.runs))]
+    places = [
+        (*first, lineage.base),
+        *((n, run.last_comparable(), lineage.stages[n]) for n, run in enumerate(lineage.runs)),
+    ]
     rows = []
     for place, (number, step, stage) in enumerate(places):
         row: dict[str, Any] = {"lineage": lineage.name, "stage": stage, "number": number if place else -1, "step": step}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,6 @@ def _subtitle(report: Report) -> str:
 
 def _foot(paths: Sequence[Path], folder: str) -> str:
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    command = "divwatch report " + " ".join(str(p) for p in paths)
+    command = shlex.join(["divwatch", "report", *map(str, paths)])
     beside = f"Figures (PNG, PDF) and tables (CSV) are in {folder}/ beside this page."
     return f"Written by divwatch {__version__} on {written}: {command}. {beside}"
