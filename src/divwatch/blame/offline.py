@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 PROBES = 64  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
+ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
 
 
 @dataclass(frozen=True)
@@ -151,28 +152,49 @@ def _measure(
             if size
             else np.zeros(len(everything))
         )
-    slopes = np.zeros((len(prompts), watch.samples, len(data.sources)))
-    for s, source in enumerate(data.sources):
-        mine = [i for i, label in enumerate(data.labels) if label == source]
-        direction = preconditioned(losses.gradient(mine, parameters), moments, scale)
-        slopes[:, :, s] = _slopes(direction, model, parameters, look, how)
-    influence = [sample_influence(prompt, -of_prompt) for prompt, of_prompt in zip(look.prompts, slopes, strict=True)]
-    return Measured(look, by_task, np.stack(influence))
+    directions = [
+        preconditioned(
+            losses.gradient([i for i, label in enumerate(data.labels) if label == source], parameters), moments, scale
+        )
+        for source in data.sources
+    ]
+    return Measured(look, by_task, _influence(look, directions, model, parameters, how))
 
 
-def _slopes(direction: Sequence[Any], model: Any, parameters: Sequence[Any], look: BlameLook, how: Any) -> Floats:
-    """[prompts, K], derivative of log p of each completion along `direction`, without the nucleus: enough for an error."""
+def _influence(look: BlameLook, directions: Sequence[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
+    """[prompts, K, directions]: `sample_influence` on a step against each direction.
+
+    Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus: enough for
+    an error.
+    """
+    k = look.weights.shape[1]
+    influence = np.zeros((len(look.prompts), k, len(directions)))
+    for task in dict.fromkeys(look.tasks):
+        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
+        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
+        for i in read:
+            influence[i] = np.sqrt(len(mine) / len(read))
+    read = [i for i in range(len(look.prompts)) if influence[i].any()]
+    sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
+    slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
+    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
+        influence[i] *= sample_influence(look.prompts[i], -of_prompt)
+    return influence
+
+
+def _slopes(
+    direction: Sequence[Any], model: Any, parameters: Sequence[Any], sampled: Sequence[Sampled], how: Any
+) -> Floats:
+    """[completions], derivative of log p of each completion along `direction`."""
     temperature, _, pad, device = how
 
-    def values(sampled: Sequence[Sampled]) -> Floats:
-        return all_log_probs(model, sampled, temperature, 1.0, pad, device)
+    def values(some: Sequence[Sampled]) -> Floats:
+        return all_log_probs(model, some, temperature, 1.0, pad, device)
 
-    probe = look.sampled[:: max(1, len(look.sampled) // PROBES)]
-    size = nudge_size(lambda: values(probe), parameters, direction)
+    size = nudge_size(lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction)
     if not size:
-        return np.zeros(look.weights.shape)
-    slopes = central_difference(lambda: values(look.sampled), parameters, direction, size)
-    return slopes.reshape(look.weights.shape)
+        return np.zeros(len(sampled))
+    return central_difference(lambda: values(sampled), parameters, direction, size)
 
 
 def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
