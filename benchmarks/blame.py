@@ -114,7 +114,8 @@ def blame(mix: str, seed: int, folder: Path) -> None:
     """Blame at the base and the saved checkpoints of the whole mix's training; and at the base alone."""
     if (folder / "blame.json").is_file():
         return
-    from divwatch.blame.offline import BlameConfig, TrainingData, draw_rows, measure
+    from divwatch.blame.data import TrainingData, draw_rows
+    from divwatch.blame.offline import BlameConfig, measure
     from divwatch.blame.result import conclude, to_json
     from divwatch.blame.trace import in_order, learning_rates, read_checkpoint, share_of_learning
     from divwatch.mixes import load_mix

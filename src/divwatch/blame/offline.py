@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import BlameLook, look_at
@@ -38,20 +39,6 @@ PROBES = 64  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
 ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Rows in TRL's form, some of each source. shares: source -> its share of the whole mix. kind: sft or preference."""
-
-    rows: Any
-    labels: list[str]
-    shares: Mapping[str, float]
-    kind: str
-
-    @property
-    def sources(self) -> list[str]:
-        return list(self.shares)
 
 
 @dataclass(frozen=True)
@@ -81,18 +68,6 @@ class Measured(NamedTuple):
     look: BlameLook
     rows: dict[str, Floats]
     influence: Floats
-
-
-def draw_rows(labels: Sequence[str], per_source: int, seed: int) -> list[int]:
-    """Places of up to `per_source` rows of each source, drawn without replacement, in order."""
-    places: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        places.setdefault(label, []).append(i)
-    return sorted(
-        i
-        for source, mine in places.items()
-        for i in random.Random(f"{seed}/{source}").sample(mine, min(per_source, len(mine)))
-    )
 
 
 def measure(
@@ -152,33 +127,29 @@ def _measure(
             if size
             else np.zeros(len(everything))
         )
-    directions = [
-        preconditioned(
-            losses.gradient([i for i, label in enumerate(data.labels) if label == source], parameters), moments, scale
-        )
-        for source in data.sources
-    ]
+    mine = ([i for i, label in enumerate(data.labels) if label == source] for source in data.sources)
+    directions = (preconditioned(losses.gradient(rows, parameters), moments, scale) for rows in mine)
     return Measured(look, by_task, _influence(look, directions, model, parameters, how))
 
 
-def _influence(look: BlameLook, directions: Sequence[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
+def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
     """[prompts, K, directions]: `sample_influence` on a step against each direction.
 
     Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus: enough for
     an error.
     """
     k = look.weights.shape[1]
-    influence = np.zeros((len(look.prompts), k, len(directions)))
+    scale = np.zeros(len(look.prompts))
     for task in dict.fromkeys(look.tasks):
         mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
         read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
-        for i in read:
-            influence[i] = np.sqrt(len(mine) / len(read))
-    read = [i for i in range(len(look.prompts)) if influence[i].any()]
+        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
+    read = list(np.flatnonzero(scale))
     sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
     slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
+    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
     for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
-        influence[i] *= sample_influence(look.prompts[i], -of_prompt)
+        influence[i] = scale[i] * sample_influence(look.prompts[i], -of_prompt)
     return influence
 
 
