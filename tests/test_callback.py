@@ -4,13 +4,17 @@ import json
 import math
 import threading
 
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
 import divwatch
 from divwatch.errors import DivwatchError
+from divwatch.outputs.report import write_report
 from divwatch.store.run_directory import RunDirectory
 from tests.faults.undisturbed import scoring_processes
 from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
@@ -162,16 +166,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 
 def test_a_dpo_run_finds_the_sft_run_it_started_from(tmp_path):
+    panel = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"What is {a} + 9?", "reference": str(a + 9), "verifier": "gsm8k"} for a in range(4)]
+    panel.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sft = sft_trainer(tmp_path / "sft", steps=1)
-    divwatch.watch(sft, every=1, lineage="mine", **SETTINGS)
+    divwatch.watch(sft, every=1, lineage="mine", **SETTINGS | {"panel": str(panel)})
     sft.train()
     sft.save_model()
+    panel.unlink()  # the prompts come from the record
     dpo = dpo_trainer(tmp_path / "dpo", steps=1, model=load_model(tmp_path / "sft"))
-    divwatch.watch(dpo, every=1, **SETTINGS)
+    divwatch.watch(dpo, every=1, **SETTINGS | {"panel": None})
     dpo.train()
-    info = RunDirectory.of(tmp_path / "dpo").info()
+    before, info = (RunDirectory.of(tmp_path / stage).info() for stage in ("sft", "dpo"))
     assert info["parent"] == str((tmp_path / "sft" / "divwatch").resolve())
     assert (info["lineage"], info["stage"]) == ("mine", "dpo")
+    assert info["panel"] == before["panel"]
+
+
+def test_a_run_with_other_prompts_under_the_same_ids_is_not_compared_with_its_parent(tmp_path, capsys):
+    sft = sft_trainer(tmp_path / "sft", steps=1)
+    sft.eval_dataset = Dataset.from_list([{"prompt": f"What is {a} + 9?"} for a in range(4)])
+    divwatch.watch(sft, every=1, **SETTINGS | {"panel": None, "metrics": ["ead"]})
+    sft.train()
+    sft.save_model()
+    other = sft_trainer(tmp_path / "other", steps=1, model=load_model(tmp_path / "sft"))
+    other.eval_dataset = Dataset.from_list([{"prompt": f"Tell a story about {a} foxes."} for a in range(4)])
+    capsys.readouterr()
+    divwatch.watch(other, every=1, **SETTINGS | {"panel": "eval_dataset", "metrics": ["ead"]})
+    other.train()
+    assert "panel eval_dataset shares no prompt with the run before" in capsys.readouterr().out
+    first, second = (RunDirectory.of(tmp_path / name) for name in ("sft", "other"))
+    assert [p["id"] for p in first.info()["panel"]["prompts"]] == [p["id"] for p in second.info()["panel"]["prompts"]]
+    alone = second.looks()[0]["tasks"]["all"]["diversity/ead"]["mean"]
+    assert alone == pytest.approx(np.nanmean(second.scores(0).values["diversity/ead"]))  # not where the first run ended
+    stages = pd.read_csv(write_report([tmp_path]).with_suffix("") / "stages.csv")
+    assert stages["change"].isna().all()
 
 
 def collapse_from_step_2(monkeypatch, trainer):

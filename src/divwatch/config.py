@@ -49,7 +49,8 @@ class WatchConfig:
     panel: Optional[str] = _setting(
         None,
         "Held-out prompts: a panel or task by name (see `divwatch panel list`), several with commas, or a JSONL file. "
-        "Default: the prompts of the trainer's eval_dataset, else the panel quick.",
+        "Default: the prompts of the run that this one continues; else those of the trainer's eval_dataset (by name: "
+        "eval_dataset); else the panel quick.",
     )
     form: str = _setting(
         "auto", "Form of the prompts: chat (the tokenizer's template), plain, or auto (chat if there is a template)."

@@ -53,12 +53,12 @@ def test_without_an_eval_dataset_the_panel_is_quick():
 def test_a_panel_file_keeps_task_reference_and_verifier(tmp_path):
     file = tmp_path / "mine.jsonl"
     rows = [
-        {"prompt": "2+2?", "reference": "4", "verifier": "tiny", "task": "sums"},
+        {"prompt": "2+2?", "reference": "4", "verifier": "math", "task": "sums"},
         {"messages": [SYSTEM, USER, said("no")]},
     ]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     name, (first, second) = load_panel(str(file))
-    assert (name, first.task, first.reference, first.verifier, first.messages) == ("mine", "sums", "4", "tiny", None)
+    assert (name, first.task, first.reference, first.verifier, first.messages) == ("mine", "sums", "4", "math", None)
     assert (second.task, second.messages, second.text) == ("mine", [SYSTEM, USER], "Why?")
 
 

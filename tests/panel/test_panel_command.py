@@ -4,8 +4,10 @@ import json
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 
 from divwatch import cli
+from divwatch.tiny import BASE_MODEL
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -92,3 +94,68 @@ def test_check_shows_prompts_as_a_model_gets_them(monkeypatch, capsys, tmp_path)
     status, _, error = run(monkeypatch, capsys, "check", str(panel), "--model", str(tmp_path / "none"))
     assert status == 2
     assert "give a directory or a hub name" in error
+
+
+def panel_file(folder, rows):
+    path = folder / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def sums(count, **fields):
+    return [
+        {"prompt": f"What is {a} + 1?", "reference": str(a + 1), "verifier": "gsm8k", **fields} for a in range(count)
+    ]
+
+
+def test_check_names_what_a_reader_of_the_panel_would_not_see(monkeypatch, capsys, tmp_path):
+    rows = [*sums(8), *sums(8), {"prompt": "What is 90 + 1?", "verifier": "gsm8k", "refrence": "91"}]
+    rows.append({"messages": [{"role": "narrator", "content": "It rains."}, {"role": "human", "content": "Why?"}]})
+    status, out, _ = run(monkeypatch, capsys, "check", panel_file(tmp_path, rows), "--json")
+    output = json.loads(out)
+    assert (status, output["prompts"]) == (0, 10)
+    unread, roles, repeats, unjudged = output["problems"]
+    assert unread.endswith("nothing reads the field 'refrence' (1 line; is it 'reference'?)")
+    assert "'narrator' (1)" in roles
+    assert "human" not in roles  # ShareGPT's name for user
+    assert repeats.startswith("8 of 18 prompts repeat another and are left out: mine/8 is mine/0")
+    assert unjudged.startswith("verifier 'gsm8k' cannot judge 1 of 9 prompts (mine/16: the prompt has no reference)")
+
+
+def test_check_with_a_model_names_what_its_template_drops(monkeypatch, capsys, tmp_path):
+    turns = [{"role": "narrator", "content": "It rains."}, {"role": "user", "content": "Why?"}]
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    path = panel_file(tmp_path, [{"messages": turns}, {"prompt": "How warm is it?", "tools": tools}, *sums(2)])
+    tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] in ('user', 'assistant') %}<|im_start|>{{ m['content'] }}{% endif %}"
+        "{% endfor %}<|im_end|>"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    _, out, _ = run(monkeypatch, capsys, "check", path, "--model", str(tmp_path / "model"), "--json")
+    dropped = json.loads(out)["problems"][-1]
+    assert dropped.startswith("the chat template drops a part of 2 of 4 prompts (mine/0: the turn of role 'narrator')")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference"),
+    [("gsm8k", None), ("gsm8k", "none"), ("exact", ""), ("math", {"solved": "3"}), ("ifeval", {"instruction_id_list": []}),
+     ("truthfulqa", {"correct_answers": ["Yes"]}), ("mbpp", "assert f(1)"), ("cruxeval", {"value": "1"})],
+)  # fmt: skip
+def test_a_verifier_that_can_judge_nothing_is_refused_by_check_and_score(
+    monkeypatch, capsys, tmp_path, verifier, reference
+):
+    rows = [
+        {"prompt": f"Say {i}.", "verifier": verifier} | ({} if reference is None else {"reference": reference})
+        for i in "ab"
+    ]
+    status, _, err = run(monkeypatch, capsys, "check", panel_file(tmp_path, rows))
+    assert status == 2
+    assert f"verifier '{verifier}' cannot judge 2 of 2 prompts" in err
+    rows = [{"id": i, "outputs": ["a 3", "b 4"], "reference": reference} for i in "ab"]
+    scored = [panel_file(tmp_path, rows), "--verifier", verifier, "--metrics", "ead", "--unsafe-code"]
+    monkeypatch.setattr(sys, "argv", ["divwatch", "score", *scored])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 2
+    assert "reference" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_several_verifiers_in_one_panel_and_prompts_without_any():
 def test_what_cannot_be_verified_is_counted_and_costs_nothing_else():
     prompts = [
         Prompt("a", "t", "?", verifier=f"{__name__}:reward_that_breaks"),
-        Prompt("b", "t", "?", verifier="exact"),
+        Prompt("b", "t", "?", reference="None", verifier="exact"),
     ]
     completions = said(prompts[0], ["fine", "break", "break"]) + said(prompts[1], ["None", "x", "y"])
     samples, reasons = verify_completions(prompts, completions)

@@ -20,6 +20,7 @@ from divwatch.analysis.run_noise import Wobble, wobble_of_looks
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object
 from divwatch.records import PromptScores
+from divwatch.store.pairing import other_prompts
 from divwatch.store.reader import RunReader
 from divwatch.store.search import find_runs
 
@@ -73,7 +74,9 @@ def read_arms(paths: Sequence[Path], against: str | None = None, metric: str | N
     looks = [[_last_look(run, notes) for run in arm.runs.values()] for arm in arms]
     _check_settings([run for arm in arms for run in arm.runs.values()])
     _check_steps(arms, looks, notes)
-    ids, tasks = _common_prompts([scores for arm in looks for _, scores in arm])
+    ids, tasks = _common_prompts(
+        [run for arm in arms for run in arm.runs.values()], [s for arm in looks for _, s in arm]
+    )
     keys = _measures(looks[0][0][1], metric)
     values = {k: np.array([[_column(scores, k, ids) for _, scores in arm] for arm in looks]) for k in keys}
     values = {k: table for k, table in values.items() if np.isfinite(table).any()}
@@ -191,15 +194,17 @@ def _check_steps(arms: list[ArmRuns], looks: list[list[tuple[int, PromptScores]]
         notes.append(f"the last looks are at different steps ({by_arm})")
 
 
-def _common_prompts(all_scores: list[PromptScores]) -> tuple[list[str], list[str]]:
+def _common_prompts(runs: list[RunReader], all_scores: list[PromptScores]) -> tuple[list[str], list[str]]:
     """(ids, tasks) of the prompts of every run, in the first run's order. A run drops prompts in its training data."""
-    shared = set.intersection(*(set(scores.ids) for scores in all_scores))
+    infos = [run.info() for run in runs]
+    differ = set().union(*(other_prompts(info, infos[0]) for info in infos[1:]))
+    shared = set.intersection(*(set(scores.ids) for scores in all_scores)) - differ
     prompts = [(i, t) for i, t in zip(all_scores[0].ids, all_scores[0].tasks, strict=True) if i in shared]
     fewest = min(len(scores.ids) for scores in all_scores)
     if 2 * len(prompts) < fewest or not prompts:
         raise DivwatchError(
             f"the runs share {len(prompts)} of {fewest} prompts: watch them with one watch_panel, watch_prompts and "
-            "watch_seed"
+            "watch_seed" + (f" ({len(differ)} ids ask something else in another run)" if differ else "")
         )
     return [i for i, _ in prompts], [t for _, t in prompts]
 

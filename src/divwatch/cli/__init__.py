@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from divwatch.cli.ablate import ablate
+from divwatch.cli.blame import blame
 from divwatch.cli.compare import compare
 from divwatch.cli.import_ import import_
 from divwatch.cli.measure import measure
@@ -25,7 +26,7 @@ from divwatch.cli.wandb import wandb_app
 from divwatch.errors import DivwatchError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
-for command in (report, top, score, measure, plan, ablate, compare):
+for command in (report, top, score, measure, blame, plan, ablate, compare):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(mix_app, name="mix")

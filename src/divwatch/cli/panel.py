@@ -80,7 +80,7 @@ def check(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes for the search.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Load a panel, print the revision that each set resolved to, and search the training data for its prompts.
+    """Load a panel, name what is wrong with it, and search the training data for its prompts.
 
     Example: divwatch panel check verifiable --against allenai/Dolci-Instruct-SFT --workers 8
     """
@@ -89,7 +89,8 @@ def check(
     from divwatch.panel.held_out import check_held_out
 
     tokenizer = _tokenizer(model) if model else None
-    prompts, sets = _loaded(panel, tokenizer)
+    notes: list[str] = []
+    prompts, sets = _loaded(panel, tokenizer, notes)
     result: dict[str, Any] = {
         "panel": panel,
         "prompts": len(prompts),
@@ -97,7 +98,10 @@ def check(
         "tasks": sets,
     }
     if tokenizer is not None:
-        result |= _asked(prompts, tokenizer)
+        result |= _asked(prompts, tokenizer, notes)
+    for note in notes:
+        print(note, file=sys.stderr)
+    result["problems"] = notes
     report = check_held_out(prompts, _training_rows(against), workers=workers) if against else None
     if report:
         result["against"] = {"data": against, **report.as_dict()}
@@ -131,18 +135,25 @@ def _tokenizer(model: str) -> Any:
         ) from None
 
 
-def _asked(prompts: list[Any], tokenizer: Any) -> dict[str, Any]:
-    """The form in which `auto` asks this model, and task -> the text that it gets for the task's first prompt."""
+def _asked(prompts: list[Any], tokenizer: Any, notes: list[str]) -> dict[str, Any]:
+    """The form in which `auto` asks this model, and task -> the text that it gets for the task's first prompt.
+
+    notes: gets a line about what the chat template drops.
+    """
     from divwatch.panel.form import fixed_form, in_form, prompt_text
+    from divwatch.panel.problems import dropped_parts
 
     form = fixed_form("auto", tokenizer)
     first: dict[str, Any] = {}
     for prompt in in_form(prompts, form):
         first.setdefault(prompt.task, prompt)
-    return {"form": form, "asked": {task: prompt_text(tokenizer, p, form=form) for task, p in first.items()}}
+    asked = {task: prompt_text(tokenizer, p, form=form) for task, p in first.items()}
+    if (dropped := dropped_parts(tokenizer, in_form(prompts, form), form)) is not None:
+        notes.append(dropped)
+    return {"form": form, "asked": asked}
 
 
-def _loaded(panel: str, tokenizer: Any = None) -> tuple[list[Any], list[dict[str, Any]]]:
+def _loaded(panel: str, tokenizer: Any, notes: list[str]) -> tuple[list[Any], list[dict[str, Any]]]:
     """The prompts of a panel, and a line about each of its tasks; for a hub set, the commit it was read at."""
     from divwatch.panel import load_panel
     from divwatch.panel.form import answer_opening
@@ -150,7 +161,7 @@ def _loaded(panel: str, tokenizer: Any = None) -> tuple[list[Any], list[dict[str
     from divwatch.tasks.task import hub_rows, resolved_revision
 
     opening = answer_opening(tokenizer) if tokenizer is not None else None
-    _, prompts = load_panel(panel, note=lambda line: print(line, file=sys.stderr), opening=opening)
+    _, prompts = load_panel(panel, note=notes.append, opening=opening)
     lines = []
     for name in dict.fromkeys(p.task for p in prompts):
         own = [p for p in prompts if p.task == name]

@@ -10,7 +10,7 @@ from typing import Any
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
-from divwatch.panel import EVAL_DATASET, fingerprint
+from divwatch.panel import fingerprint
 from divwatch.records import Prompt
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.search import find_parent
@@ -118,18 +118,13 @@ def describe_run(
         "panel": {
             **panel,
             "fingerprint": fingerprint(prompts),
-            "prompts": [_stored(p, whole=panel["name"] == EVAL_DATASET) for p in prompts],
+            "prompts": [prompt.to_json() for prompt in prompts],
         },
         "versions": {name: _version(name) for name in packages},
         "max_steps": max_steps,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **more,
     }
-
-
-def _stored(prompt: Prompt, whole: bool) -> dict[str, Any]:
-    """A prompt of run.json. An eval_dataset cannot be read again without its trainer: its prompts are stored whole."""
-    return prompt.to_json() if whole else {"id": prompt.id, "task": prompt.task, "text": prompt.text}
 
 
 def _version(package: str) -> str | None:

@@ -15,11 +15,12 @@ from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
+from divwatch.monitor.panel_of_run import panel_of_run
 from divwatch.monitor.record import look_row
 from divwatch.monitor.score_look import Models, load_models
 from divwatch.outputs.terminal import bar_of, say, unreadable_line
-from divwatch.panel import EVAL_DATASET, choose, fingerprint, load_panel
-from divwatch.panel.form import in_form, in_forms, with_chat
+from divwatch.panel import choose, load_panel
+from divwatch.panel.form import in_forms
 from divwatch.panel.length import of_the_paper
 from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -58,7 +59,7 @@ def measure(
     """
     import torch
 
-    panel, prompts = _panel_like(like, config) if like is not None else _panel(config, paper)
+    panel, prompts = panel_of_run(like) if like is not None else panel_of(config, paper)
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
@@ -93,30 +94,11 @@ def measure(
     return runs
 
 
-def _panel(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
+def panel_of(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
     """What run.json says of the panel, and its prompts."""
     name, panel = load_panel(config.panel, note=lambda line: say(f"divwatch: {line}"))
     panel = of_the_paper(panel) if paper else panel
     return {"name": name}, in_forms(choose(panel, config.prompts, config.seed), config.thinking)
-
-
-def _panel_like(run: RunDirectory, config: WatchConfig) -> tuple[dict[str, Any], list[Prompt]]:
-    """The panel of a watched run: read again, or from its record if it was an eval_dataset."""
-    info = run.info()
-    theirs, form = info["panel"], info.get("form", "chat")
-    about = {name: theirs[name] for name in ("name", "chat") if name in theirs}
-    if theirs["name"] == EVAL_DATASET:
-        prompts = [Prompt.from_json(prompt) for prompt in theirs["prompts"]]
-        problem = "its record does not hold the eval_dataset's prompts: give both runs the same JSONL file as panel"
-    else:
-        ids = {prompt["id"] for prompt in theirs["prompts"]}  # a run leaves out prompts that are in its training data
-        watched = [p for p in load_panel(config.panel)[1] if p.id in ids]
-        panel = with_chat(in_form(watched, form), about.get("chat"))
-        prompts = in_forms(choose(panel, config.prompts, config.seed), config.thinking)
-        problem = f"panel {theirs['name']!r} is not its panel: its prompts have changed since; measure both again"
-    if fingerprint(prompts) != theirs["fingerprint"]:
-        raise DivwatchError(f"{run.path} cannot be compared with: {problem}")
-    return about, prompts
 
 
 def _look_at(

@@ -7,7 +7,9 @@ from typing import Any
 
 from divwatch.analysis.alarm import missing_alarms
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError
+from divwatch.errors import DivwatchError, one_line
+from divwatch.monitor.description import RunDescription
+from divwatch.monitor.panel_of_run import prompts_to_inherit
 from divwatch.outputs.terminal import asked_line, say
 from divwatch.panel import choose, load_panel
 from divwatch.panel.form import (
@@ -21,10 +23,12 @@ from divwatch.panel.form import (
     within_context,
 )
 from divwatch.panel.held_out import HeldOutCheck
+from divwatch.panel.problems import dropped_parts
 from divwatch.panel.sources import Note, quiet
 from divwatch.records import Prompt
 from divwatch.sampling.memory import context_length
 from divwatch.sampling.tokens import tokenizer_of
+from divwatch.store.pairing import asks_the_same, recorded_prompts
 from divwatch.store.run_directory import RunDirectory
 
 FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a mean more than a change of a tenth does
@@ -42,14 +46,35 @@ class PanelChoice:
         count = 2 * config.prompts
         self.tokenizer = tokenizer_of(trainer)
         self.form = fixed_form(config.form, self.tokenizer)
-        dataset, opening = getattr(trainer, "eval_dataset", None), answer_opening(self.tokenizer)
-        self.name, panel = load_panel(config.panel, dataset, count, note, opening)
+        self.name, panel = self._inherited(note) or self._own(count, note)
         self.chat = chat_of(trainer)
         panel = with_chat(in_form(panel, self.form), self.chat)
         self.candidates = choose(panel, count, config.seed)
         if refusals(self.tokenizer, self.candidates, self.form):
             self.candidates = choose(self._without_refused(panel, note), count, config.seed)
+        if (dropped := dropped_parts(self.tokenizer, self.candidates, self.form)) is not None:
+            note(dropped)
         self._check: HeldOutCheck | None = None
+
+    def _own(self, count: int, note: Note) -> tuple[str, list[Prompt]]:
+        dataset, opening = getattr(self.trainer, "eval_dataset", None), answer_opening(self.tokenizer)
+        return load_panel(self.config.panel, dataset, count, note, opening)
+
+    def _inherited(self, note: Note) -> tuple[str, list[Prompt]] | None:
+        """The panel of the run that this one continues, if the settings name no other; None without such a run."""
+        try:
+            parent = RunDescription(self.trainer, self.config).parent
+        except DivwatchError:  # a wrong `baseline`, which opening the run reports
+            return None
+        if parent is None or self.config.panel is not None:
+            return None
+        try:
+            name, prompts = prompts_to_inherit(parent)
+        except (DivwatchError, OSError, KeyError, TypeError) as error:
+            note(f"cannot ask the prompts of the run before, {parent.path} ({one_line(error, kind=False)})")
+            return None
+        note(f"asks the prompts of the run before, {parent.path} (panel {name}); watch_panel names others")
+        return name, prompts
 
     def _without_refused(self, panel: Sequence[Prompt], note: Note) -> list[Prompt]:
         refused = refusals(self.tokenizer, panel, self.form)
@@ -101,8 +126,14 @@ class PanelChoice:
         """The candidates that the parent run watched, so that stages can be compared; all if it watched none."""
         if parent is None:
             return list(self.candidates)
-        theirs = {prompt["id"] for prompt in parent.info()["panel"]["prompts"]}
-        return [p for p in self.candidates if p.id in theirs] or list(self.candidates)
+        theirs = recorded_prompts(parent.info())
+        shared = [p for p in self.candidates if p.id in theirs and asks_the_same(p.to_json(), theirs[p.id])]
+        if not shared:
+            say(
+                f"divwatch: panel {self.name} shares no prompt with the run before, {parent.path}: this run is not compared "
+                "with it; name the same watch_panel in both, or none here"
+            )
+        return shared or list(self.candidates)
 
     def _held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Without the prompts that overlap the training data, if `held_out` says so."""

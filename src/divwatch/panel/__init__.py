@@ -12,6 +12,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.panel import quick
 from divwatch.panel.length import token_limit
+from divwatch.panel.problems import unjudged_prompts, without_repeats
 from divwatch.panel.sources import Note, from_dataset, from_file, quiet
 from divwatch.records import Prompt
 from divwatch.tasks import PANELS, TASKS
@@ -32,11 +33,12 @@ def load_panel(
 ) -> tuple[str, list[Prompt]]:
     """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
 
-    None: the prompts of the trainer's eval_dataset, or the panel `quick` if there is none. Of a stream no more is read
-    when it has given `enough` prompts. note: gets one line about rows that are left out or not read. opening: what the chat
-    template writes before an answer. Raises DivwatchError if `spec` is unknown or has no prompts.
+    None: the prompts of the trainer's eval_dataset, which `eval_dataset` names too, or the panel `quick` if there is none.
+    Of a stream no more is read when it has given `enough` prompts. A prompt that repeats another is left out. note: gets
+    one line about each problem. opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is
+    unknown or has no prompts, or if a verifier can judge none of its own (of an eval_dataset that is one line).
     """
-    if spec is None and eval_dataset is not None:
+    if spec in (None, EVAL_DATASET) and eval_dataset is not None:
         name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"
@@ -45,6 +47,10 @@ def load_panel(
         name, prompts = Path(spec).stem, from_file(Path(spec), note, opening)
     if not prompts:
         raise DivwatchError(f"panel {name!r} has no prompts: give at least one line with 'prompt' or 'messages'")
+    prompts, repeats = without_repeats(prompts)
+    for line in (repeats, unjudged_prompts(prompts, None if name == EVAL_DATASET else name)):
+        if line is not None:
+            note(line)
     return name, prompts
 
 

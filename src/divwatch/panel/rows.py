@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from divwatch.records import Prompt
@@ -24,6 +25,9 @@ COLUMNS = (
 )
 
 USER = ("user", "human")
+# The names that chat templates know, for those of ShareGPT and others: a template drops a role that it does not know.
+_STANDARD = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+KNOWN_ROLES = ("user", "system", "developer", "assistant", "tool", "function", "ipython", "environment", "observation")
 # A prompt ends before turns of these roles: the model's own, and instructions that ask nothing by themselves.
 _ANSWERS = ("assistant", "gpt", "chatgpt", "bot", "model")
 _INSTRUCTIONS = ("system", "developer")
@@ -148,6 +152,14 @@ def _asked(row: dict[str, Any]) -> Any:
     if not isinstance(asked, str | list):
         raise Unaskable(*BAD_TURN)
     return asked
+
+
+def with_known_roles(prompt: Prompt) -> Prompt:
+    """The prompt with the roles that chat templates know in place of ShareGPT's: `human` becomes `user`."""
+    if prompt.messages is None:
+        return prompt
+    turns = [{**turn, "role": _STANDARD.get(turn["role"], turn["role"])} for turn in prompt.messages]
+    return replace(prompt, messages=turns)
 
 
 def _until_answer(messages: Any) -> list[Any] | None:

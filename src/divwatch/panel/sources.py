@@ -11,7 +11,8 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl
 from divwatch.panel.eval_rows import EvalRows
-from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, rendered_prompt, to_prompt
+from divwatch.panel.problems import unknown_roles, unread_fields
+from divwatch.panel.rows import PROMPT_COLUMNS, Unaskable, rendered_prompt, to_prompt, with_known_roles
 from divwatch.panel.training_texts import TOKEN_COLUMNS
 from divwatch.records import Prompt
 from divwatch.verify import get_verifier
@@ -26,23 +27,29 @@ def quiet(line: str) -> None:
 
 def from_file(path: Path, note: Note = quiet, opening: str | None = None) -> list[Prompt]:
     """The prompts of a JSONL file: `prompt` (text or turns), `messages` or another of TRL's formats, and optionally `id`,
-    `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`.
+    `task`, `reference`, `verifier`, `tools`, `chat_template_kwargs`. note: gets a line about lines that are left
+    out, fields that nothing reads and roles that no template knows.
 
     A text is asked as a user's turn, so a chat model gets it through its template; a text that was rendered by the
     template, which holds its `opening` of an answer, stays as it is. Raises DivwatchError if no line gives a prompt, for a
     repeated id and for an unknown verifier.
     """
-    prompts, odd, lines = [], _LeftOut("line"), 0
+    prompts, odd, rows, lines = [], _LeftOut("line"), [], 0
     for number, row in read_jsonl(path):
         lines += 1
         try:
-            prompts.append(to_prompt(row, number - 1, path.stem, template=lambda text: not _is_rendered(text, opening)))
+            prompt = to_prompt(row, number - 1, path.stem, template=lambda text: not _is_rendered(text, opening))
+            prompts.append(with_known_roles(prompt))
+            rows.append(row)
         except Unaskable as error:
             odd.add(error, number)
     if odd and not prompts:
         raise DivwatchError(f"{path} line {odd.first} has {odd.error}")
     if odd:
         note(odd.note(lines, str(path)))
+    for problem in (unread_fields(rows, "line"), unknown_roles(prompts)):
+        if problem is not None:
+            note(f"{path}: {problem}")
     _refuse_repeats(prompts, str(path))
     _check_verifiers(prompts, str(path))
     return prompts
@@ -83,6 +90,8 @@ def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note, opening
     for index, row in rows:
         if rows.read == 1:
             _require_prompts(row, rows.name, opening)
+            if (problem := unread_fields([row], "row", close_only=True)) is not None:
+                note(f"{rows.name}: {problem}")
         try:
             prompt = to_prompt(row, index, task, opening)
         except Unaskable as error:

@@ -10,6 +10,7 @@ from divwatch.config import COMPARABLE, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
 from divwatch.store.lineage import parent_of
+from divwatch.store.pairing import other_prompts, shares_no_prompt, without
 from divwatch.store.reader import SCORED, RunReader
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def logged_levels(store: RunReader) -> dict[int, Summaries]:
 def last_look_of_parent(store: RunReader) -> tuple[PromptScores, Summaries] | None:
     """The last comparable look of the run before, and what was logged of it: there the curves of `store` begin.
 
-    None if there is none, it cannot be read, or it was watched with settings whose numbers do not compare.
+    Only prompts that `store` asks too, or that it does not have. None if there are none, the look cannot be read, or it
+    was watched with settings whose numbers do not compare.
     """
     try:
         info = store.info()
@@ -44,9 +46,11 @@ def last_look_of_parent(store: RunReader) -> tuple[PromptScores, Summaries] | No
         parent = RunReader(path)
         before, now = parent.info()["settings"], info["settings"]
         steps = parent.comparable_steps()
-        if not steps or any(before.get(name) != now.get(name) for name in COMPARABLE):
+        alike = all(before.get(name) == now.get(name) for name in COMPARABLE if name != "panel")
+        if not steps or not alike or shares_no_prompt(info, parent.info()):
             return None
-        return parent.scores(steps[-1]), logged_levels(parent)[steps[-1]]
+        scores = without(parent.scores(steps[-1]), other_prompts(info, parent.info()))
+        return scores, logged_levels(parent)[steps[-1]]
     except (DivwatchError, OSError, KeyError):
         return None
 

@@ -12,6 +12,7 @@ import pandas as pd
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
 from divwatch.store.lineage import chains, parent_of
+from divwatch.store.pairing import ids_to_pair
 from divwatch.store.reader import SCORED, RunReader, length_of
 from divwatch.store.search import find_runs
 
@@ -30,6 +31,7 @@ class RunTables:
     scores: one row per look and prompt: `step`, `id`, `task` and a column per key.
     max_steps: length of the stage in optimizer steps (`length_of`).
     notes: what could not be read, a line each.
+    pair_ids: prompt id -> the id to pair it by across the lineage, where another stage asks something else under its id.
     """
 
     directory: Path
@@ -40,6 +42,7 @@ class RunTables:
     scores: pd.DataFrame
     events: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    pair_ids: dict[str, str] = field(default_factory=dict)
 
     @property
     def stage(self) -> str:
@@ -64,13 +67,14 @@ class RunTables:
         """Per-prompt values of one look."""
         scores = self.scores[self.scores["step"] == step]
         values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
-        return PromptScores(list(scores["id"]), list(scores["task"]), values)
+        return PromptScores([self.pair_ids.get(id, id) for id in scores["id"]], list(scores["task"]), values)
 
     def values_at(self, step: int, key: str) -> pd.Series:
         """Per-prompt values of one look and key, indexed by task and id; empty if the key was not measured."""
         scores = self.scores[self.scores["step"] == step]
         if key not in scores.columns:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
+        scores = scores.assign(id=[self.pair_ids.get(id, id) for id in scores["id"]])
         return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
 
     def completions(self, step: int) -> pd.DataFrame:
@@ -121,6 +125,9 @@ def lineages(runs: Sequence[RunTables]) -> list[list[RunTables]]:
 
     paths = chains(by_directory, parent)
     loaded = [[by_directory[path] for path in chain] for chain in paths]
+    for chain in loaded:
+        for run, names in zip(chain, ids_to_pair([run.meta for run in chain]), strict=True):
+            run.pair_ids = names
     return sorted(loaded, key=lambda chain: [str(run.meta.get("created", "")) for run in chain])
 
 

@@ -12,6 +12,7 @@ from divwatch.verify.child_process import in_child_process
 from divwatch.verify.code import code_verifier, humaneval_job, mbpp_job
 from divwatch.verify.endpoint import GOOD, judge_verifier
 from divwatch.verify.literal import cruxeval
+from divwatch.verify.reference import checking_references
 from divwatch.verify.reward_functions import reward_verifier
 from divwatch.verify.text import exact, gsm8k
 from divwatch.verify.verifier import Verifier, per_answer
@@ -43,9 +44,9 @@ def get_verifier(spec: str | Callable[..., Any], *, unsafe_code: bool = False) -
     if not isinstance(spec, str) or ":" in spec:
         return reward_verifier(spec)
     if spec in _OF_TEXT:
-        return _OF_TEXT[spec]
+        return checking_references(spec, _OF_TEXT[spec])
     if spec in _OF_CODE:
-        return code_verifier(_OF_CODE[spec], unsafe_code=unsafe_code)
+        return checking_references(spec, code_verifier(_OF_CODE[spec], unsafe_code=unsafe_code))
     name, _, threshold = spec.partition(">=")
     if name == "judge":
         return judge_verifier(_number(spec, threshold) if threshold else GOOD)
