@@ -59,7 +59,7 @@ def measure(
     """
     import torch
 
-    panel, prompts = panel_of_run(like) if like is not None else _panel(config, paper)
+    panel, prompts = panel_of_run(like) if like is not None else panel_of(config, paper)
     check_verifiers(prompts, unsafe_code=config.unsafe_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_models(config, device)
@@ -94,7 +94,7 @@ def measure(
     return runs
 
 
-def _panel(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
+def panel_of(config: WatchConfig, paper: bool) -> tuple[dict[str, Any], list[Prompt]]:
     """What run.json says of the panel, and its prompts."""
     name, panel = load_panel(config.panel, note=lambda line: say(f"divwatch: {line}"))
     panel = of_the_paper(panel) if paper else panel

@@ -1,0 +1,55 @@
+"""How values change when the weights move along a direction: central differences, two forwards and no backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.blame.nudge import nudged
+
+Floats = NDArray[np.float64]
+LARGEST = 0.002  # first nudge tried, as a share of the weights' norm
+HALVINGS = 5
+AGREE = 0.05  # two sizes agree when they differ by so much of the values' root mean square
+
+
+def central_difference(
+    values: Callable[[], Floats], parameters: Sequence[Any], direction: Sequence[Any], size: float
+) -> Floats:
+    """(values(theta + size u) - values(theta - size u)) / (2 size), [n]; error of order size^2."""
+    with nudged(parameters, direction, size):
+        up = values()
+    with nudged(parameters, direction, -size):
+        down = values()
+    return (up - down) / (2 * size)
+
+
+def nudge_size(values: Callable[[], Floats], parameters: Sequence[Any], direction: Sequence[Any]) -> float:
+    """The largest of sizes s, s/2, s/4, ... at which half of it gives the same differences; the best one if none does.
+
+    A large nudge bends away from the tangent, a small one drowns in rounding. values: of a few rows, as a probe.
+    Returns 0 for a direction of length 0.
+    """
+    length = _norm(direction)
+    if length == 0:
+        return 0.0
+    size = LARGEST * _norm(parameters) / length
+    before = central_difference(values, parameters, direction, size)
+    tried: list[tuple[float, float]] = []
+    for _ in range(HALVINGS):
+        size /= 2
+        now = central_difference(values, parameters, direction, size)
+        level = float(np.sqrt(np.mean(now**2)))
+        gap = float(np.sqrt(np.mean((now - before) ** 2))) / level if level else 0.0
+        tried.append((gap, size))
+        if gap <= AGREE:
+            return size
+        before = now
+    return min(tried)[1]
+
+
+def _norm(tensors: Sequence[Any]) -> float:
+    return float(sum(float(t.detach().float().square().sum()) for t in tensors) ** 0.5)

@@ -1,0 +1,76 @@
+"""A look whose tokens are kept: what the gradient of diversity is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.blame.log_probs import Sampled
+from divwatch.blame.weights import PromptDiversity, look_weights
+from divwatch.config import WatchConfig
+from divwatch.metrics.scoring import TextEncoder
+from divwatch.records import Prompt
+from divwatch.sampling.isolation import untouched
+from divwatch.verify import verify_completions
+
+Floats = NDArray[np.float64]
+
+
+class BlameLook(NamedTuple):
+    """The completions of one look and their weights.
+
+    prompts: diversity of each prompt and its samples' weights in the gradient.
+    accuracy: [prompts], share of correct outputs, NaN for a prompt without a verifier.
+    sampled: [prompts x K], grouped by prompt.
+    """
+
+    tasks: list[str]
+    prompts: list[PromptDiversity]
+    accuracy: Floats
+    sampled: list[Sampled]
+
+    @property
+    def values(self) -> Floats:
+        """[prompts], NaN for a prompt without a value."""
+        return np.array([p.value for p in self.prompts])
+
+    @property
+    def weights(self) -> Floats:
+        """[prompts, K]."""
+        return np.stack([p.weights for p in self.prompts])
+
+
+def look_at(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: WatchConfig,
+    encoder: TextEncoder,
+    seed: int,
+    correct: bool = False,
+) -> BlameLook:
+    """Samples `config.samples` completions of each prompt from a whole model and weighs them. Leaves the model untouched.
+
+    seed: of the random streams: with the same one, equal models sample equal tokens.
+    """
+    import torch
+
+    from divwatch.sampling.in_process import generate
+    from divwatch.sampling.plan import Row
+    from divwatch.sampling.request import make_request
+
+    request = make_request(model, tokenizer, prompts, config, seed, model.device)
+    rows = [Row(i, k) for i in range(len(prompts)) for k in range(config.samples)]
+    with untouched(model, model.device), torch.no_grad():
+        ids = generate(model, request, rows, lambda done: None)
+    completions = [request.completion(row.prompt, row.sample, tokens) for row, tokens in zip(rows, ids, strict=True)]
+    sampled = [
+        Sampled(list(request.encoded[row.prompt]), list(tokens[: completion.tokens]))
+        for row, tokens, completion in zip(rows, ids, completions, strict=True)
+    ]
+    samples, _ = verify_completions(prompts, completions, unsafe_code=config.unsafe_code)
+    accuracy = np.array([np.nan if s.correct is None else np.mean(s.correct) for s in samples])
+    return BlameLook([p.task for p in prompts], look_weights(samples, encoder, correct), accuracy, sampled)

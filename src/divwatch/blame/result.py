@@ -1,0 +1,159 @@
+"""From what the checkpoints say to the answer: effects by source and task, the check on itself, rows, a better mix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.blame.data import TrainingData
+from divwatch.blame.estimate import Effects, loss_shares, robust_mean, source_effects
+from divwatch.blame.offline import Measured
+from divwatch.blame.remix import halving_factors
+from divwatch.blame.trace import Checkpoint
+from divwatch.blame.weights import prompt_shares
+
+Floats = NDArray[np.float64]
+ALL = "all"
+
+
+class Blame(NamedTuple):
+    """The answer for a run.
+
+    effects: `all` and each task -> Effects. rows: [rows], effect of training on nothing but copies of this row.
+    start:   diversity at the first checkpoint, by task. observed: its change up to the last one; None with a single checkpoint.
+    steps:   optimizer steps that the effects are summed over. factors: source -> factor on its rows; None: no suggestion.
+    """
+
+    checkpoints: list[Checkpoint]
+    sources: list[str]
+    effects: dict[str, Effects]
+    rows: Floats
+    start: dict[str, float]
+    observed: dict[str, float] | None
+    steps: int
+    factors: dict[str, float] | None
+
+
+def conclude(
+    checkpoints: Sequence[Checkpoint],
+    measured: Sequence[Measured],
+    learning: Floats,
+    data: TrainingData,
+    steps: int,
+    seed: int = 0,
+) -> Blame:
+    """Sums the checkpoints up, each times its `learning` (`share_of_learning`).
+
+    A task counts where every checkpoint has a value for it; `all` is the mean over these tasks.
+    """
+    tasks = [t for t in measured[0].rows if all(t in m.rows for m in measured)]
+    of_source = [data.sources.index(label) for label in data.labels]
+    shares = np.array([data.shares[s] for s in data.sources])
+    by_task = {t: _summed([m.rows[t] for m in measured], learning) for t in tasks}
+    rows: Floats = np.mean([by_task[t] for t in tasks], axis=0)
+    places = {t: [i for i, task in enumerate(measured[0].look.tasks) if task == t] for t in tasks}
+    influence = _influence(measured, learning, places)
+    effects = {ALL: source_effects(rows, of_source, shares, influence, list(places.values()), seed)}
+    effects |= {t: source_effects(by_task[t], of_source, shares, influence, [places[t]], seed) for t in tasks}
+    levels = [_levels(m, tasks) for m in measured]
+    means = np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(len(shares))])
+    factors = halving_factors(means, shares, effects[ALL].blamed)
+    return Blame(
+        list(checkpoints),
+        data.sources,
+        effects,
+        rows,
+        levels[0],
+        {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None,
+        steps,
+        None if factors is None else {s: float(f) for s, f in zip(data.sources, factors, strict=True)},
+    )
+
+
+def _summed(values: Sequence[Floats], learning: Floats) -> Floats:
+    total: Floats = np.tensordot(learning, np.stack(values), axes=1)
+    return total
+
+
+def _influence(measured: Sequence[Measured], learning: Floats, places: dict[str, list[int]]) -> Floats:
+    """[prompts, K, sources], summed over checkpoints sample by sample: looks that share random numbers may err alike.
+
+    A prompt without a value at a checkpoint adds nothing there, and the others of its task count for more.
+    """
+    total = np.zeros_like(measured[0].influence)
+    for m, weight in zip(measured, learning, strict=True):
+        shares = prompt_shares(m.look.tasks, m.look.values)
+        for task, mine in places.items():
+            total[mine] += weight * len(mine) * shares[task][mine, None, None] * m.influence[mine]
+    return total
+
+
+def _levels(measured: Measured, tasks: Sequence[str]) -> dict[str, float]:
+    shares = prompt_shares(measured.look.tasks, measured.look.values)
+    levels = {t: float(shares[t] @ np.nan_to_num(measured.look.values)) for t in tasks}
+    return levels | {ALL: float(np.mean(list(levels.values())))}
+
+
+def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int) -> dict[str, Any]:
+    """The result as plain values. observed: the change of diversity of the run. shown: rows at either end."""
+    whole = blame.effects[ALL]
+    sources: dict[str, dict[str, dict[str, Any]]] = {}
+    for s, name in enumerate(blame.sources):
+        sources[name] = {}
+        for task, e in blame.effects.items():
+            sources[name][task] = {
+                "effect": float(e.effect[s]),
+                "ci95": _interval(e.low[s], e.high[s]),
+                "share": float(loss_shares(e.effect)[s]),
+                "percent": 100 * float(e.effect[s]) / blame.start[task] if blame.start[task] else None,
+                "plain": float(e.plain[s]),
+                "instead": float(e.instead[s]),
+                "instead_ci95": _interval(e.instead_low[s], e.instead_high[s]),
+            }
+    order = np.argsort(blame.rows)
+    ends = [*order[:shown], *(i for i in order[-shown:] if i not in order[:shown])]
+    return {
+        "checkpoints": [{"path": c.path, "step": c.step} for c in blame.checkpoints],
+        "steps": blame.steps,
+        "diversity": blame.start,
+        "sources": sources,
+        "blamed": [name for name, flag in zip(blame.sources, whole.blamed, strict=True) if flag],
+        "explained": {
+            "predicted": whole.total,
+            "observed": observed,
+            "ci95": _interval(whole.total_low, whole.total_high),
+            "share": whole.total / observed if observed else None,
+        },
+        "rows": [
+            {"source": data.labels[i], "effect": float(blame.rows[i]), "text": row_text(data.rows[int(i)])}
+            for i in ends
+        ],
+        "mix_weight": blame.factors,
+    }
+
+
+def _interval(low: float, high: float) -> list[float | None]:
+    return [float(x) if np.isfinite(x) else None for x in (low, high)]
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """A training row as one text: its turns, or its prompt and answers.
+
+    >>> row_text({"prompt": "Why?", "chosen": "So.", "rejected": "No.", "source": "a"})
+    'prompt: Why?\\nchosen: So.\\nrejected: No.'
+    """
+    parts = []
+    for name in ("messages", "prompt", "completion", "chosen", "rejected", "text"):
+        value = row.get(name)
+        if isinstance(value, str):
+            parts.append(f"{name}: {value}")
+        elif value:
+            parts += [f"{_speaker(name, turn)}: {turn.get('content') or ''}" for turn in value]
+    return "\n".join(parts)
+
+
+def _speaker(column: str, turn: dict[str, Any]) -> str:
+    return column if column in ("chosen", "rejected") else str(turn.get("role", column))

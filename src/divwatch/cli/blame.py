@@ -1,0 +1,192 @@
+"""`divwatch blame`: which sources and rows of the training data narrow the model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from divwatch.errors import DivwatchError
+
+if TYPE_CHECKING:
+    from divwatch.blame.data import TrainingData
+    from divwatch.blame.offline import BlameConfig
+    from divwatch.blame.result import Blame
+    from divwatch.blame.trace import Checkpoint
+
+SHOWN = 10  # rows that narrow most, and as many that narrow least
+
+
+def blame(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(help="Checkpoints of one run; without trainer_state.json: the model that it started from."),
+    ],
+    mix: Annotated[Optional[str], typer.Option(help="The training data: a mix by name or in YAML.")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option(help="The training data: JSONL in TRL's form, with a column 'source'.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=8, help="Rows to read of each source.")] = 128,
+    config: Annotated[
+        Optional[Path], typer.Option(help="The run's recipe config: loss, max_length, learning rate, steps.")
+    ] = None,
+    like: Annotated[Optional[Path], typer.Option(help="Take panel and settings from this watched run.")] = None,
+    panel: Annotated[Optional[str], typer.Option(help="A panel's name (tiny) or a JSONL file.")] = None,
+    encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
+    prompts: Annotated[Optional[int], typer.Option(help="Prompts of the panel.")] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Completions a prompt.")] = None,
+    max_new_tokens: Annotated[
+        Optional[int], typer.Option(help="Most tokens of a completion. Default: by task.")
+    ] = None,
+    correct: Annotated[bool, typer.Option("--correct", help="Blame for diversity of correct outputs.")] = False,
+    reference: Annotated[
+        Optional[str], typer.Option(help="Reference model of DPO. Default: the first checkpoint.")
+    ] = None,
+    learning_rate: Annotated[
+        Optional[float], typer.Option(help="Where no trainer_state.json has it. Default: the config's, else TRL's.")
+    ] = None,
+    steps: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Steps to predict from a model at step 0. Default: the config's, else 1."),
+    ] = None,
+    local_data: Annotated[
+        Optional[str], typer.Option(help="Folder with files that are read in place of the hub sets.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of rows, prompts and sampling.")] = 0,
+    device: Annotated[Optional[str], typer.Option(help="Where to compute. Default: cuda if there is one.")] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Print mix settings that halve the loss, and the command that trains.")
+    ] = False,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the result to this file.")] = None,
+) -> None:
+    """Say which sources and rows of the training data narrow the model, without training.
+
+    Example: divwatch blame BASE RUN/checkpoint-* --mix instruct_sft --like RUN --json blame.json
+    """
+    if (mix is None) == (data is None):
+        raise DivwatchError("give the training data as either --mix NAME or --data FILE.jsonl")
+    if data is not None and data.suffix not in (".jsonl", ".json"):
+        raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
+    from divwatch.blame.data import training_data
+    from divwatch.blame.offline import load_tokenizer
+    from divwatch.blame.text import result_lines, suggestion_lines
+    from divwatch.blame.trace import in_order, read_checkpoint
+
+    run_config = _run_config(config)
+    found = in_order([read_checkpoint(path) for path in checkpoints])
+    training, taken = training_data(
+        str(data or mix), rows, seed, load_tokenizer(found[0].path), run_config.get("max_length"), local_data
+    )
+    options = {
+        "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
+        "seed": seed,
+    }  # fmt: skip
+    result, values = _compute(
+        found,
+        training,
+        like,
+        {k: v for k, v in options.items() if v is not None},
+        _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
+        _rate(training.kind, learning_rate, run_config),
+        steps or int(run_config.get("max_steps") or 1),
+    )
+    if json_file is not None:
+        from divwatch.files import without_nan, write_atomically
+
+        write_atomically(json_file, json.dumps(without_nan(values), indent=1) + "\n")
+    print("\n".join(result_lines(values)))
+    if suggest:
+        print("\n".join(suggestion_lines(result.factors, str(data or mix), taken, training.kind, config)))
+
+
+def _compute(
+    checkpoints: list[Checkpoint],
+    training: TrainingData,
+    like: Path | None,
+    options: dict[str, Any],
+    config: BlameConfig,
+    rate: float,
+    steps: int,
+) -> tuple[Blame, dict[str, Any]]:
+    from dataclasses import replace
+
+    from divwatch.blame.offline import measure
+    from divwatch.blame.result import ALL, conclude, to_json
+    from divwatch.blame.trace import learning_rates, share_of_learning
+    from divwatch.config import WatchConfig
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.monitor.measure import panel_of, settings_like
+    from divwatch.monitor.panel_of_run import panel_of_run
+    from divwatch.store.run_directory import RunDirectory
+    from divwatch.verify import check_verifiers
+
+    run = RunDirectory.of(like) if like else None
+    watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
+    _, prompts = panel_of_run(run) if run else panel_of(watch, paper=False)
+    check_verifiers(prompts, unsafe_code=watch.unsafe_code)
+    encoder = load_encoder(watch.encoder, device=config.device)
+    config = replace(config, watch=watch)
+    measured = []
+    for checkpoint in checkpoints:
+        print(f"divwatch: blame at {checkpoint.path} (step {checkpoint.step})", file=sys.stderr, flush=True)
+        measured.append(
+            measure(
+                checkpoint, training, prompts, config, encoder, lambda line: print(f"divwatch: {line}", file=sys.stderr)
+            )
+        )
+    last = checkpoints[-1].step or steps
+    learning = share_of_learning(learning_rates(checkpoints, last, rate), [c.step for c in checkpoints])
+    result = conclude(checkpoints, measured, learning, training, last, config.seed)
+    observed = result.observed[ALL] if result.observed else _observed(run, checkpoints[-1].step, config.correct)
+    return result, to_json(result, training, observed, SHOWN)
+
+
+def _observed(run: Any, step: int, correct: bool) -> float | None:
+    """The change of the watched run's curve from its first look to `step`; None if it has no look there."""
+    if run is None or not step:
+        return None
+    key = f"{'correct_diversity' if correct else 'diversity'}/sbert"
+    levels = {
+        look["step"]: look["tasks"].get("all", {}).get(key, {}).get("mean") for look in run.looks() if look.get("tasks")
+    }
+    first = levels.get(min(levels, default=-1))
+    return levels[step] - first if levels.get(step) is not None and first is not None else None
+
+
+# Settings of a recipe config that a row's loss depends on.
+LOSS = (
+    "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
+    "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
+).split()
+
+
+def _run_config(path: Path | None) -> dict[str, Any]:
+    from divwatch.files import read_yaml
+
+    return read_yaml(path) if path is not None else {}
+
+
+def _blame_config(
+    kind: str, seed: int, correct: bool, device: str | None, reference: str, run_config: dict[str, Any]
+) -> BlameConfig:
+    import torch
+
+    from divwatch.blame.offline import BlameConfig
+    from divwatch.config import WatchConfig
+
+    return BlameConfig(
+        watch=WatchConfig(),
+        seed=seed,
+        correct=correct,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        reference=reference,
+        trainer={name: run_config[name] for name in LOSS if name in run_config},
+    )
+
+
+def _rate(kind: str, rate: float | None, run_config: dict[str, Any]) -> float:
+    """Learning rate where no checkpoint has logged one: TRL's default at last."""
+    return float(rate or run_config.get("learning_rate") or (2e-5 if kind == "sft" else 1e-6))

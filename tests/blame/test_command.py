@@ -1,0 +1,80 @@
+"""`divwatch blame` through the command: its JSON, a DPO file with sources, and what it refuses."""
+
+import json
+
+import pytest
+
+from divwatch.cli import app
+from divwatch.errors import DivwatchError
+from divwatch.tiny import BASE_MODEL
+from divwatch.tiny.mixes import rows as tiny_rows
+from divwatch.tiny.panel import panel as tiny_panel
+
+SMALL = ["--samples", "4", "--max-new-tokens", "24", "--encoder", "minilm", "--rows", "8"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Options that make it quick: a panel of four prompts of one task."""
+    panel = tmp_path_factory.mktemp("panel") / "panel.jsonl"
+    lines = [{"id": p.id, "task": p.task, "prompt": p.messages} for p in tiny_panel() if p.task == "story"][:4]
+    panel.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [*SMALL, "--panel", str(panel)]
+
+
+def blame(*words):
+    app([*map(str, ("blame", *words))], standalone_mode=False)
+
+
+def test_the_result_of_a_mix_as_json(small, tmp_path, capsys):
+    out = tmp_path / "blame.json"
+    blame(
+        BASE_MODEL,
+        "--mix",
+        "tiny/ablation_sft",
+        *small,
+        "--steps",
+        10,
+        "--learning-rate",
+        3e-4,
+        "--suggest",
+        "--json",
+        out,
+    )
+    result = json.loads(out.read_text())
+    assert set(result["sources"]) == {"forum", "manual", "quiz", "script"}
+    assert set(result["sources"]["script"]) == {"all", "story"}
+    effects = [result["sources"][s]["all"] for s in result["sources"]]
+    assert all(e["ci95"][0] < e["effect"] < e["ci95"][1] for e in effects)
+    assert result["explained"]["predicted"] == pytest.approx(sum(e["effect"] for e in effects))
+    assert result["explained"]["observed"] is None
+    assert sum(e["share"] for e in effects) == pytest.approx(1)
+    assert len(result["rows"]) == 20
+    assert result["rows"][0]["effect"] < result["rows"][-1]["effect"]
+    assert "user: " in result["rows"][0]["text"]
+    assert "Predicted change of diversity by source, over 10 steps" in capsys.readouterr().out
+
+
+def test_pairs_from_a_file(small, tmp_path):
+    pairs = [row for row, _ in zip(tiny_rows("think_dpo", 0), range(40), strict=False)]
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "blame.json"
+    file.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    blame(BASE_MODEL, "--data", file, *small, "--json", out)
+    result = json.loads(out.read_text())
+    assert set(result["sources"]) == {"delta_a", "delta_b"}
+    assert {row["source"] for row in result["rows"]} == {"delta_a", "delta_b"}
+    assert "rejected: " in result["rows"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "either --mix NAME or --data"),
+        (["--mix", "tiny/rl_zero"], "prompts only"),
+        (["--data", "rows.csv"], "no JSONL file"),
+        (["--mix", "tiny/nothing"], "unknown mix"),
+    ],
+)
+def test_wrong_input_is_one_line(words, message):
+    with pytest.raises(DivwatchError, match=message):
+        blame(BASE_MODEL, *words, *SMALL)

@@ -1,0 +1,161 @@
+"""The parts of blame: nudges, row losses as TRL computes them, the gradient against finite differences, effects."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+from divwatch.blame.estimate import left_out, source_effects
+from divwatch.blame.log_probs import weighted_gradient
+from divwatch.blame.look import look_at
+from divwatch.blame.losses import RowLosses
+from divwatch.blame.nudge import nudged
+from divwatch.blame.precondition import of_optimizer, second_moments
+from divwatch.blame.remix import halving_factors
+from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_learning
+from divwatch.blame.weights import completion_weights, prompt_shares
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from tests.training import dpo_trainer, load_model, load_tokenizer, sft_trainer, weights_hash
+
+
+def test_a_nudge_moves_the_weights_and_leaves_no_trace_even_when_it_fails():
+    model = load_model()
+    before, parameters = weights_hash(model), list(model.parameters())
+    direction = [torch.randn_like(p) for p in parameters]
+    direction[0] = None
+    with suppress(RuntimeError), nudged(parameters, direction, 0.1):
+        assert weights_hash(model) != before
+        raise RuntimeError
+    assert weights_hash(model) == before
+    with torch.no_grad():  # the negative control: adding and subtracting leaves rounding
+        for p, d in zip(parameters[1:], direction[1:], strict=True):
+            p.add_(d, alpha=0.1).sub_(d, alpha=0.1)
+    assert weights_hash(model) != before
+
+
+def test_weights_are_the_gradient_of_the_mean_distance_of_a_categorical_model():
+    """Three answers with known distances: the exact gradient of D = p' d p against its unbiased estimate."""
+    rng = np.random.default_rng(0)
+    distance = np.array([[0.0, 0.4, 1.0], [0.4, 0.0, 0.8], [1.0, 0.8, 0.0]])
+    p = np.array([0.6, 0.3, 0.1])
+    exact = 2 * (np.diag(p) - np.outer(p, p)) @ distance @ p
+    estimates = []
+    for _ in range(20_000):
+        y = rng.choice(3, size=6, p=p)
+        _, weights = completion_weights(distance[np.ix_(y, y)], range(6))
+        estimates.append(weights @ (np.eye(3)[y] - p))
+    error = np.std(estimates, axis=0) / len(estimates) ** 0.5
+    assert np.all(np.abs(np.mean(estimates, axis=0) - exact) < 4 * error)
+
+
+def test_the_losses_of_supervised_rows_make_the_trainers_batch_loss(tmp_path):
+    trainer = sft_trainer(tmp_path, model=load_model(dropout=0.0))
+    trainer.model.eval()
+    losses, rows = RowLosses(trainer), list(range(12))
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in rows])
+    with torch.no_grad():
+        expected = float(trainer.compute_loss(trainer.model, dict(batch)))
+    tokens = np.array([losses.trained_tokens(i) for i in rows])
+    assert losses.values(rows).sum() / tokens.sum() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [["sigmoid_norm"], ["sigmoid"], ["ipo", "hinge"], ["robust"]])
+def test_the_loss_of_a_pair_is_the_trainers(tmp_path, loss):
+    trainer = dpo_trainer(tmp_path, model=load_model(dropout=0.0))
+    trainer.model.eval()
+    trainer.loss_types, trainer.loss_weights, trainer.label_smoothing = loss, [1.0] * len(loss), 0.1
+    with torch.no_grad():
+        for p in trainer.model.parameters():  # away from the reference
+            p.mul_(1.01)
+    losses = RowLosses(trainer)
+    values = losses.values([0, 1, 2, 3])
+    with torch.no_grad():
+        pairs = [
+            float(trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i]])))
+            for i in range(4)
+        ]
+    assert values == pytest.approx(pairs, rel=1e-4, abs=1e-5)
+
+
+def test_the_gradient_predicts_what_the_next_look_measures():
+    """A step along the gradient, and a look with the same random numbers: the change agrees within its error."""
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.tiny.panel import panel
+
+    model, tokenizer = load_model(dropout=0.0).eval(), load_tokenizer()
+    story = [p for p in panel() if p.task == "story"][:16]
+    config = WatchConfig(samples=16, encoder="minilm", max_new_tokens=24)
+    encoder = load_encoder("minilm")
+    look = look_at(model, tokenizer, story, config, encoder, seed=3)
+    share = prompt_shares(look.tasks, look.values)["all"]
+    parameters = list(model.parameters())
+    how = (config.temperature, config.top_p, tokenizer.pad_token_id, model.device)
+    gradient = weighted_gradient(model, parameters, look.sampled, (share[:, None] * look.weights).ravel(), *how)
+    square = float(sum((g**2).sum() for g in gradient))
+    size = 0.06 / square  # by its own gradient the change would be 0.06 in either direction
+    before = weights_hash(model)
+    with nudged(parameters, gradient, size):
+        up = look_at(model, tokenizer, story, config, encoder, seed=4).values
+    with nudged(parameters, gradient, -size):
+        down = look_at(model, tokenizer, story, config, encoder, seed=4).values
+    change = up - down
+    error = np.nanstd(change, ddof=1) / np.sqrt(np.isfinite(change).sum())
+    # The squared length of an estimated gradient is too large by its own noise, so the change is smaller than 0.12.
+    assert np.nanmean(change) > 4 * error
+    assert np.nanmean(change) < 0.12 + 2 * error
+    assert weights_hash(model) == before
+
+
+def test_effects_find_the_planted_source_and_leave_equal_ones_alone():
+    rng = np.random.default_rng(1)
+    shares = np.array([0.25, 0.25, 0.25, 0.25])
+    of_source = np.repeat(np.arange(4), 100)
+    influence, tasks = rng.normal(0, 0.3, (24, 16, 4)), [range(12), range(12, 24)]
+    rows = rng.standard_t(3, 400) * 0.2
+    planted = source_effects(rows - 0.4 * (of_source == 2), of_source, shares, influence, tasks)
+    assert planted.blamed.tolist() == [False, False, True, False]
+    assert planted.instead[2] == pytest.approx(-0.1, abs=0.03)
+    assert planted.total == pytest.approx(planted.effect.sum())
+    wrong = [
+        source_effects(rng.standard_t(3, 400) * 0.2, of_source, shares, influence, tasks, seed).blamed.any()
+        for seed in range(40)
+    ]
+    assert np.mean(wrong) <= 0.1
+
+
+def test_a_lone_source_has_nothing_to_be_left_out_for():
+    assert left_out(np.array([1.0])).tolist() == [[0.0]]
+
+
+def test_a_halved_mix_has_half_the_loss():
+    means, shares = np.array([-0.5, -0.2, 0.01, -0.01]), np.array([0.3, 0.2, 0.3, 0.2])
+    factors = halving_factors(means, shares, np.array([True, True, False, False]))
+    mix = factors * shares / (factors * shares).sum()
+    assert mix @ [-0.5, -0.2, 0.002, 0.002] == pytest.approx(0.5 * shares @ means, abs=1e-6)
+    assert factors[0] < factors[1] < 1
+    assert factors[2:].tolist() == [1, 1]
+    assert halving_factors(means, shares, np.zeros(4, dtype=bool)) is None
+
+
+def test_learning_is_shared_out_among_checkpoints():
+    history = [{"step": 10, "learning_rate": 1.0}, {"step": 20, "learning_rate": 0.0}]
+    checkpoints = in_order([Checkpoint("b", 20, history, 8), Checkpoint("a", 0, [], None)])
+    rates = learning_rates(checkpoints, 20, 9.0)
+    assert rates[:10].tolist() == [1.0] * 10
+    assert rates[-1] == 0
+    assert share_of_learning(rates, [0, 20]).sum() == pytest.approx(rates.sum())
+    with pytest.raises(DivwatchError, match="both at step 20"):
+        in_order([Checkpoint("b", 20, [], None), Checkpoint("c", 20, [], None)])
+
+
+def test_adams_second_moments_come_from_the_optimizers_file(tmp_path):
+    trainer = sft_trainer(tmp_path, steps=2, save_strategy="steps", save_steps=2)
+    trainer.train()
+    live = second_moments(trainer.optimizer, list(trainer.model.parameters()))
+    other = sft_trainer(tmp_path / "other", model=load_model(tmp_path / "checkpoint-2"))
+    read = of_optimizer(other, tmp_path / "checkpoint-2", list(other.model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(live, read, strict=True))
+    (tmp_path / "checkpoint-2" / "optimizer.pt").write_bytes(b"no pickle")
+    assert of_optimizer(other, tmp_path / "checkpoint-2", list(other.model.parameters())) is None
