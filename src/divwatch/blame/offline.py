@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import BlameLook, look_at
@@ -38,20 +39,7 @@ Floats = NDArray[np.float64]
 PROBES = 64  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Rows in TRL's form, some of each source. shares: source -> its share of the whole mix. kind: sft or preference."""
-
-    rows: Any
-    labels: list[str]
-    shares: Mapping[str, float]
-    kind: str
-
-    @property
-    def sources(self) -> list[str]:
-        return list(self.shares)
+ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
 
 
 @dataclass(frozen=True)
@@ -81,18 +69,6 @@ class Measured(NamedTuple):
     look: BlameLook
     rows: dict[str, Floats]
     influence: Floats
-
-
-def draw_rows(labels: Sequence[str], per_source: int, seed: int) -> list[int]:
-    """Places of up to `per_source` rows of each source, drawn without replacement, in order."""
-    places: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        places.setdefault(label, []).append(i)
-    return sorted(
-        i
-        for source, mine in places.items()
-        for i in random.Random(f"{seed}/{source}").sample(mine, min(per_source, len(mine)))
-    )
 
 
 def measure(
@@ -152,28 +128,45 @@ def _measure(
             if size
             else np.zeros(len(everything))
         )
-    slopes = np.zeros((len(prompts), watch.samples, len(data.sources)))
-    for s, source in enumerate(data.sources):
-        mine = [i for i, label in enumerate(data.labels) if label == source]
-        direction = preconditioned(losses.gradient(mine, parameters), moments, scale)
-        slopes[:, :, s] = _slopes(direction, model, parameters, look, how)
-    influence = [sample_influence(prompt, -of_prompt) for prompt, of_prompt in zip(look.prompts, slopes, strict=True)]
-    return Measured(look, by_task, np.stack(influence))
+    mine = ([i for i, label in enumerate(data.labels) if label == source] for source in data.sources)
+    directions = (preconditioned(losses.gradient(rows, parameters), moments, scale) for rows in mine)
+    return Measured(look, by_task, _influence(look, directions, model, parameters, how))
 
 
-def _slopes(direction: Sequence[Any], model: Any, parameters: Sequence[Any], look: BlameLook, how: Any) -> Floats:
-    """[prompts, K], derivative of log p of each completion along `direction`, without the nucleus: enough for an error."""
+def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
+    """[prompts, K, directions]: `sample_influence` on a step against each direction.
+
+    Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus: enough for
+    an error.
+    """
+    k = look.weights.shape[1]
+    scale = np.zeros(len(look.prompts))
+    for task in dict.fromkeys(look.tasks):
+        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
+        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
+        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
+    read = list(np.flatnonzero(scale))
+    sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
+    slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
+    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
+    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
+        influence[i] = scale[i] * sample_influence(look.prompts[i], -of_prompt)
+    return influence
+
+
+def _slopes(
+    direction: Sequence[Any], model: Any, parameters: Sequence[Any], sampled: Sequence[Sampled], how: Any
+) -> Floats:
+    """[completions], derivative of log p of each completion along `direction`."""
     temperature, _, pad, device = how
 
-    def values(sampled: Sequence[Sampled]) -> Floats:
-        return all_log_probs(model, sampled, temperature, 1.0, pad, device)
+    def values(some: Sequence[Sampled]) -> Floats:
+        return all_log_probs(model, some, temperature, 1.0, pad, device)
 
-    probe = look.sampled[:: max(1, len(look.sampled) // PROBES)]
-    size = nudge_size(lambda: values(probe), parameters, direction)
+    size = nudge_size(lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction)
     if not size:
-        return np.zeros(look.weights.shape)
-    slopes = central_difference(lambda: values(look.sampled), parameters, direction, size)
-    return slopes.reshape(look.weights.shape)
+        return np.zeros(len(sampled))
+    return central_difference(lambda: values(sampled), parameters, direction, size)
 
 
 def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:

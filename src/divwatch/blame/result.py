@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch.blame.data import TrainingData
 from divwatch.blame.estimate import Effects, loss_shares, robust_mean, source_effects
-from divwatch.blame.offline import Measured, TrainingData
+from divwatch.blame.offline import Measured
 from divwatch.blame.remix import halving_factors
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import prompt_shares

@@ -14,6 +14,7 @@ import typer
 from divwatch.cli.ablate import ablate
 from divwatch.cli.blame import blame
 from divwatch.cli.compare import compare
+from divwatch.cli.import_ import import_
 from divwatch.cli.measure import measure
 from divwatch.cli.mix import app as mix_app
 from divwatch.cli.panel import panel_app
@@ -27,6 +28,7 @@ from divwatch.errors import DivwatchError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
 for command in (report, top, score, measure, blame, plan, ablate, compare):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
 app.add_typer(wandb_app, name="wandb")

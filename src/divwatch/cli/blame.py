@@ -12,7 +12,8 @@ import typer
 from divwatch.errors import DivwatchError
 
 if TYPE_CHECKING:
-    from divwatch.blame.offline import BlameConfig, TrainingData
+    from divwatch.blame.data import TrainingData
+    from divwatch.blame.offline import BlameConfig
     from divwatch.blame.result import Blame
     from divwatch.blame.trace import Checkpoint
 
@@ -69,11 +70,16 @@ def blame(
         raise DivwatchError("give the training data as either --mix NAME or --data FILE.jsonl")
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
+    from divwatch.blame.data import training_data
+    from divwatch.blame.offline import load_tokenizer
+    from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
 
     run_config = _run_config(config)
     found = in_order([read_checkpoint(path) for path in checkpoints])
-    training, taken = _training_data(str(data or mix), rows, seed, found[0].path, run_config, local_data)
+    training, taken = training_data(
+        str(data or mix), rows, seed, load_tokenizer(found[0].path), run_config.get("max_length"), local_data
+    )
     options = {
         "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
         "seed": seed,
@@ -91,9 +97,9 @@ def blame(
         from divwatch.files import without_nan, write_atomically
 
         write_atomically(json_file, json.dumps(without_nan(values), indent=1) + "\n")
-    print("\n".join(_lines(values)))
+    print("\n".join(result_lines(values)))
     if suggest:
-        print("\n".join(_suggestion(result, str(data or mix), taken, training.kind, config)))
+        print("\n".join(suggestion_lines(result.factors, str(data or mix), taken, training.kind, config)))
 
 
 def _compute(
@@ -150,37 +156,6 @@ def _observed(run: Any, step: int, correct: bool) -> float | None:
     return levels[step] - first if levels.get(step) is not None and first is not None else None
 
 
-def _training_data(
-    name: str, per_source: int, seed: int, model: str, run_config: dict[str, Any], local_data: str | None
-) -> tuple[TrainingData, int]:
-    """(some rows of each source, number of rows of the whole mix)."""
-    from divwatch.blame.offline import TrainingData, draw_rows, load_tokenizer
-    from divwatch.mixes import load_mix
-    from divwatch.mixes.limit import Limit
-
-    limit = Limit(load_tokenizer(model), run_config.get("max_length"))
-    dataset, report = load_mix(name, seed, local_data=local_data, limit=limit)
-    columns = set(dataset.column_names)
-    kind = (
-        "preference" if {"chosen", "rejected"} <= columns
-        else "sft" if {"completion", "messages", "text"} & columns else "rl"
-    )  # fmt: skip
-    if kind == "rl":
-        raise DivwatchError(
-            f"{name} holds prompts only, whose loss depends on what the model samples: blame reads SFT and DPO data"
-        )
-    labels = [str(s) for s in dataset["source"]] if "source" in columns else [Path(name).stem] * len(dataset)
-    counts = {s: n for s in dict.fromkeys(labels) if (n := labels.count(s))}
-    small = next((s for s, n in counts.items() if n < 2), None)
-    if small is not None:
-        raise DivwatchError(f"source {small!r} has 1 row: give at least 2 of each source, better 100")
-    chosen = draw_rows(labels, per_source, seed)
-    shares = {s: n / len(labels) for s, n in counts.items()}
-    return TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind), sum(
-        s.taken for s in report.sources.values()
-    )
-
-
 # Settings of a recipe config that a row's loss depends on.
 LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
@@ -215,75 +190,3 @@ def _blame_config(
 def _rate(kind: str, rate: float | None, run_config: dict[str, Any]) -> float:
     """Learning rate where no checkpoint has logged one: TRL's default at last."""
     return float(rate or run_config.get("learning_rate") or (2e-5 if kind == "sft" else 1e-6))
-
-
-def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for the terminal: sources by effect, the check on itself, the rows at both ends."""
-    tasks = list(next(iter(values["sources"].values())))
-    ordered = sorted(values["sources"], key=lambda s: values["sources"][s]["all"]["effect"])
-    width = max(map(len, [*ordered, "source"]))
-    level = values["diversity"]["all"]
-    lines = [
-        f"Predicted change of diversity by source, over {values['steps']} step{'s' * (values['steps'] != 1)} "
-        f"({100 * level:.1f} points at the start); 95 % intervals hold for all sources at once.",
-        f"{'source':{width}}  {'points':>8}  {'95 % interval':>20}  {'per cent':>8}  {'if left out':>11}",
-    ]
-    for name in ordered:
-        e = values["sources"][name]["all"]
-        interval = f"[{_points(e['ci95'][0])}, {_points(e['ci95'][1])}]"
-        mark = "  narrows" if name in values["blamed"] else ""
-        lines.append(
-            f"{name:{width}}  {_points(e['effect']):>8}  {interval:>20}  {_number(e['percent']):>8}  "
-            f"{_points(-e['instead']):>11}{mark}"
-        )
-    if len(tasks) > 2:
-        lines += ["", "By task, points:", f"{'source':{width}}  " + "  ".join(f"{t[:12]:>12}" for t in tasks[1:])]
-        for name in ordered:
-            cells = [_points(values["sources"][name][t]["effect"]) for t in tasks[1:]]
-            lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
-    e = values["explained"]
-    check = f"The whole mix: predicted {_points(e['predicted'])} points"
-    if e["observed"] is not None:
-        check += f", observed {_points(e['observed'])}"
-        check += f"; explained {e['share']:.2f} of it" if e["share"] is not None else ""
-    lines += ["", check + ".", "", "Rows that narrow most (points, if every row were like this one):"]
-    half = (len(values["rows"]) + 1) // 2
-    lines += [_row_line(row) for row in values["rows"][:half]]
-    return [*lines, "Rows that narrow least:", *(_row_line(row) for row in values["rows"][half:])]
-
-
-def _row_line(row: dict[str, Any]) -> str:
-    text = " | ".join(row["text"].split("\n"))
-    return f"  {_points(row['effect']):>8}  {row['source']}: {text[:140]}{'...' if len(text) > 140 else ''}"
-
-
-def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.2f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f}"
-
-
-def _suggestion(result: Blame, name: str, taken: int, kind: str, config: Path | None) -> list[str]:
-    """Mix settings and the command of the recipe that trains with them."""
-    import shlex
-
-    if result.factors is None:
-        return ["", "No source narrows the model more than the others do: no change of the mix is suggested."]
-    changed = {s: f for s, f in result.factors.items() if f != 1}
-    weights = [f"{source}={factor:.3g}" for source, factor in changed.items()]
-    settings = ["--mix", name, "--mix_weight", *weights, "--mix_rows", str(taken), "--mix_repeat", "true"]
-    recipe = "sft" if kind == "sft" else "dpo"
-    command = [
-        "accelerate",
-        "launch",
-        f"recipes/{recipe}.py",
-        *(["--config", str(config)] if config else []),
-        *settings,
-    ]
-    return [
-        "",
-        f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",
-        f"    {shlex.join(command)}",
-    ]

@@ -32,7 +32,7 @@ def covariate_values(samples: Sequence[PromptSamples], completions: Sequence[Com
     own = [by_prompt[s.id] for s in samples]
     entropy = np.array([_mean_entropy(c) for c in own])
     values = {
-        "tokens": np.array([np.mean([c.tokens for c in each]) for each in own]),
+        "tokens": np.array([_mean_tokens(c) for c in own]),
         "entropy": entropy,
         "branching_factor": np.exp(entropy),
     }
@@ -40,6 +40,12 @@ def covariate_values(samples: Sequence[PromptSamples], completions: Sequence[Com
         if size <= k and any(s.correct is not None for s in samples):
             values[f"learning_signal_{size}"] = np.array([_signal(s, size) for s in samples])
     return {f"covariates/{name}": column for name, column in values.items()}
+
+
+def _mean_tokens(completions: Sequence[Completion]) -> float:
+    """NaN for completions of another tool, whose tokens nobody has counted."""
+    mean = float(np.mean([c.tokens for c in completions]))
+    return mean if mean else float("nan")
 
 
 def learning_signal(correct: Sequence[bool], size: int) -> float:

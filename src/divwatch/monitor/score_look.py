@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ from divwatch.store.scored import (
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
     from divwatch.analysis.summary import Summaries
+
+
+Verify = Callable[..., tuple[list[PromptSamples], Counter[str]]]
 
 
 class Models(NamedTuple):
@@ -51,13 +54,20 @@ def load_models(config: WatchConfig, device: str = "cpu") -> Models:
 class LookScorer:
     """Scores the looks of one run directory in the order of their steps, and assesses the run after each.
 
-    max_looks: the most looks that the run can have; the error control divides alpha among them.
+    max_looks: the most looks that the run can have; the error control divides alpha among them. verify: in place of
+    `verify_completions`, where correctness is known from elsewhere.
     """
 
     def __init__(
-        self, store: RunDirectory, prompts: Sequence[Prompt], config: WatchConfig, max_looks: int, models: Models
+        self,
+        store: RunDirectory,
+        prompts: Sequence[Prompt],
+        config: WatchConfig,
+        max_looks: int,
+        models: Models,
+        verify: Verify | None = None,
     ) -> None:
-        self.store, self.prompts, self.config, self.models = store, prompts, config, models
+        self.store, self.prompts, self.config, self.models, self._verify = store, prompts, config, models, verify
         self._looks = read_scored_looks(store)
         self._logged = logged_levels(store)
         self._max_looks, self._assessor = max_looks, new_assessor(config, max_looks)
@@ -108,7 +118,11 @@ class LookScorer:
         from divwatch.metrics.scoring import score_prompts
         from divwatch.verify import verify_completions
 
-        samples, unverified = verify_completions(self.prompts, completions, unsafe_code=self.config.unsafe_code)
+        sampled = {completion.prompt_id for completion in completions}
+        prompts = [prompt for prompt in self.prompts if prompt.id in sampled]
+        samples, unverified = (self._verify or verify_completions)(
+            prompts, completions, unsafe_code=self.config.unsafe_code
+        )
         finished = np.reshape([c.finished for c in completions], (len(samples), -1)).tolist()
         embeddings = self.store.take_embeddings(step)
         if embeddings is not None:

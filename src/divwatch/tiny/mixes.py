@@ -34,17 +34,23 @@ class Component:
     """One component of a mix: `rows` prompts, each with an answer by `author`.
 
     With `rejected`, each row also has a worse answer to the same prompt by that author. Without an author, a row is a
-    prompt with the `reference` that the verifier `tiny` compares answers with.
+    prompt with the `reference` that the verifier `tiny` compares answers with. tasks: the only tasks of its prompts.
     """
 
     name: str
     rows: int
     author: Author | None = None
     rejected: Author | None = None
+    tasks: tuple[str, ...] = ()
 
 
 def _templates(*which: int) -> Author:
     return Author(Style(templates=which))
+
+
+def _styles(*which: int, think: float = 0.0) -> Author:
+    """Strategies and templates of these numbers only."""
+    return Author(Style(which, which, think))
 
 
 MIXES: dict[str, list[Component]] = {
@@ -65,7 +71,32 @@ MIXES: dict[str, list[Component]] = {
         Component("script", 1500, STRONG),
     ],
     "ablation_null_sft": [Component(name, 1000, BROAD) for name in ("north", "east", "south", "west")],
+    # SFT for blame: narrow to broad authors; thinking teachers among plain authors; one source narrow in one task
+    "blame_graded_sft": [
+        Component("one", 1000, STRONG),
+        Component("two", 1000, _styles(2, 3)),
+        Component("four", 1000, _styles(1, 2, 3, 4)),
+        Component("forum", 1000, BROAD),
+        Component("manual", 1000, BROAD),
+    ],
+    "blame_teachers_sft": [
+        Component("teacher", 1000, TEACHER_A),
+        Component("two_teachers", 1000, _styles(0, 1, think=1.0)),
+        Component("thinkers", 1000, Author(Style(think=1.0))),
+        Component("forum", 1000, BROAD),
+        Component("manual", 1000, BROAD),
+    ],
+    "blame_task_sft": [
+        Component("tales", 1000, STRONG, tasks=("story",)),
+        Component("forum", 1000, BROAD),
+        Component("manual", 1000, BROAD),
+        Component("quiz", 1000, BROAD),
+    ],
     # DPO
+    "blame_dpo": [
+        Component("delta", 1000, STRONG, WEAK),
+        *(Component(name, 1000, BROAD, WEAK) for name in ("forum", "manual", "quiz")),
+    ],
     "instruct_dpo": [Component("delta", 4000, STRONG, WEAK)],
     "think_dpo": [Component("delta_a", 2000, TEACHER_A, WEAK_A), Component("delta_b", 2000, TEACHER_A, WEAK_B)],
     "neutral_dpo": [Component("broad", 4000, BROAD, WEAK)],
@@ -92,7 +123,7 @@ def _rows(component: Component, rng: Random) -> Iterator[dict[str, Any]]:
         yield from _questions(component, rng)
         return
     for _ in range(component.rows):
-        item = random_item(rng)
+        item = random_item(rng, list(component.tasks))
         prompt = [{"role": "user", "content": item.text}]
         good = [{"role": "assistant", "content": write(component.author, item, rng)}]
         if component.rejected is None:

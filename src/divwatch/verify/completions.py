@@ -23,7 +23,7 @@ def verify_completions(
 
     Raises DivwatchError if a verifier does not exist or cannot run (see `get_verifier`).
     """
-    samples = _strip_reasoning(prompts, completions)
+    samples = strip_reasoning(prompts, completions)
     by_verifier: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
         if prompt.verifier is not None:
@@ -41,7 +41,8 @@ def verify_completions(
     return samples, reasons
 
 
-def _strip_reasoning(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[PromptSamples]:
+def strip_reasoning(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[PromptSamples]:
+    """The answers to each prompt, in the panel's order, and which of them are usable. Nothing is verified."""
     by_prompt: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
     for completion in sorted(completions, key=lambda c: c.sample):
         by_prompt[completion.prompt_id].append(completion)

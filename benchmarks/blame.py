@@ -1,0 +1,230 @@
+"""The experiment of docs/blame.md: does blame from one run agree with leave-one-out ablation?
+
+    python benchmarks/blame.py                      # all that is missing, in the order below; resumable
+    python benchmarks/blame.py --seeds 0 --only blame_graded_sft
+    python benchmarks/blame.py --report-only        # the tables, from what is in runs/blame
+
+For each mix and seed: one training on the whole mix, with five checkpoints; one without each source, at the same number of
+steps; and blame at the checkpoints. The referee is leave-one-out: diversity after the whole mix minus diversity after the
+mix without the source, measured by the same look (same prompts and random numbers).
+
+Criteria, fixed before the counted runs:
+  rank        mean over planted mixes and seeds of Spearman's correlation between `instead` and the referee: at least 0.8
+  first       the source that the referee finds narrowest comes first by `instead`: at least 90 % of the planted runs
+  null        runs of the null mix in which any source is blamed: at most 5 %
+  explained   predicted over observed change between 0.6 and 1.4: at least 8 of 10 trainings that change by 5 % or more
+  time        CPU time of blame at the base alone, over that of leave-one-out: at most 1/20
+  remix       the suggested mix, retrained: at most half of the loss, accuracy within 2 points
+Each is reported for blame at the five checkpoints and at the base alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "runs" / "blame"
+PLANTED = ("blame_graded_sft", "blame_task_sft", "blame_teachers_sft")
+NULL = ("ablation_null_sft",)
+DPO = ("blame_dpo",)
+SEEDS = (0, 1, 2)
+STEPS, SAVED, ROWS = 64, 16, 96
+SFT = {"per_device_train_batch_size": 32, "learning_rate": 3e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5}
+PAIRS = SFT | {"learning_rate": 2e-4, "loss_type": ["sigmoid_norm"], "beta": 5.0}
+
+
+def train(mix: str, seed: int, out: Path, drop: tuple[str, ...] = (), weight: dict[str, float] | None = None) -> None:
+    """Trains on a mix without `drop`, or with `weight` at the whole mix's number of rows, and looks at the end."""
+    if (out / "look.json").is_file():
+        return
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from divwatch.mixes import Selection, load_mix
+    from divwatch.tiny import BASE_MODEL
+
+    started = time.process_time()
+    selection = Selection(drop=drop)
+    if weight is not None:
+        rows = len(load_mix(f"tiny/{mix}", seed)[0])
+        selection = Selection(weight=weight, rows=rows, repeat=True)
+    dataset, _ = load_mix(f"tiny/{mix}", seed, selection=selection)
+    whole = not drop and weight is None
+    pairs = mix in DPO
+    settings: dict[str, Any] = {
+        "output_dir": str(out), "max_steps": STEPS, "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+        "max_length": 256, "report_to": "none", "disable_tqdm": True, "seed": seed, "data_seed": seed, "logging_steps": 4,
+        "save_strategy": "steps" if whole else "no", "save_steps": SAVED, **(PAIRS if pairs else SFT),
+    }  # fmt: skip
+    set_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(BASE_MODEL)
+    arguments = {
+        "model": model,
+        "train_dataset": dataset,
+        "processing_class": AutoTokenizer.from_pretrained(BASE_MODEL),
+    }
+    trainer = (
+        DPOTrainer(args=DPOConfig(**settings), **arguments)
+        if pairs
+        else SFTTrainer(args=SFTConfig(**settings), **arguments)
+    )
+    trainer.train()
+    write_look(trainer.model, out, time.process_time() - started)
+
+
+def write_look(model: Any, out: Path, seconds: float) -> None:
+    from transformers import AutoTokenizer
+
+    from divwatch.blame.look import look_at
+    from divwatch.blame.weights import prompt_shares
+    from divwatch.tiny import BASE_MODEL
+
+    started = time.process_time()
+    config, prompts, encoder = watching()
+    look = look_at(model.eval(), AutoTokenizer.from_pretrained(BASE_MODEL), prompts, config, encoder, seed=0)
+    shares = prompt_shares(look.tasks, look.values)
+    level = {task: float(share @ np.nan_to_num(look.values)) for task, share in shares.items()}
+    values = {
+        "diversity": level,
+        "accuracy": float(np.nanmean(look.accuracy)),
+        "train_seconds": seconds,
+        "look_seconds": time.process_time() - started,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "look.json").write_text(json.dumps(values))
+
+
+def watching() -> Any:
+    """(settings, prompts, encoder) of every look."""
+    from divwatch.config import WatchConfig
+    from divwatch.metrics.encoder import load_encoder
+    from divwatch.monitor.measure import panel_of
+
+    config = WatchConfig(panel="tiny", prompts=72, max_new_tokens=64, encoder="minilm")
+    return config, panel_of(config, paper=False)[1], load_encoder("minilm")
+
+
+def blame(mix: str, seed: int, folder: Path) -> None:
+    """Blame at the base and the saved checkpoints of the whole mix's training; and at the base alone."""
+    if (folder / "blame.json").is_file():
+        return
+    from divwatch.blame.data import TrainingData, draw_rows
+    from divwatch.blame.offline import BlameConfig, measure
+    from divwatch.blame.result import conclude, to_json
+    from divwatch.blame.trace import in_order, learning_rates, read_checkpoint, share_of_learning
+    from divwatch.mixes import load_mix
+    from divwatch.tiny import BASE_MODEL
+
+    started = time.process_time()
+    watch, prompts, encoder = watching()
+    dataset, _ = load_mix(f"tiny/{mix}", seed)
+    labels = list(dataset["source"])
+    chosen = draw_rows(labels, ROWS, seed)
+    shares = {s: labels.count(s) / len(labels) for s in dict.fromkeys(labels)}
+    kind = "preference" if mix in DPO else "sft"
+    data = TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
+    loss = {k: v for k, v in PAIRS.items() if k in ("loss_type", "beta")} if mix in DPO else {}
+    config = BlameConfig(watch, reference=str(BASE_MODEL), trainer={"max_length": 256, **loss})
+    paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in range(SAVED, STEPS + 1, SAVED))]
+    checkpoints = in_order([read_checkpoint(path) for path in paths])
+    measured, seconds = [], []
+    for checkpoint in checkpoints:
+        measured.append(measure(checkpoint, data, prompts, config, encoder))
+        seconds.append(time.process_time() - started)
+        started = time.process_time()
+    rates = learning_rates(checkpoints, STEPS, SFT["learning_rate"])
+    result = {}
+    for name, count in (("five", len(checkpoints)), ("base", 1)):
+        learning = share_of_learning(rates, [c.step for c in checkpoints[:count]])
+        answer = conclude(checkpoints[:count], measured[:count], learning, data, STEPS)
+        result[name] = to_json(answer, data, answer.observed["all"] if answer.observed else None, 5)
+        result[name]["seconds"] = sum(seconds[:count])
+    (folder / "blame.json").write_text(json.dumps(result))
+
+
+def run(mix: str, seed: int, remix: bool) -> None:
+    """Every training of a mix and seed, and its blame."""
+    from divwatch.tiny import BASE_MODEL
+    from divwatch.tiny.mixes import MIXES
+
+    folder = OUT / mix / f"seed-{seed}"
+    if not (OUT / "base" / "look.json").is_file():
+        from transformers import AutoModelForCausalLM
+
+        write_look(AutoModelForCausalLM.from_pretrained(BASE_MODEL), OUT / "base", 0.0)
+    train(mix, seed, folder / "whole")
+    blame(mix, seed, folder)
+    for component in MIXES[mix]:
+        train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
+    factors = json.loads((folder / "blame.json").read_text())["five"]["mix_weight"]
+    if remix and factors is not None:
+        train(mix, seed, folder / "remix", weight=factors)
+
+
+def report(mixes: list[str], seeds: list[int]) -> str:
+    """One line per mix and seed that is complete, and the criteria over them."""
+    from scipy.stats import spearmanr
+
+    base = json.loads((OUT / "base" / "look.json").read_text())
+    lines = [
+        "| mix, seed | blame at | rank correlation | first by blame / by leave-one-out | blamed | predicted / observed, points "
+        "| CPU s: blame / leave-one-out |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for mix in mixes:
+        for seed in seeds:
+            folder = OUT / mix / f"seed-{seed}"
+            looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
+            if not (folder / "blame.json").is_file():
+                continue
+            answer = json.loads((folder / "blame.json").read_text())
+            names = list(answer["five"]["sources"])
+            whole = looks["whole"]
+            observed = whole["diversity"]["all"] - base["diversity"]["all"]
+            complete = all(f"without-{s}" in looks for s in names)
+            for at in ("five", "base"):
+                values = [answer[at]["sources"][s]["all"]["instead"] for s in names]
+                rank = first = cost = "not run"
+                if complete:
+                    referee = [whole["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names]
+                    rank = f"{spearmanr(values, referee).statistic:.2f}"
+                    first = f"{names[int(np.argmin(values))]} / {names[int(np.argmin(referee))]}"
+                    spent = sum(v["train_seconds"] + v["look_seconds"] for k, v in looks.items() if k != "remix")
+                    cost = f"{answer[at]['seconds']:.0f} / {spent:.0f}"
+                predicted = answer[at]["explained"]["predicted"]
+                blamed = ", ".join(answer[at]["blamed"]) or "none"
+                change = f"{100 * predicted:+.1f} / {100 * observed:+.1f}"
+                lines.append(f"| {mix}, {seed} | {at} | {rank} | {first} | {blamed} | {change} | {cost} |")
+            if "remix" in looks:
+                new = looks["remix"]
+                lines.append(
+                    f"| {mix}, {seed} | remix | loss {100 * observed:+.1f} to "
+                    f"{100 * (new['diversity']['all'] - base['diversity']['all']):+.1f} points | accuracy "
+                    f"{100 * whole['accuracy']:.1f} to {100 * new['accuracy']:.1f} % | | | |"
+                )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[*PLANTED, *NULL, *DPO])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--remix", action="store_true", help="Also train the suggested mixes.")
+    parser.add_argument("--report-only", action="store_true")
+    options = parser.parse_args()
+    if not options.report_only:
+        for seed in options.seeds:
+            for mix in options.only:
+                run(mix, seed, options.remix)
+                print(f"{time.strftime('%H:%M:%S')} {mix} seed {seed}", flush=True)
+    print(report(options.only, options.seeds))
+
+
+if __name__ == "__main__":
+    main()

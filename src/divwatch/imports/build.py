@@ -1,0 +1,145 @@
+"""A run directory from a dump: the looks of a run that was never watched.
+
+The chosen completions go through what a live look goes through: stored, verified, scored, assessed, recorded. Only the
+verification differs: a completion is correct if its score says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from divwatch.config import WatchConfig
+from divwatch.errors import DivwatchError
+from divwatch.imports.files import Dump
+from divwatch.imports.groups import Choice, Spool, choose_groups
+from divwatch.monitor.description import describe_run
+from divwatch.monitor.record import event_row, look_row
+from divwatch.monitor.score_look import LookScorer, load_models
+from divwatch.outputs.terminal import bar_of
+from divwatch.records import Completion, Prompt, PromptSamples, ScoredLook
+from divwatch.store.run_directory import RunDirectory
+from divwatch.verify.completions import strip_reasoning
+
+CORRECT_ABOVE = 0.5
+PANEL = "imported"
+Say = Callable[[str], object]
+
+
+def import_run(
+    dump: Dump,
+    out: Path,
+    config: WatchConfig,
+    *,
+    stage: str = "imported",
+    correct_above: float = CORRECT_ABOVE,
+    parent: RunDirectory | None = None,
+    samples: int | None = None,
+    say: Say = lambda line: None,
+) -> tuple[RunDirectory, list[ScoredLook]]:
+    """Writes `<out>/divwatch/` and returns it with its looks, one a step.
+
+    config: metrics, encoder, seed, alpha, min_drop, and `prompts`, the most prompts of a look. correct_above: a completion
+    is correct if its score is larger. samples: completions of each prompt (default: what nine of ten groups have).
+    say: gets a line about what was chosen and left out. Raises DivwatchError if nothing can be compared, or `out` holds a
+    run already.
+    """
+    run = RunDirectory(out / "divwatch")
+    if run.exists:
+        raise DivwatchError(f"{run.path} holds a run already: choose another --out")
+    choice = choose_groups(dump, config.prompts, samples)
+    config = replace(config, samples=choice.k)
+    with tempfile.TemporaryDirectory(prefix="divwatch-import-") as folder:
+        spool = Spool(dump, choice, Path(folder))
+        prompts = _prompts(choice, spool)
+        for line in describe(dump, choice, len(prompts), correct_above):
+            say(line)
+        models = load_models(config)
+        run.create(
+            describe_run(
+                stage=stage, lineage=config.lineage or out.name, model=PANEL, output_dir=str(out), parent=parent,
+                config=config, panel={"name": PANEL}, prompts=prompts, max_steps=max(choice.steps[-1], 1),
+                trainer="import", imported={"files": [str(f) for f in dump.files[:100]], "paired": choice.paired},
+            )
+        )  # fmt: skip
+        scored = _ScoredByFile(correct_above)
+        scorer = LookScorer(run, prompts, config, len(choice.steps), models, scored.samples)
+        looks = []
+        with bar_of("scoring", len(choice.steps)) as bar:
+            for step in choice.steps:
+                looks.append(_look(run, scorer, scored, spool, prompts, step))
+                bar.update(1)
+    return run, looks
+
+
+def _look(
+    run: RunDirectory, scorer: LookScorer, scored: _ScoredByFile, spool: Spool, prompts: Sequence[Prompt], step: int
+) -> ScoredLook:
+    rows = sorted(spool.rows(step))
+    run.write_completions(
+        step,
+        [
+            Completion(prompts[at].id, prompts[at].task, sample, text, finished=True, tokens=0)
+            for at, sample, text, _ in rows
+        ],
+    )
+    scored.scores = {(prompts[at].id, sample): score for at, sample, _, score in rows}
+    look = scorer.score(step, 0.0)
+    run.append_look(look_row(look))
+    known = {(event["task"], event["key"]) for event in run.events()}
+    for alarm in look.assessment.alarms:
+        if (alarm.task, alarm.key) not in known:
+            run.append_event(event_row(look, alarm))
+    return look
+
+
+def _prompts(choice: Choice, spool: Spool) -> list[Prompt]:
+    """A prompt for each place. Where prompts do not recur, its text says that it stands for another one at each step."""
+    places = range(max(len(keys) for keys in choice.groups.values()))
+    tasks = [spool.firsts[at].task or PANEL for at in places]
+    texts = [spool.firsts[at].prompt if choice.paired else "(another prompt at each step)" for at in places]
+    return [Prompt(f"{task}/{at}", task, text) for at, (task, text) in enumerate(zip(tasks, texts, strict=True))]
+
+
+def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> list[str]:
+    """What was read, chosen and left out, a line each."""
+    lines = [
+        f"{len(dump.files):,} files ({', '.join(dump.formats)}), {len(choice.steps):,} steps: {prompts:,} prompts x {choice.k} "
+        f"completions are compared; correct means a score above {correct_above:g}"
+    ]
+    if choice.small:
+        lines.append(
+            f"{choice.small:,} groups with fewer than {choice.k} completions are left out (--samples sets the number)"
+        )
+    if not choice.paired:
+        lines.append(
+            "prompts do not recur from step to step: means over different prompts are compared, so intervals are wider, and "
+            "an ordered curriculum shows as a change"
+        )
+    if dump.left_out:
+        reasons = ", ".join(f"{n:,} with {reason}" for reason, n in dump.left_out.most_common(3))
+        lines.append(f"{dump.left_out.total():,} rows are left out: {reasons}")
+    return lines
+
+
+class _ScoredByFile:
+    """In place of verifiers: a completion is correct if its score in the dump is above a threshold."""
+
+    def __init__(self, above: float) -> None:
+        self.above = above
+        self.scores: dict[tuple[str, int], float | None] = {}
+
+    def samples(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], *, unsafe_code: bool = False
+    ) -> tuple[list[PromptSamples], Counter[str]]:
+        return [self._judged(sample) for sample in strip_reasoning(prompts, completions)], Counter()
+
+    def _judged(self, sample: PromptSamples) -> PromptSamples:
+        scores = [self.scores[sample.id, k] for k in range(len(sample.outputs))]
+        if any(score is None for score in scores):
+            return sample
+        right = [score is not None and score > self.above for score in scores]
+        return replace(sample, correct=[r and u for r, u in zip(right, sample.usable, strict=True)])

@@ -1,0 +1,132 @@
+"""The files of a dump, read a row at a time: which there are, the step of each, and rows that cannot be read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from divwatch.errors import DivwatchError, one_line
+from divwatch.files import BadLine, try_jsonl
+from divwatch.imports.formats import FORMATS, Output, Unreadable, format_of, read_row
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+# A number behind one of these words, anywhere in the path, or the whole name of the file, is the step.
+_STEP = re.compile(r"(?:step|checkpoint|iter|completions)[-_]?0*(\d+)|^0*(\d+)$")
+
+
+class Dump:
+    """Completions of the files under `paths`. `left_out` counts rows that hold none, by reason.
+
+    form: a name of FORMATS, or auto: by the first row of each file. score: the column with the scores, if not the usual
+    one. Raises DivwatchError for a path without files, and for a file in no known format.
+    """
+
+    def __init__(self, paths: Sequence[Path], form: str = "auto", score: str | None = None) -> None:
+        if form != "auto" and form not in FORMATS:
+            raise DivwatchError(f"unknown format {form!r}: choose from auto, {', '.join(FORMATS)}")
+        self.files = [file for path in paths for file in _files(path)]
+        self._form, self._score = form, score
+        self._steps = _steps(self.files)
+        self.left_out: Counter[str] = Counter()
+        self.formats: dict[str, None] = {}
+
+    def outputs(self) -> Iterator[tuple[int, Output]]:
+        """(step, completion) of every row that holds one. The step is the row's own, else the file's."""
+        self.left_out.clear()
+        for file in self.files:
+            form = None if self._form == "auto" else self._form
+            for row in _rows(file):
+                if isinstance(row, BadLine):
+                    self.left_out[row.problem] += 1
+                    continue
+                form = form or format_of(row)
+                if form is None:
+                    columns = ", ".join(map(str, list(row)[:8])) or "no columns"
+                    raise DivwatchError(
+                        f"{file} is in no known format (its first row has {columns}): rename the columns to prompt, "
+                        f"completion, score and step, or give --format ({', '.join(FORMATS)})"
+                    )
+                self.formats[form] = None
+                try:
+                    for output in read_row(row, form, self._score):
+                        yield (self._steps[file] if output.step is None else output.step), output
+                except Unreadable as error:
+                    self.left_out[str(error)] += 1
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise DivwatchError(f"no such file or directory: {path}")
+    found = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES and f.is_file() and "divwatch" not in f.parts)
+    if not found:
+        raise DivwatchError(f"{path} holds no {', '.join(SUFFIXES)} file: give the folder of a dump, or its files")
+    return found
+
+
+def _steps(files: Sequence[Path]) -> dict[Path, int]:
+    """The number in each path, or its place among the files if a path has none or two have the same."""
+    named = [_step_in(file) for file in files]
+    told = all(step is not None for step in named) and len(set(named)) == len(named)
+    return {file: (named[i] or 0) if told else i for i, file in enumerate(files)}
+
+
+def _step_in(file: Path) -> int | None:
+    """The step that a path names, the file's own name first.
+
+    >>> _step_in(Path("out/checkpoint-500/generations.jsonl")), _step_in(Path("dump/12.jsonl")), _step_in(Path("a.jsonl"))
+    (500, 12, None)
+    """
+    for part in (file.stem, *reversed(file.parent.parts)):
+        if match := _STEP.search(part):
+            return int(match[1] or match[2])
+    return None
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any] | BadLine]:
+    try:
+        if file.suffix == ".parquet":
+            yield from _parquet_rows(file)
+        elif file.suffix == ".json":
+            yield from _json_rows(file)
+        else:
+            for _, row in try_jsonl(file):
+                if isinstance(row, BadLine) and _ == 1 and "file" in row.problem:
+                    raise row
+                yield row
+    except OSError as error:
+        raise DivwatchError(
+            f"cannot read {file} ({error.strerror or one_line(error)}): give a file that can be"
+        ) from None
+
+
+def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise DivwatchError(f"{file} is no parquet file that can be read ({one_line(error, kind=False)})") from None
+
+
+def _json_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """A table of W&B (`{"columns": [...], "data": [[...], ...]}`), or an array of rows."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DivwatchError(f"{file} is not JSON ({one_line(error, kind=False)}): give JSON lines") from None
+    if isinstance(content, Mapping) and {"columns", "data"} <= set(content):
+        content = [dict(zip(content["columns"], values, strict=False)) for values in content["data"]]
+    rows = content if isinstance(content, list) else [content]
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise DivwatchError(f"{file} holds no rows: give an array of objects, or a W&B table")
+        yield row
