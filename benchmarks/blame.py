@@ -139,7 +139,7 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
         measured.append(measure(checkpoint, data, prompts, config, encoder))
         seconds.append(time.process_time() - started)
         started = time.process_time()
-    rates = learning_rates(checkpoints, STEPS, SFT["learning_rate"])
+    rates = learning_rates(checkpoints, STEPS, (PAIRS if mix in DPO else SFT)["learning_rate"])
     result = {}
     for name, count in (("five", len(checkpoints)), ("base", 1))[base_only:]:
         learning = share_of_learning(rates, [c.step for c in checkpoints[:count]])
