@@ -8,12 +8,13 @@ Needs the extra `bench` (river, ruptures). Seeds start at --seed: choose rules o
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ QUIET = {
     "480 x 15, wobble 2 % by task, rho 0.9": World(**FULL, wobble=0.02, rho=0.9, by_task=True),
     "480 x 15, wobble 3 %, rho 0": World(**FULL, wobble=0.03, rho=0.0),
     "one task of 64, Gini": World(measure="gini"),
-    "one task of 64, distinct answers": World(measure="distinct"),
+    "one task of 64, distinct answers, wobble of 1 % in them": World(measure="distinct", wobble=0.01 / 3.8),
     "one task of 64, accuracy drifts by 0.4": World(accuracy_shift=2.2),
     "one task of 64, accuracy wobbles by 0.15 in logit, rho 0.7": World(accuracy_wobble=0.15),
     "480 x 15, wobble cools from 5 to 0.5 %": World(**FULL, wobble=(0.05, 0.005)),
@@ -65,6 +66,7 @@ BEYOND = {
     "480 x 15, wobble 3 %, rho 0.5": World(**FULL, wobble=0.03),
     "480 x 15, wobble 3 %, rho 0.9": World(**FULL, wobble=0.03, rho=0.9),
     "480 x 15, wobble 5 %, rho 0.7": World(**FULL, wobble=0.05, rho=0.7),
+    "one task of 64, distinct answers, wobble of 3.8 % in them": World(measure="distinct"),
     "480 x 15, slow wave of 4 %": World(**FULL, wobble=0.005, wave=0.04),
 }
 DIPS = {f"dip of {n}, 15 %": World(fall=dip(n)) for n in (1, 2, 3)}
@@ -284,11 +286,11 @@ def timing() -> str:
 def main() -> int:
     def more(parser: Any) -> None:
         parser.add_argument("--runs", type=int, default=1000, help="runs per case")
-        parser.add_argument("--large-runs", type=int, help="runs of cases with 480 prompts (default: as --runs)")
         parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first run of every case")
         parser.add_argument("--only", default="", help="only cases whose name contains this")
         parser.add_argument("--own", action="store_true", help="leave the other detectors out")
         parser.add_argument("--beside", action="store_true", help="print only the table with the other detectors")
+        parser.add_argument("--rows", type=Path, help="a file that keeps finished cases: run again to go on from there")
         parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
         parser.add_argument("--write", type=Path, help="a Markdown file: replace the part between its two marks")
 
@@ -302,15 +304,29 @@ def main() -> int:
     return publish(result, chosen.json)
 
 
+def finished(rows: Path | None) -> dict[str, Tally]:
+    """The cases in the file of `--rows`."""
+    if rows is None or not rows.exists():
+        return {}
+    kept = [json.loads(line) for line in rows.read_text().splitlines()]
+    return {row["name"]: Tally(**row["tally"]) for row in kept}
+
+
 def measure(chosen: Any) -> Result:
     started = time.perf_counter()
     names = [name for name in CASES if chosen.only in name and (not chosen.beside or name in BESIDE)]
-    large = chosen.runs if chosen.large_runs is None else chosen.large_runs
-    seeds = [range(chosen.seed, chosen.seed + (large if CASES[n].prompts > 100 else chosen.runs)) for n in names]
+    seeds = range(chosen.seed, chosen.seed + chosen.runs)
+    own = finished(chosen.rows)
+    missing = [name for name in names if name not in own]
     others: dict[str, dict[str, Tally]] = {}
     with ProcessPoolExecutor(chosen.workers) as pool:
-        tallies = pool.map(watch, [CASES[name] for name in names], seeds)
-        own = dict(zip(names, track(tallies, "divwatch", total=len(names), transient=True), strict=True))
+        tallies = pool.map(partial(watch, seeds=seeds), [CASES[name] for name in missing])
+        for name, tally in zip(missing, track(tallies, "divwatch", total=len(missing), transient=True), strict=True):
+            own[name] = tally
+            if chosen.rows:
+                with chosen.rows.open("a") as file:
+                    file.write(json.dumps({"name": name, "tally": asdict(tally)}, default=float) + "\n")
+        own = {name: own[name] for name in names}
         if not chosen.own:
             beside = [name for name in names if name in BESIDE]
             few = partial(compare, seeds=range(chosen.seed, chosen.seed + min(chosen.runs, OTHER_RUNS)))
@@ -322,12 +338,10 @@ def measure(chosen: Any) -> Result:
     if others:
         result.add(*other_table(own, others), "")
     minutes = (time.perf_counter() - started) / 60
-    command = f"python benchmarks/detection.py --runs {chosen.runs}" + (
-        f" --large-runs {large}" if large != chosen.runs else ""
-    )
+    command = f"python benchmarks/detection.py --runs {chosen.runs} --seed {chosen.seed}"
     command += (" --own" if chosen.own else "") + (" --beside" if chosen.beside else "")
     result.add(
-        f"`{command}`, seeds from {chosen.seed}, {minutes:.0f} minutes with {chosen.workers} processes. "
+        f"`{command}`, {minutes:.0f} minutes with {chosen.workers} processes. "
         f"30 series of 500 prompts at a look after 200, intervals read: {timing()} of one core."
         + (f" Other detectors: the first {min(chosen.runs, OTHER_RUNS)} runs of each case." if others else ""),
     )

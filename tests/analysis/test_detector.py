@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binom
+from scipy.stats import t as student
 
 from divwatch import CollapseDetector, DivwatchError
-from divwatch.analysis.boundary import critical_value
+from divwatch.analysis.boundary import EARLY_SHARE, critical_value
+from divwatch.analysis.contrast import contrast_at_knees
 from divwatch.analysis.series_fit import fit_series
 from divwatch.analysis.simulate import simulate, true_change
 from divwatch.schedule import MOST
@@ -310,10 +312,20 @@ def test_the_boundary_bounds_the_scan_of_simulated_noise(looks, runs, alpha):
             z = fall / np.sqrt(1 / before + 1 / after)
             side = early if knee == 0 else late
             np.maximum(side, z, out=side)
-    for z, is_early in ((early, True), (late, False)):
+    for z, is_early, level in ((early, True, alpha * EARLY_SHARE), (late, False, alpha * (1 - EARLY_SHARE))):
         share = (z > critical_value(looks, alpha, is_early)).mean()
-        assert share <= alpha / 2 + 3 * np.sqrt(alpha / 2 / runs)
-        assert share >= alpha / 8  # and is not wasteful
+        assert share <= level + 3 * np.sqrt(level / runs)
+        assert share >= level / 4  # and is not wasteful
+
+
+def test_a_baseline_that_is_high_by_chance_is_judged_by_its_own_noise():
+    """Of quiet runs whose noise is all in few looks before the knee, as many lie beyond a level as it says."""
+    rng, beyond = np.random.default_rng(0), 0
+    for _ in range(4000):
+        values = np.vstack([1 + 0.5 * rng.standard_normal(25), np.ones((3, 25))])
+        values[1:] += 0.01 * rng.standard_normal((3, 25))
+        beyond += contrast_at_knees(values).highest_z(0.0)[0] > student.isf(0.01, 24)
+    assert 0.005 < beyond / 4000 < 0.016
 
 
 def test_the_boundary_rises_with_looks_and_falls_with_alpha():

@@ -19,8 +19,9 @@ MIN_TASK_PROMPTS = 8  # the same for one task of several: with many small ones, 
 LONGEST_DIP = 3  # looks: what recovers within them is no collapse; in short runs a seventh of the looks
 DEEPEST_DIP = 4.0  # times min_drop: a fall certainly deeper need not wait until it has lasted
 LASTING = 2.6  # normal deviate that the rest of a fall must reach when any `LONGEST_DIP` looks are left out
-LASTING_EARLY = 1.2  # the same while the rest may be the first look after the knee alone
 LEVEL_LOOKS = 3  # a dip is told from a fall only if so many looks, the baseline's included, have shown a level before
+LASTING_EARLY = 2.0  # as LASTING, for a fall that begins before such a level was seen
+LASTING_ONE_LOOK = 1.2  # the same while the rest may be the first look after the knee alone
 
 
 def tasks_without_alarm(tasks: Iterable[str]) -> list[str]:
@@ -81,7 +82,8 @@ def _lasts(values: Floats, fit: SeriesFit, knee: int, longest: int, margin: floa
     looks = len(values)
     rests = _without_a_dip(knee, looks, longest)
     if rests is not None:
-        level = LASTING_EARLY if knee + 1 < LEVEL_LOOKS and looks - knee <= longest + 2 else LASTING
+        early = LASTING_ONE_LOOK if looks - knee <= longest + 2 else LASTING_EARLY
+        level = early if knee + 1 < LEVEL_LOOKS else LASTING
         if (fit.z(_from(values, knee, rests), margin) > level).all():
             return True
     last_two = np.arange(looks)[None] >= looks - 2

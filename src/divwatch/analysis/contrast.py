@@ -31,11 +31,20 @@ class Contrast:
         weights = weights - self.before / self.before.sum(axis=1, keepdims=True)
         return ((weights @ correlation) * weights).sum(axis=1)
 
+    def variance_without(self, margin: float) -> Floats:
+        """[C] the prompts' variance of the change if the true change were -margin.
+
+        Where the noise is that of the looks before, a fall by chance comes from values before that are high by chance,
+        and the residuals about the lower ratio are smaller than the noise was. Every look has the same noise.
+        """
+        after, before = 1 / self.after.sum(axis=1), 1 / self.before.sum(axis=1)
+        return self.variance * (after + (1 - margin) ** 2 * before) / (after + (1 + self.change) ** 2 * before)
+
     def highest_z(self, margin: float) -> Floats:
         """[C] how far each change lies below -margin, in standard errors of the prompts alone; any further noise lowers
         it. -inf where there is no change."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = -(self.change + margin) / np.sqrt(self.variance)
+            z = -(self.change + margin) / np.sqrt(self.variance_without(margin))
         return np.where(np.isfinite(self.change), z, -np.inf)
 
     def at(self, rows: NDArray[np.intp]) -> Contrast:

@@ -5,8 +5,9 @@ The changes y_0 = 0, y_1 ... y_L of a series are modelled as
     y_l = level + shape_l + w_l + e_l
 
 with a flat prior on the level. A shape is a straight change between two looks, or the sum of two such, or none. w is
-the wobble: a first-order autoregression that all prompts of a checkpoint share. e is the noise of sampling completions,
-whose variance the prompts show. All are Gaussian, so that every integral is closed but those over the size and the
+the wobble: a first-order autoregression that all prompts of a checkpoint share, of one size or of a size that shrinks
+tenfold over the looks, as it may while the learning rate decays. e is the noise of sampling completions, whose variance
+the prompts show. All are Gaussian, so that every integral is closed but those over the size and the
 correlation of the wobble, which are sums over a grid, and over the shapes, which are counted out.
 """
 
@@ -30,9 +31,11 @@ PRIOR_WOBBLE = 0.01  # what to assume of a checkpoint that stands alone
 # most 0.5 %, with correlations of 0.3 to 0.6 between neighbouring looks; 7B models are not known to be as steady.
 WOBBLES = np.geomspace(0.0006, 0.08, 10)
 PRIOR_MEDIAN, PRIOR_LOG_SD = 0.007, 0.9
-CORRELATIONS = np.array([0.0, 0.3, 0.6, 0.8, 0.95])
+CORRELATIONS = np.array([0.0, 0.3, 0.6, 0.8, 0.95, 0.0, 0.6])
+COOLING = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0])  # its size at the first look over that at the last
+P_COOLING = 0.1  # prior of the last two
 # Prior of a change: none, one of any size, one below what matters, or two.
-P_NONE, P_ONE, P_SMALL, P_TWO = 0.15, 0.45, 0.25, 0.15
+P_NONE, P_ONE, P_SMALL, P_TWO = 0.06, 0.64, 0.12, 0.18
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
 IMPOSSIBLE = 1e-16  # probability of a wobble's size and correlation that is left out
@@ -44,7 +47,7 @@ class _Basis:
     """What follows from the steps alone.
 
     shapes: [S, L] in [0, 1]. knee: [S] the last look before the change. log_prior: [S].
-    matrix: [R, L, L] correlations of the wobble; eigenvalues: [R, L]. In the coordinates of its eigenvectors:
+    matrix: [R, L, L] covariances of the wobble; eigenvalues: [R, L]. In the coordinates of its eigenvectors:
     vectors: [R, L, L], ones: [R, L], rotated: [R, L, S] the shapes.
     """
 
@@ -82,9 +85,11 @@ def _ends(knee: int, looks: int) -> list[int]:
 
 @lru_cache(maxsize=64)
 def _correlations(looks: int) -> tuple[Floats, Floats, Floats]:
-    """Correlation matrices of the wobble [R, L, L], their eigenvalues and their eigenvectors."""
+    """Covariances [R, L, L] of a wobble of unit size at the first look, their eigenvalues and their eigenvectors."""
     lag = np.abs(np.subtract.outer(np.arange(looks), np.arange(looks)))
     matrix = CORRELATIONS[:, None, None] ** lag  # 0 ** 0 is 1
+    scale = COOLING[:, None] ** -np.linspace(0, 1, looks)
+    matrix = scale[:, :, None] * matrix * scale[:, None, :]
     values, vectors = np.linalg.eigh(matrix)
     return matrix, values, vectors
 
@@ -94,8 +99,9 @@ class SeriesFit:
     """The posterior, over the C sizes and correlations of the wobble that are possible, and H hypotheses.
 
     weight, mean, variance: [C, H] probability, and the change at the last look with its variance. size: [C, H] of the
-    first change. wobble_sd: [C] size of the wobble, correlation: [C] index of its correlation. knee: [H] the look before
-    the (first) change, -1 where there is none. large: [H] whether its prior is that of a change that matters. looks: L.
+    first change. wobble_sd: [C] size of the wobble at the first look, correlation: [C] its index in CORRELATIONS. knee:
+    [H] the look before the (first) change, -1 where there is none. large: [H] whether its prior is that of a change that
+    matters. looks: L.
     """
 
     weight: Floats
@@ -115,8 +121,9 @@ class SeriesFit:
 
     @property
     def wobble(self) -> float:
-        """Posterior root mean square of the wobble, relative."""
-        return float(np.sqrt(self.wobble_weight @ self.wobble_sd**2))
+        """Posterior root mean square of the wobble over the looks, relative."""
+        variances = np.trace(_correlations(self.looks)[0], axis1=1, axis2=2) / self.looks
+        return float(np.sqrt(self.wobble_weight @ (self.wobble_sd**2 * variances[self.correlation])))
 
     def z(self, of: Contrast, margin: float = 0.0) -> Floats:
         """[K] how far each of K changes lies below -margin, as a normal deviate of the posterior predictive.
@@ -125,7 +132,7 @@ class SeriesFit:
         judged with heavy tails. The prompts' variance has n - 1 degrees of freedom. -inf where there is no change.
         """
         usable = np.isfinite(of.change)
-        change, own = np.where(usable, of.change + margin, 0.0), np.where(usable, of.variance, 1.0)
+        change, own = np.where(usable, of.change + margin, 0.0), np.where(usable, of.variance_without(margin), 1.0)
         used, cell = np.unique(self.correlation, return_inverse=True)
         shares = np.stack([of.wobble_variance(matrix) for matrix in _correlations(self.looks)[0][used]])
         variance = np.maximum(own + self.wobble_sd[:, None] ** 2 * shares[cell], 1e-18)  # [C, K]
@@ -245,11 +252,14 @@ class _Moments:
 
 
 def _log_prior_wobble() -> Floats:
-    density = -0.5 * (np.log(WOBBLES / PRIOR_MEDIAN) / PRIOR_LOG_SD) ** 2
-    return density - logsumexp(density)
+    """[R, W]"""
+    size = -0.5 * (np.log(WOBBLES / PRIOR_MEDIAN) / PRIOR_LOG_SD) ** 2
+    cools = COOLING > 1
+    course = np.where(cools, P_COOLING / cools.sum(), (1 - P_COOLING) / (~cools).sum())
+    return size - logsumexp(size) + np.log(course)[:, None]
 
 
-LOG_PRIOR_WOBBLE = _log_prior_wobble() - np.log(len(CORRELATIONS))
+LOG_PRIOR_WOBBLE = _log_prior_wobble()
 
 
 def _project(basis: _Basis, y: Floats, sampling_variance: float) -> _Moments:
