@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from time import process_time
 from typing import Any
 
 import torch
-from measuring import Result, in_turn, options, publish, spread, table
+from measuring import Result, in_turn, options, peak_mib, publish, spread, table
 from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM
 
 from divwatch.config import WatchConfig
@@ -65,6 +66,11 @@ CPU_WORK = {
     "short prompts": Work(4, 30, 16, 32),
     "heavy-tailed lengths": Work(3, 100, 16, 96, heavy=True),
 }
+
+REFILL_WORK = {
+    "more rows than fit, heavy-tailed": Work(8, 100, 16, 768, heavy=True),
+}
+REFILLED, NOT_REFILLED = "refilled (the default)", "each batch to its end"
 
 
 class Words:
@@ -218,12 +224,60 @@ def compare(model: Any, work: Work, rounds: int, result: Result, title: str) -> 
     return {name: statistics.median(rate) for name, rate in rates.items()}
 
 
+def refilled_and_not(model: Any, work: Work, rounds: int, result: Result, title: str) -> None:
+    """Adds a table of a look with and without refilling, by CPU time, in turn; both draw the same random numbers."""
+    request, made, seconds = request_of(model, work), {}, {}
+    rows = [Row(i, k) for i in range(work.prompts) for k in range(work.samples)]
+    forwards: dict[str, list[int]] = {}
+    peaks: dict[str, float] = {}
+
+    def look(name: str, refill: bool) -> None:
+        sizes: list[int] = []
+        counting = model.register_forward_pre_hook(
+            lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+        )
+        started = process_time()
+        with counting, untouched(model, model.device), torch.no_grad():
+            made[name] = in_process.generate(model, request, rows, lambda done: None, refill)
+        seconds.setdefault(name, []).append(process_time() - started)
+        forwards[name] = sizes
+
+    with lengths_of(model, work):
+        for _ in range(rounds):
+            for name, refill in ((NOT_REFILLED, False), (REFILLED, True)):
+                peaks[name] = peak_mib(partial(look, name, refill), model.device.type)
+    ratio = statistics.median(a / b for a, b in zip(seconds[NOT_REFILLED], seconds[REFILLED], strict=True))
+    same = sum(a == b for a, b in zip(made[NOT_REFILLED], made[REFILLED], strict=True))
+    lengths = sorted(map(len, made[REFILLED]))
+    cells = [
+        [
+            name,
+            spread(seconds[name]),
+            len(forwards[name]),
+            f"{statistics.mean(forwards[name]):.0f}",
+            f"{peaks[name]:.0f}",
+        ]
+        for name in seconds
+    ]
+    result.ratios[f"sampling, {title}: refilled / not"] = ratio
+    result.add(
+        f"{title[0].upper()}{title[1:]}: {work}; median {statistics.median(lengths):.0f}, mean {statistics.mean(lengths):.0f}.",
+        "",
+    )
+    result.add(*table(["way", "CPU seconds per look", "forwards", "rows per forward", "peak memory, MiB"], cells))
+    result.add(
+        f"Refilling takes {ratio:.2f} times less CPU time. {same} of {len(rows)} completions have the same tokens.", ""
+    )
+
+
 def measure() -> Result:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, result = small_model(), Result()
     for title, work in CPU_WORK.items():
         compare(model, work, 3, result, title)
+    for title, work in REFILL_WORK.items():
+        refilled_and_not(model, work, 3, result, title)
     result.add(
         "Seconds are what training would wait for. Slow ways ran once, the others three times in turn; median [least, most]. "
         "Memory is what a way adds to the process; for continuous batching it is mostly the preallocated cache. vLLM was not "

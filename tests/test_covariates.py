@@ -15,6 +15,7 @@ from divwatch.records import Completion, PromptSamples
 from divwatch.sampling import Source, sample
 from divwatch.sampling.in_process import decode_batch
 from divwatch.sampling.plan import Row
+from divwatch.sampling.refill import Batch
 from divwatch.sampling.request import make_request
 from divwatch.tiny.panel import panel
 
@@ -64,7 +65,7 @@ def test_entropy_is_that_of_the_models_own_distribution_at_every_token(base, mod
     request = replace(request, how=replace(request.how, mode=mode))
     rows = [Row(i, k) for i in range(4) for k in range(3)]
     with torch.no_grad():
-        decoded = decode_batch(model, request, rows, lambda alive: alive)
+        decoded = decode_batch(model, request, Batch(rows, 12), lambda alive: alive)
         for row, ids in zip(rows, decoded, strict=True):
             prompt = request.encoded[row.prompt]
             logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divwatch.sampling.plan import Row, batches, share_out
+from divwatch.sampling.plan import Need, Row, count_that_fit, share_out, stored_tokens
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=30)
 
@@ -21,14 +21,16 @@ def test_every_row_is_somebodys_and_ranks_differ_by_one_at_most(lengths, samples
 
 @given(LENGTHS, st.integers(1, 8), st.integers(0, 100), st.integers(1, 5000))
 def test_batches_keep_to_the_budget_and_lose_nothing(lengths, samples, new_tokens, tokens):
-    rows = share_out(lengths, samples, 1)[0]
-    made = batches(rows, lengths, new_tokens, tokens)
-    assert sorted(row for batch in made for row in batch) == sorted(rows)
-    for batch in made:
-        width = max(lengths[row.prompt] for row in batch) + new_tokens
-        assert len(batch) == 1 or len(batch) * width <= tokens
-    firsts = [lengths[batch[0].prompt] for batch in made]
-    assert firsts == sorted(firsts, reverse=True)
+    rows = sorted(share_out(lengths, samples, 1)[0], key=lambda row: -lengths[row.prompt])
+    widths = []
+    while rows:
+        needs = [Need(row.prompt, lengths[row.prompt], new_tokens) for row in rows]
+        count = count_that_fit(needs, tokens)
+        assert 1 <= count <= len(rows)
+        assert count == 1 or count * (needs[0].width + new_tokens) == stored_tokens(needs[:count]) <= tokens
+        widths.append(needs[0].width)
+        rows = rows[count:]
+    assert widths == sorted(widths, reverse=True)
 
 
 def test_long_prompts_are_dealt_out():

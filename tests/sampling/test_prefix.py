@@ -16,7 +16,7 @@ from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.graph import Recorder, is_recordable
 from divwatch.sampling.noise import token_seeds
 from divwatch.sampling.nucleus import draw, draw_without_sync
-from divwatch.sampling.plan import Row, batch_tokens, batches
+from divwatch.sampling.plan import Need, Row, count_that_fit, stored_tokens
 from divwatch.sampling.prefix import PrefixLayer, kernels_work
 from divwatch.sampling.request import make_request
 from divwatch.tiny.panel import panel
@@ -183,13 +183,10 @@ def test_running_out_of_memory_at_any_step_halves_the_batch(base, at):
 
 
 def test_prompts_count_once_where_they_are_shared():
-    rows = [Row(i, k) for i in range(4) for k in range(16)]
-    lengths, new, tokens = [300, 290, 280, 300], 100, 3000
-    apart = batches(rows, lengths, new, tokens)
-    shared = batches(rows, lengths, new, tokens, shared=True)
-    assert [row for batch in shared for row in batch] == [row for batch in apart for row in batch]
-    assert len(shared) < len(apart) / 2
-    assert all(batch_tokens(batch, lengths, new, shared=True) <= tokens for batch in shared)
+    needs = [Need(i, length, 100) for i, length in enumerate([300, 300, 290, 280]) for _ in range(16)]
+    apart, shared = count_that_fit(needs, 3000), count_that_fit(needs, 3000, shared=True)
+    assert shared > 2 * apart
+    assert stored_tokens(needs[:shared], shared=True) <= 3000
 
 
 @pytest.mark.parametrize("kind", FITS | FALLS_BACK)

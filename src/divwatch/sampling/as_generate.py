@@ -38,7 +38,7 @@ def decode_as_generate(
 
     class AllDone(StoppingCriteria):
         def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-            done = choices.steps == choices.how.limit or not any_rank(choices.left > 0)
+            done = choices.steps == choices.how.limit or not any_rank(choices.going_on)
             return torch.full((len(input_ids),), done, device=input_ids.device)
 
     model.generate(

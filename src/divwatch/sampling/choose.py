@@ -57,13 +57,18 @@ class Choices:
         """Rows still decoding; none once the limit is reached."""
         return int(self.running.sum()) if self.steps < self.how.limit else 0
 
+    @property
+    def going_on(self) -> bool:
+        """Whether this batch, for its own sake, is decoded further."""
+        return self.how.goes_on(self.left, self.steps)
+
     def keep(self, places: Any) -> None:
         """Drops all rows of the batch but those at `places`."""
         self.rows, self.running = self.rows[places], self.running[places]
 
     def ids(self) -> list[DecodedTokens]:
         """New token ids of each completion, its stop token included, and their mean entropy."""
-        return decoded(self._written, self._entropies, self._length)
+        return decoded(self._written, self._entropies, self._length.clamp(max=self.steps))
 
     def _unclosed(self, t: int) -> Any:
         """Flags of all completions: still writing, and inside a thought."""

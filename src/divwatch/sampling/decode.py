@@ -36,7 +36,7 @@ def decode(
     still_open: Callable[[int, list[int]], bool] = lambda row, ids: False,
     any_rank: Callable[[bool], bool] = lambda alive: alive,
 ) -> list[DecodedTokens]:
-    """New token ids of each row, its stop token included where it stopped.
+    """New token ids of each row, its stop token included where it stopped; fewer where `how.spare` ends the batch early.
 
     prompts:    token ids; owners: [n] for each row the prompt it answers; seeds: [n, how.limit, 2], one for each token.
     limits:     [n] new tokens after which a row is cut, at most how.limit.
@@ -133,9 +133,9 @@ def _decode_eager(
     position = mask.sum(-1, keepdim=True) - 1
     while True:
         tokens = choices.choose(logits)
-        left = choices.left
-        if choices.steps == limit or not any_rank(left > 0):
+        if choices.steps == limit or not any_rank(choices.going_on):
             return choices.ids()
+        left = choices.left
         if left <= len(tokens) // 2:
             keep = choices.running.nonzero()[:, 0] if left else torch.zeros(1, dtype=torch.long, device=device)
             if len(keep) < len(tokens):

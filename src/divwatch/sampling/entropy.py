@@ -18,6 +18,11 @@ class DecodedTokens(list[int]):
         super().__init__(ids)
         self.entropy = entropy
 
+    def continued_by(self, more: DecodedTokens) -> DecodedTokens:
+        """The completion continued: tokens of both, and the mean over both."""
+        total = len(self) * self.entropy + len(more) * more.entropy
+        return DecodedTokens([*self, *more], total / max(1, len(self) + len(more)))
+
 
 def decoded(written: Any, entropies: Any, lengths: Any) -> list[DecodedTokens]:
     """Completions of `lengths` [n] tokens (at least one) from `written` and `entropies` [n, limit]."""

@@ -6,67 +6,81 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from divwatch.sampling.decode import decode, supports_prefix
 from divwatch.sampling.entropy import DecodedTokens
 from divwatch.sampling.known import has_known_cache
 from divwatch.sampling.memory import MEMORY_SHARE, free_bytes, is_out_of_memory, release, row_tokens, token_bytes
 from divwatch.sampling.noise import token_seeds
-from divwatch.sampling.plan import Row, batch_tokens, batches
+from divwatch.sampling.plan import Row
 from divwatch.sampling.ranks import Ranks
+from divwatch.sampling.refill import Batch, Queue, can_continue
 from divwatch.sampling.request import Request
 
 # Prompt and completion tokens in one batch on a CPU, all rows counted: enough to keep its cores busy.
 CPU_TOKENS = 32_768
 
 
-def generate(model: Any, request: Request, rows: Sequence[Row], progress: Callable[[int], None]) -> list[list[int]]:
+def generate(
+    model: Any, request: Request, rows: Sequence[Row], progress: Callable[[int], None], refill: bool = True
+) -> list[list[int]]:
     """New token ids of each row, in the order given. Local: no collective is called.
 
     A batch that does not fit in memory is halved and tried again. Raises what the model raises otherwise.
+    refill: whether rows may be interrupted and continued (`refill.py`), where the model allows it.
     """
-    done: dict[Row, list[int]] = {}
+    queue = _queue(model, request, rows, refill)
     tokens = tokens_that_fit(model, request)
-    waiting = _batches(model, request, rows, tokens)
-    while waiting:
-        batch = waiting.pop(0)
+    while queue:
+        batch = queue.next_batch(tokens)
         made, error = _attempt(model, request, batch)
         if error is not None:
-            if len(batch) == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error) or (len(batch) == 1 and not batch.so_far):
                 raise error
             del error
             release(request.device)
-            tokens = max(1, min(tokens, _tokens_of(model, request, batch)) // 2)
-            waiting = _batches(model, request, [*batch, *(row for later in waiting for row in later)], tokens)
-            continue
-        done.update(zip(batch, made, strict=True))
-        progress(len(batch))
-    return [done[row] for row in rows]
+            if len(batch) == 1:
+                queue.start_over(batch)
+                continue
+            tokens = max(1, min(tokens, batch.tokens) // 2)
+            queue.put_back(batch)
+        elif count := queue.accept(batch, made):
+            progress(count)
+    return [queue.done[row] for row in rows]
 
 
 def generate_in_step(
-    model: Any, request: Request, shares: Sequence[Sequence[Row]], ranks: Ranks, progress: Callable[[int], None]
+    model: Any, request: Request, rows: Sequence[Row], ranks: Ranks, progress: Callable[[int], None]
 ) -> list[list[int]]:
     """The same where every forward is a collective: all ranks make as many batches, and decode each until all are done.
 
-    shares: the rows of every rank, so that each knows how many batches the others make. A rank without a row left
-    repeats the first prompt, for nothing but the others' sake. The memory is agreed on before the first batch.
+    A rank without a row left reads the first prompt, for nothing but the others' sake. The memory is agreed on before the
+    first batch, the number of steps before each.
     """
     # What is special about one rank's batch must not change which forwards it takes part in.
     request = replace(request, how=replace(request.how, mode="eager"))
     tokens = min(ranks.share(tokens_that_fit(model, request)))
-    planned = [_batches(model, request, rows, tokens) for rows in shares]
-    mine = planned[ranks.rank]
-    done: dict[Row, list[int]] = {}
-    for turn in range(max(map(len, planned))):
-        batch = mine[turn] if turn < len(mine) else [Row(0, 0)]
-        tokens_by_row = decode_batch(model, request, batch, lambda alive: ranks.any(alive, request.device))
-        if turn < len(mine):
-            done.update(zip(batch, tokens_by_row, strict=True))
-            progress(len(batch))
-    return [done[row] for row in shares[ranks.rank]]
+    queue = _queue(model, request, rows)
+    while True:
+        batch = queue.next_batch(tokens) if queue else Batch([], 0)
+        steps = max(ranks.share(batch.steps))
+        if not steps:
+            return [queue.done[row] for row in rows]
+        taking_part = batch or Batch([Row(0, 0)], 1)
+        made = decode_batch(model, request, taking_part, lambda alive: ranks.any(alive, request.device), steps)
+        if batch and (count := queue.accept(batch, made)):
+            progress(count)
 
 
-def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[DecodedTokens], Exception | None]:
+def _queue(model: Any, request: Request, rows: Sequence[Row], refill: bool = True) -> Queue:
+    # A model that follows its own `generate` may not know padding: PEFT puts virtual tokens before it.
+    padded = has_known_cache(model)
+    refill = refill and padded and can_continue(model)
+    return Queue(request, rows, row_tokens(model), _shares_prompts(model, request), padded, refill)
+
+
+def _attempt(model: Any, request: Request, batch: Batch) -> tuple[list[DecodedTokens], Exception | None]:
     """(made, None) or ([], error): the error is handed back, not handled here, so that its frames hold no memory."""
     try:
         return decode_batch(model, request, batch, lambda alive: alive), None
@@ -75,44 +89,37 @@ def _attempt(model: Any, request: Request, batch: list[Row]) -> tuple[list[Decod
 
 
 def decode_batch(
-    model: Any, request: Request, batch: list[Row], any_rank: Callable[[bool], bool]
+    model: Any, request: Request, batch: Batch, any_rank: Callable[[bool], bool], steps: int | None = None
 ) -> list[DecodedTokens]:
-    prompts = list(dict.fromkeys(row.prompt for row in batch))
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    how = request.how
-    seeds = token_seeds(request.seed, [(request.ids[row.prompt], row.sample) for row in batch], how.limit)
-    return decode(
+    """The completions of the batch's rows, as far as they are decoded then. steps: of all ranks, if they decode in step."""
+    steps = steps or batch.steps
+    parts = [batch.made(row) for row in batch]
+    places: dict[tuple[int, tuple[int, ...]], int] = {}
+    owners = [places.setdefault((row.prompt, tuple(part)), len(places)) for row, part in zip(batch, parts, strict=True)]
+    ages = [len(part) for part in parts]
+    limits = [min(batch.steps, request.limits[row.prompt] - age) for row, age in zip(batch, ages, strict=True)]
+    streams = [(request.ids[row.prompt], row.sample) for row in batch]
+    seeds = token_seeds(request.seed, streams, max(ages) + steps)
+    seeds = np.stack([stream[age : age + steps] for stream, age in zip(seeds, ages, strict=True)])
+    how = replace(request.how, limit=steps, spare=batch.spare, spare_from=batch.spare_from)
+    new = decode(
         model,
-        [request.encoded[prompt] for prompt in prompts],
-        [place[row.prompt] for row in batch],
+        [request.encoded[prompt] + list(part) for prompt, part in places],
+        owners,
         seeds,
-        [request.limits[row.prompt] for row in batch],
-        how,
+        limits,
+        replace(how, close_at=None) if any(ages) else how,
         request.device,
         lambda at, ids: request.thought_is_open(batch[at].prompt, ids),
         any_rank,
     )
+    return [part.continued_by(more) for part, more in zip(parts, new, strict=True)]
 
 
 def tokens_that_fit(model: Any, request: Request) -> int:
     """Tokens of keys and values, logits counted as such, that fit into the memory that is free on this rank."""
     fit = max(1, int(MEMORY_SHARE * free_bytes(request.device) / token_bytes(model)))
     return min(fit, CPU_TOKENS) if request.device.type == "cpu" else fit
-
-
-def _batches(model: Any, request: Request, rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    # A model that follows its own `generate` may not know padding: PEFT puts virtual tokens before it.
-    padded = has_known_cache(model)
-    return batches(rows, request.lengths, _new_tokens(model, request), tokens, _shares_prompts(model, request), padded)
-
-
-def _tokens_of(model: Any, request: Request, batch: Sequence[Row]) -> int:
-    return batch_tokens(batch, request.lengths, _new_tokens(model, request), _shares_prompts(model, request))
-
-
-def _new_tokens(model: Any, request: Request) -> int:
-    """Tokens of a row beside its prompt's, its logits and states counted as such."""
-    return request.how.limit + row_tokens(model)
 
 
 def _shares_prompts(model: Any, request: Request) -> bool:

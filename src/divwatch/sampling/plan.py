@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -30,39 +30,41 @@ def share_out(lengths: Sequence[int], samples: int, world: int) -> list[list[Row
     return [rows[start:stop] for start, stop in pairwise(cuts)]
 
 
-def batches(
-    rows: Sequence[Row],
-    lengths: Sequence[int],
-    new_tokens: int,
-    tokens: int,
-    shared: bool = False,
-    padded: bool = True,
-) -> list[list[Row]]:
-    """Rows in batches of like length, each of at most `tokens` tokens with padding and `new_tokens` to come.
+class Need(NamedTuple):
+    """What a row needs in a batch: which text it reads, tokens of that text, tokens of room behind it."""
 
-    Longest first: a batch that does not fit shows at once. A row that alone is too large is a batch.
+    text: int
+    width: int
+    room: int
 
-    shared: a prompt's tokens are stored once for all its rows, not once for each. padded: prompts of different lengths
-    may share a batch.
 
-    >>> batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=20)
-    [[Row(prompt=1, sample=0), Row(prompt=1, sample=1)], [Row(prompt=0, sample=0)]]
-    >>> len(batches([Row(0, 0), Row(1, 0), Row(1, 1)], lengths=[2, 6], new_tokens=4, tokens=24, shared=True))
-    1
-    >>> len(batches([Row(0, 0), Row(1, 0)], lengths=[2, 6], new_tokens=4, tokens=99, padded=False))
+def count_that_fit(needs: Iterable[Need], tokens: int, shared: bool = False, padded: bool = True) -> int:
+    """How many rows from the first on make a batch that stores at most `tokens` tokens; at least one.
+
+    All rows have the width and the room of the largest. shared: a text is stored once for all its rows, not once for each.
+    padded: texts of different lengths may share a batch.
+
+    >>> count_that_fit([Need(0, 5, 5), Need(1, 2, 5), Need(2, 3, 20)], tokens=30)
     2
+    >>> count_that_fit([Need(0, 6, 4), Need(0, 6, 4)], tokens=14), count_that_fit([Need(0, 6, 4)] * 2, 14, shared=True)
+    (1, 2)
+    >>> count_that_fit([Need(0, 6, 4), Need(1, 5, 4)], tokens=99, padded=False)
+    1
     """
-    groups: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample)):
-        fits = groups and batch_tokens([*groups[-1], row], lengths, new_tokens, shared) <= tokens
-        if not fits or not (padded or lengths[row.prompt] == lengths[groups[-1][0].prompt]):
-            groups.append([])
-        groups[-1].append(row)
-    return groups
+    texts: set[int] = set()
+    width = room = count = 0
+    for need in needs:
+        texts.add(need.text)
+        alike = not count or need.width == width
+        width, room = max(width, need.width), max(room, need.room)
+        stored = width * (len(texts) if shared else count + 1) + room * (count + 1)
+        if count and (stored > tokens or not (padded or alike)):
+            break
+        count += 1
+    return count
 
 
-def batch_tokens(batch: Sequence[Row], lengths: Sequence[int], new_tokens: int, shared: bool = False) -> int:
-    """Tokens that a batch stores: prompts padded to the longest, once per prompt or once per row, and `new_tokens` per row."""
-    prompts = {row.prompt for row in batch}
-    longest = max(lengths[prompt] for prompt in prompts)
-    return longest * (len(prompts) if shared else len(batch)) + new_tokens * len(batch)
+def stored_tokens(needs: Sequence[Need], shared: bool = False) -> int:
+    """Tokens that a batch stores: texts padded to the longest, once per text or once per row, and room for each row."""
+    texts = len({need.text for need in needs}) if shared else len(needs)
+    return texts * max(need.width for need in needs) + len(needs) * max(need.room for need in needs)

@@ -186,7 +186,7 @@ def _generate(
                         ids = _alone(source.unwrapped, request, rows, config, progress)
                         meeting = ranks.world > 1 and source.sharding is not None
                     else:
-                        ids = _in_step(source.unwrapped, request, shares, ranks, progress)
+                        ids = _in_step(source.unwrapped, request, rows, ranks, progress)
         completions = [request.completion(row.prompt, row.sample, new) for row, new in zip(rows, ids, strict=True)]
         return Part(completions, embed(completions) if embed else None)
     except Exception as error:
@@ -205,11 +205,11 @@ def _alone(
 
 
 def _in_step(
-    model: Any, request: Request, shares: Sequence[Sequence[Row]], ranks: Ranks, progress: Callable[[int], Any]
+    model: Any, request: Request, rows: Sequence[Row], ranks: Ranks, progress: Callable[[int], Any]
 ) -> list[list[int]]:
     from divwatch.sampling import in_process
 
-    return in_process.generate_in_step(model, request, shares, ranks, progress)
+    return in_process.generate_in_step(model, request, rows, ranks, progress)
 
 
 def _joined(parts: Sequence[Part]) -> Embeddings | None:

@@ -165,13 +165,13 @@ def decode_in_steps(
                     recorder.forget()
                 _run(recorder, state, first=t == 1)
             left = state.count_running()
-            if t + 1 == limit or not left:
+            if t + 1 == limit or not how.goes_on(left, t + 1):
                 break
             # A new recording costs some steps, and rows that have stopped cost little.
             if left <= len(state.rows) // (4 if recorder.capture else 2):
                 recorder.forget()
                 state.drop_stopped()
-    return decoded(state.written, state.entropies, state.ends)
+    return decoded(state.written, state.entropies, state.ends.clamp(max=t + 1))
 
 
 def _run(recorder: Recorder, state: Steps, first: bool) -> None:
