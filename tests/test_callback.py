@@ -345,6 +345,23 @@ def test_a_second_watch_replaces_the_first(tmp_path, capsys):
     assert not (tmp_path / "divwatch-1").exists()
 
 
+def test_of_two_monitors_that_were_added_the_newer_one_looks(tmp_path, capsys):
+    trainer = sft_trainer(tmp_path, steps=1)
+    asked = ["Say a word.", [{"role": "user", "content": "Count to 3."}], {"prompt": "What is 2 + 2?", "id": "sum"}]
+    for changes in ({"every": 1}, {"every": 5, "panel": asked}):
+        trainer.add_callback(divwatch.DiversityCallback(trainer, divwatch.WatchConfig(**SETTINGS | changes)))
+    trainer.train()
+    assert capsys.readouterr().out.count("the new settings replace the old ones") == 1
+    run = RunDirectory.of(tmp_path)
+    assert run.info()["settings"]["every"] == 5
+    assert len(run.looks()) == 2
+    prompts = run.info()["panel"]["prompts"]
+    assert [(p["id"], p["text"]) for p in prompts] == [
+        ("panel/0", "Say a word."), ("panel/1", "Count to 3."), ("sum", "What is 2 + 2?"),
+    ]  # fmt: skip
+    assert all(p.get("templated") or p["messages"][-1]["role"] == "user" for p in prompts)
+
+
 def test_every_trial_of_a_search_has_a_run_of_its_own(tmp_path):
     pytest.importorskip("optuna")
     from transformers import Trainer, TrainingArguments

@@ -142,3 +142,30 @@ def test_a_reader_that_goes_away_leaves_no_traceback():
     done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert done.stderr == ""
+
+
+def test_a_verifier_of_the_working_directory_is_found_by_every_command(tmp_path, monkeypatch, capsys):
+    """The module imports another one beside it, as a project's does."""
+    (tmp_path / "helping_words.py").write_text("def holds(answer, word):\n    return float(word in answer)\n")
+    (tmp_path / "own_rewards.py").write_text(
+        "from helping_words import holds\n"
+        "def has_word(completions, reference, **columns):\n"
+        "    texts = [c if isinstance(c, str) else c[0]['content'] for c in completions]\n"
+        "    return [holds(t, r) for t, r in zip(texts, reference, strict=True)]\n"
+    )
+    (tmp_path / "broken_rewards.py").write_text("raise RuntimeError('half written')\n")
+    line = {"prompt": "Say cat.", "reference": "cat", "verifier": "own_rewards:has_word"}
+    (tmp_path / "panel.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line | {"id": "1", "outputs": ["a cat", "dog"]}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert run(["panel", "check", "panel.jsonl"], monkeypatch) == 0
+    score = ["score", "samples.jsonl", "--metrics", "ead", "--json", "scores.json", "--verifier"]
+    assert run([*score, "own_rewards:has_word>=0.5"], monkeypatch) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["is_correct"] == {"1": [True, False]}
+    capsys.readouterr()
+    assert run([*score, "broken_rewards:has_word"], monkeypatch) == 2
+    assert run([*score, "missing_rewards:has_word"], monkeypatch) == 2
+    broken, missing = capsys.readouterr().err.splitlines()
+    assert "half written" in broken
+    assert f"with the module in {tmp_path} or installed" in missing

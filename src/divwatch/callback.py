@@ -40,12 +40,10 @@ def watch(trainer: Any, **settings: Any) -> DiversityCallback:
 
         divwatch.watch(trainer, every=100)
 
-    Settings are those of `WatchConfig`. Raises DivwatchError for a wrong one, before training starts.
+    Settings are those of `WatchConfig`. A monitor that the trainer has already is replaced. Raises DivwatchError for a
+    wrong setting, before training starts.
     """
     callback = DiversityCallback(trainer, WatchConfig.from_settings(**settings))
-    for before in [c for c in trainer.callback_handler.callbacks if isinstance(c, DiversityCallback)]:
-        before.detach()
-        _note("the trainer was watched already: the new settings replace the old ones")
     callback.attach()
     trainer.add_callback(callback)
     return callback
@@ -76,42 +74,55 @@ class DiversityCallback(TrainerCallback):
         self.ranks = Ranks.of(trainer.accelerator)
         self._tokenizer = tokenizer_of(trainer)
         # On all ranks, so that all raise the same error.
-        panel = PanelChoice(trainer, self.config, _note if self.ranks.main else quiet)
+        with self.config.errors_as_written():
+            panel = PanelChoice(trainer, self.config, self._note if self.ranks.main else quiet)
         self.prompts: list[Prompt] = []
         self.recorder = Recorder(trainer, self.config, panel, mix, clock) if self.ranks.main else None
         self._clock = clock
         self._sampler: Sampler | None = None
         self._steps_with_look: set[int] = set()
         self._next_meeting = 0
-        trainer.callback_handler.callbacks.insert(0, _AheadOfTrackers(self))
+        self._ahead = _AheadOfOthers(self)
+        trainer.callback_handler.callbacks.insert(0, self._ahead)
 
     def attach(self) -> None:
         """Loads the models, starts the scoring process and measures the trainer's rollouts, if it has any.
 
-        Does nothing the second time. Raises DivwatchError if a model cannot be loaded, and for what cannot
-        be watched.
+        Replaces another monitor of the trainer. Does nothing the second time. Raises DivwatchError if a model cannot be
+        loaded, and for what cannot be watched.
         """
         if self._sampler is None:
-            check_watchable(self.trainer, self._tokenizer, self.config)
-            endless = why_endless(self.trainer.model, self._tokenizer)
-            if endless is not None and self.ranks.main:
-                say(f"divwatch: {endless}")
-            uncoupled = why_uncoupled(self.config)
-            if uncoupled is not None and self.ranks.main:
-                say(f"divwatch: {uncoupled}")
-            sampler = Sampler(self.trainer, self.config, self.ranks)
-            if self.recorder is not None:
-                self.recorder.start()
+            with self.config.errors_as_written():
+                check_watchable(self.trainer, self._tokenizer, self.config)
+                for line in (why_endless(self.trainer.model, self._tokenizer), why_uncoupled(self.config)):
+                    if line is not None and self.ranks.main:
+                        self._note(line)
+                sampler = Sampler(self.trainer, self.config, self.ranks)
+                if self.recorder is not None:
+                    self.recorder.start()
+            self._replace_others()
             watch_rollouts(self.trainer, self.config, sampler.encoder)
             self._sampler = sampler
 
     def detach(self) -> None:
-        """Takes the monitor off the trainer again, and ends its scoring process."""
-        callbacks = self.trainer.callback_handler.callbacks
-        callbacks[:] = [c for c in callbacks if c is not self and not (isinstance(c, _AheadOfTrackers) and c.of(self))]
+        """Takes the monitor off its trainer and ends its scoring process."""
+        handler = self.trainer.callback_handler
+        mine = (self, self._ahead)
+        # A new list: the handler may be iterating over the old one.
+        handler.callbacks = [c for c in handler.callbacks if c not in mine]
         unwatch_rollouts(self.trainer)
         if self._sampler is not None and self.recorder is not None:
             self.recorder.stop()
+        self._sampler = None
+
+    def _replace_others(self) -> None:
+        others = [
+            c for c in self.trainer.callback_handler.callbacks if isinstance(c, DiversityCallback) and c is not self
+        ]
+        for other in others:
+            other.detach()
+        if others and self.ranks.main:
+            self._note("the trainer was watched already: the new settings replace the old ones")
 
     @property
     def assessment(self) -> Assessment | None:
@@ -128,6 +139,8 @@ class DiversityCallback(TrainerCallback):
             self.recorder.start_tracking()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._sampler is None:  # replaced by another monitor a moment ago
+            return
         self._wait_until(lambda recorder: recorder.ready(HEARTBEAT))
         recorder = self.recorder
         opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
@@ -235,6 +248,9 @@ class DiversityCallback(TrainerCallback):
         control.should_save = control.should_save or action is not None
         control.should_training_stop = control.should_training_stop or action == "stop"
 
+    def _note(self, line: str) -> None:
+        say(f"divwatch: {self.config.as_written(line)}")
+
     # ranks
 
     def _on_main(self, work: Callable[[Recorder], Any], otherwise: Any = None) -> Any:
@@ -267,13 +283,9 @@ class DiversityCallback(TrainerCallback):
             pass
 
 
-def _note(line: str) -> None:
-    say(f"divwatch: {line}")
-
-
-class _AheadOfTrackers(TrainerCallback):
-    """Runs before all other callbacks: trackers open their runs when training begins and close them when it ends, and
-    what stops early reads the metrics of an evaluation."""
+class _AheadOfOthers(TrainerCallback):
+    """Runs before all other callbacks: trackers open their runs when training begins and close them when it ends, and early
+    stopping reads the metrics of an evaluation."""
 
     def __init__(self, watching: DiversityCallback) -> None:
         self._watching = watching
@@ -282,18 +294,15 @@ class _AheadOfTrackers(TrainerCallback):
         if self._added:
             self._watching.before_trackers()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._added:
-            self._watching.before_trackers_close(args, state, control)
-
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         if self._added:
             self._watching.add_to_metrics(args, state, control, metrics)
 
-    def of(self, watching: DiversityCallback) -> bool:
-        return self._watching is watching
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._added:
+            self._watching.before_trackers_close(args, state, control)
 
     @property
     def _added(self) -> bool:

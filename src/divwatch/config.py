@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from contextlib import suppress
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, get_type_hints
 
 from divwatch.errors import DivwatchError
 from divwatch.schedule import AUTO
-from divwatch.setting_types import as_type, shown
+from divwatch.setting_types import as_type, panel_rows, shown
 
 DEFAULT_METRICS = ("ead", "sbert", "vendi", "distinct_answers")
 METRICS = (*DEFAULT_METRICS, "answer_entropy", "gini_simpson", "nli", "ast", "ast_distinct")
@@ -31,6 +34,8 @@ COMPARABLE = (
     "thinking",
     "think_tokens",
 )
+# How the caller writes the settings: `every` in Python, `watch_every` in YAML and after `--`.
+_PREFIX: ContextVar[str] = ContextVar("prefix of settings", default="")
 # What a run was watched with whose record lacks a setting, because it is older, where that is not the default.
 NOT_RECORDED = {"coupled": False}
 
@@ -44,7 +49,10 @@ def _setting(default: Any, help: str) -> Any:
 # Optional[str], not `str | None`: HfArgumentParser reads these annotations.
 @dataclass
 class WatchConfig:
-    """Settings of a monitor. In YAML and on the command line each name starts with `watch_`."""
+    """Settings of a monitor. In YAML and on the command line each name starts with `watch_`.
+
+    `panel` may also be a list of prompts (texts, conversations or rows) or a Dataset: it becomes `rows`, and `panel` is None.
+    """
 
     panel: Optional[str] = _setting(
         None,
@@ -141,6 +149,16 @@ class WatchConfig:
     )
 
     def __post_init__(self) -> None:
+        self._prefix = _PREFIX.get()
+        self.rows: Any = None
+        with self.errors_as_written():
+            self._check()
+
+    def _check(self) -> None:
+        if (rows := panel_rows(self.panel)) is not None:
+            self.rows, self.panel = rows, None
+        elif isinstance(self.panel, list | tuple):  # names
+            self.panel = ",".join(map(str, self.panel))
         for name in ("thinking", "held_out"):
             if getattr(self, name) is False:  # YAML reads a bare off as false
                 setattr(self, name, "off")
@@ -193,9 +211,31 @@ class WatchConfig:
     def at_full_length(self) -> WatchConfig:
         """The settings of the looks at full length."""
         assert self.full_tokens is not None
-        return dataclasses.replace(
-            self, full_tokens=None, thinking="as-trained", think_tokens=None, max_new_tokens=self.full_tokens
-        )
+        return self.changed(full_tokens=None, thinking="as-trained", think_tokens=None, max_new_tokens=self.full_tokens)
+
+    def changed(self, **changes: Any) -> WatchConfig:
+        """The same settings with some changed."""
+        with settings_written_as(self._prefix):
+            config = dataclasses.replace(self, **changes)
+        config.rows = self.rows
+        return config
+
+    def as_written(self, text: str) -> str:
+        """The text, which calls the settings `watch_...`, with their names as the caller writes them.
+
+        >>> WatchConfig().as_written("set watch_every to 5")
+        'set every to 5'
+        """
+        return _SETTING.sub(lambda match: _written(match[1], self._prefix), text)
+
+    @contextmanager
+    def errors_as_written(self) -> Iterator[None]:
+        """A DivwatchError inside names settings as the caller writes them."""
+        try:
+            yield
+        except DivwatchError as error:
+            error.args = tuple(self.as_written(str(part)) for part in error.args)
+            raise
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -206,7 +246,9 @@ class WatchConfig:
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
-            raise DivwatchError(f"unknown setting {', '.join(unknown)}: the settings are {', '.join(known)}")
+            close = difflib.get_close_matches(unknown[0].removeprefix("watch_"), known, 1, 0.75)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise DivwatchError(f"unknown setting {', '.join(unknown)}{hint}: the settings are {', '.join(known)}")
         return cls(**settings)
 
     @classmethod
@@ -218,7 +260,22 @@ class WatchConfig:
     def from_arguments(cls, arguments: Any) -> WatchConfig:
         """From the `WatchArguments` of a parser, whose names start with `watch_`."""
         settings = {f.name: getattr(arguments, f"watch_{f.name}") for f in fields(cls)}
-        return cls(**settings | {"every": number_in(settings["every"])})
+        with settings_written_as("watch_"):
+            return cls(**settings | {"every": number_in(settings["every"])})
+
+
+@contextmanager
+def settings_written_as(prefix: str) -> Iterator[None]:
+    """Settings that are made inside are named with this prefix in messages: "", "watch_", or "--" for options."""
+    token = _PREFIX.set(prefix)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
+
+def _written(name: str, prefix: str) -> str:
+    return prefix + (name.replace("_", "-") if prefix == "--" else name)
 
 
 def number_in(every: Any) -> Any:
@@ -265,3 +322,4 @@ def _argument_fields() -> list[tuple[str, Any, Any]]:
 
 # The same settings for TrlParser and HfArgumentParser.
 WatchArguments = dataclasses.make_dataclass("WatchArguments", _argument_fields())
+_SETTING = re.compile(rf"\bwatch_({'|'.join(f.name for f in fields(WatchConfig))})\b")

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import operator
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from numbers import Real
 from types import NoneType
 from typing import Any, NamedTuple, get_args
@@ -35,6 +36,24 @@ def as_type(name: str, value: Any, kind: Any, default: Any = dataclasses.MISSING
         known = default is not None and default is not dataclasses.MISSING
         usual = f" (default: {str(default).lower() if isinstance(default, bool) else default})" if known else ""
         raise DivwatchError(f"{name} is {shown(value)}: give {fix}{usual}") from None
+
+
+def panel_rows(value: Any) -> Any:
+    """The rows of a panel that is given itself: a Dataset, or a list of texts, conversations or rows; None for a name.
+
+    A list of single words is one of names. Raises DivwatchError for a list of anything else.
+    """
+    if isinstance(value, list | tuple):
+        words = all(isinstance(part, str | os.PathLike) and not re.search(r"\s", os.fspath(part)) for part in value)
+        if not value or not all(isinstance(part, str | os.PathLike | Mapping | list | tuple) for part in value):
+            raise DivwatchError(f"watch_panel is {shown(value)}: give texts, conversations or rows, at least one")
+        return None if words else [_row(part) for part in value]
+    is_dataset = not isinstance(value, Mapping) and hasattr(value, "column_names") and hasattr(value, "__iter__")
+    return value if is_dataset else None
+
+
+def _row(prompt: Any) -> Any:
+    return prompt if isinstance(prompt, Mapping) else {"prompt": list(prompt) if isinstance(prompt, tuple) else prompt}
 
 
 def shown(value: Any) -> str:

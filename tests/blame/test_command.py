@@ -73,6 +73,9 @@ def test_pairs_from_a_file(small, tmp_path):
         (["--mix", "tiny/rl_zero"], "prompts only"),
         (["--data", "rows.csv"], "no JSONL file"),
         (["--mix", "tiny/nothing"], "unknown mix"),
+        (["--mix", "tiny/ablation_sft", "--json", "nowhere/out.json"], "no folder nowhere"),
+        (["checkpoint-1/of/nothing", "--mix", "tiny/ablation_sft"], "is not there"),
+        (["tests", "--mix", "tiny/ablation_sft"], "holds no config.json"),
     ],
 )
 def test_wrong_input_is_one_line(words, message):

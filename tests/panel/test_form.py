@@ -126,7 +126,7 @@ def test_a_window_that_nobody_asked_for_gives_way_to_a_long_prompt(tokenizer):
 def test_a_wrong_setting_names_the_choices(setting):
     from divwatch.config import WatchConfig
 
-    with pytest.raises(DivwatchError, match=f"watch_{setting} is 'maybe': choose from"):
+    with pytest.raises(DivwatchError, match=f"^{setting} is 'maybe': choose from"):
         WatchConfig(**{setting: "maybe"})
 
 

@@ -158,3 +158,16 @@ def test_ids_that_an_eval_dataset_repeats_are_told_apart():
     prompts = from_dataset(Dataset.from_list([{"id": 7, "prompt": "a"}, {"id": 7, "prompt": "b"}]))
     assert [p.id for p in prompts] == ["7", "eval/1"]
     assert len(choose(prompts, 5, 0)) == 2
+
+
+def test_a_dataset_given_as_panel_is_read_as_a_file_of_its_rows_is(tmp_path):
+    from divwatch import WatchConfig
+
+    rows = [{"prompt": f"What is {a} + 2?", "reference": str(a + 2), "verifier": "gsm8k"} for a in range(3)]
+    file = tmp_path / "panel.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    of_file = load_panel(str(file))[1]
+    for itself in (Dataset.from_list(rows), rows):
+        config = WatchConfig(panel=itself)
+        assert config.panel is None
+        assert load_panel(config.rows)[1] == of_file

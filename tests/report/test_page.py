@@ -19,6 +19,7 @@ from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.page import render
+from divwatch.outputs.top import Follower
 from tests.report.parsing import parse
 from tests.report.worlds import INSTRUCT, THINK, Course, write_lineage
 
@@ -82,7 +83,7 @@ def test_levels_of_the_stages_are_the_store_s(tree, demo):
             assert row["Accuracy"].startswith(percent(stored["quality/accuracy"]["mean"], signed=False))
 
 
-def test_changes_by_stage_are_shares_of_the_base_and_add_up(tree, page, demo):
+def test_changes_are_those_of_the_stage_and_shares_of_the_base_add_up(tree, page, demo):
     stages = pd.read_csv(page.with_suffix("") / "stages.csv")
     shown = {re.sub(r" step .*", "", r["Stage"]): r for r in table_of(tree, "verdict", "Levels at the last")}
     for line in ("think", "instruct"):
@@ -93,9 +94,11 @@ def test_changes_by_stage_are_shares_of_the_base_and_add_up(tree, page, demo):
             levels.append(pd.read_parquet(file).groupby("task")["diversity/sbert"].mean())
         expected = [((b - a) / levels[0]).mean() for a, b in pairwise(levels)]
         mine = stages[(stages["lineage"] == line) & (stages["number"] >= 0)]
-        assert list(mine["change"]) == pytest.approx(expected)
-        for share, stage in zip(expected, ("SFT", "DPO"), strict=True):
-            assert shown[f"{line} · {stage}"]["Change of diversity"].startswith(percent(share))
+        assert list(mine["share"]) == pytest.approx(expected)
+        for stage, change in zip(("SFT", "DPO"), mine["change"], strict=True):
+            (run,) = Follower([demo / f"{line}-{stage.lower()}"]).snapshots()
+            assert change == pytest.approx(run.levels["diversity"]["change"])
+            assert shown[f"{line} · {stage}"]["Change in the stage"].startswith(percent(change))
 
 
 def test_read_outs_hold_every_look_with_the_store_s_numbers(tree, demo):
@@ -114,9 +117,9 @@ def test_the_verdict_comes_first_and_names_the_stage(tree):
     first = tree.find("main")[0].find("section")[0]
     assert first.attributes["id"] == "verdict"
     leads = [article.find("p")[0].text for article in first.find("article")]
-    assert leads[0].startswith("Think kept ")
+    assert leads[0].startswith("think kept ")
     assert "is at SFT" in leads[0]
-    assert leads[1].startswith("Instruct kept ")
+    assert leads[1].startswith("instruct kept ")
     assert "is at DPO" in leads[1]
 
 
@@ -249,7 +252,7 @@ def test_a_run_that_has_not_ended_is_judged_so_far(tmp_path):
     lines = (made / "looks.jsonl").read_text().splitlines()
     (made / "looks.jsonl").write_text("\n".join(lines[:3]) + "\n")
     verdict = parse(page_of(tmp_path)).find("section", id="verdict")[0]
-    assert "no collapse so far" in verdict.find("article")[0].text
+    assert "no alarm so far" in verdict.find("article")[0].text
     assert "still running or ended early, the last look is at step 50 of 100" in verdict.text
 
 
@@ -286,7 +289,7 @@ def test_runs_without_a_verifier_have_a_page_too(tmp_path):
     (made / "looks.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
     tree = parse(page_of(tmp_path))
     assert "No split: it needs a verifier" in tree.find("section", id="kind")[0].text
-    assert "Think kept" in tree.find("section", id="verdict")[0].text
+    assert "think kept" in tree.find("section", id="verdict")[0].text
 
 
 def test_an_empty_run_says_so_in_one_line(tmp_path):

@@ -12,7 +12,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.sampling.watchable import check_watchable
 from tests.sampling.test_architectures import SIZES, make_model
-from tests.training import SETTINGS, sft_trainer
+from tests.training import SETTINGS, grpo_trainer, load_tokenizer, right_answer, sft_trainer
 
 
 def refusal(model, tokenizer, processes=1, plugin=None, **settings):
@@ -28,6 +28,7 @@ def refusal(model, tokenizer, processes=1, plugin=None, **settings):
 def test_models_that_write_no_text(base):
     classifier = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**SIZES))
     assert "AutoModelForCausalLM" in refusal(classifier, base[1])
+    assert "AutoModelForCausalLM" in refusal(transformers.LlamaModel(transformers.LlamaConfig(**SIZES)), base[1])
     assert "Linear writes no text" in refusal(torch.nn.Linear(2, 2), base[1])
     sizes = {"vocab_size": 50, "d_model": 32, "d_ff": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
@@ -61,3 +62,27 @@ def test_watch_itself_refuses_and_names_a_template_without_an_end(tmp_path, caps
     trainer.model.generation_config.eos_token_id = trainer.processing_class.eos_token = None
     with pytest.raises(DivwatchError, match="end token"):
         divwatch.watch(trainer, every=2, **SETTINGS)
+
+
+def test_a_reward_trainer_is_refused(tmp_path):
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    model = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**SIZES, num_labels=1))
+    trainer = RewardTrainer(
+        model=model, args=RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}]),
+        processing_class=load_tokenizer(),
+    )  # fmt: skip
+    with pytest.raises(DivwatchError, match=r"^LlamaForSequenceClassification writes no text: watch a causal"):
+        divwatch.watch(trainer, **SETTINGS)
+
+
+def test_a_second_watch_measures_rollouts_once_and_a_wrong_one_leaves_the_first(tmp_path):
+    trainer = grpo_trainer(tmp_path)
+    divwatch.watch(trainer, **SETTINGS)
+    second = divwatch.watch(trainer, **SETTINGS)
+    assert trainer.reward_funcs[0].__wrapped__ is right_answer
+    with pytest.raises(DivwatchError, match="encoder"):
+        divwatch.watch(trainer, **SETTINGS | {"encoder": str(tmp_path / "nowhere")})
+    assert second in trainer.callback_handler.callbacks

@@ -190,12 +190,10 @@ class Evidence:
         levels = self.levels("quality/accuracy")
         return f"; accuracy went from {levels}" if levels else ""
 
-    def now(self, key: str) -> str:
-        """Said where a flagged fall is no longer there."""
-        status = self._known(key)
-        if not status.collapsed or not status.change_interval[1] >= 0:
-            return ""
-        return f" Flagged at step {status.alarm_step}, it is no longer seen at the last look."
+    def alarm(self, key: str) -> str:
+        """A sentence about an alarm that is not confirmed, or whose fall is no longer there; empty for a confirmed one."""
+        state = alarm_state(self._known(key), self.history)
+        return f" The alarm was {state}." if state else ""
 
     def no_change(self) -> str:
         if sum(self.history.comparable) < 2:
@@ -206,14 +204,24 @@ class Evidence:
         if self.change(self.correct) is not None:
             text += f", among correct answers by {self.moved(self.correct)}"
         if any(s.change_interval[1] < -self.min_drop for s in map(self.change, (self.correct, self.everything)) if s):
-            return f"At the last look alone {text}: a second look has to say the same before it is called a collapse."
-        return f"No collapse seen: {text}."
+            return f"No alarm yet: {text}; an alarm needs a second look that says the same."
+        return f"No alarm: {text}."
 
     def caveat(self) -> str:
         if self.baseline == 0:
             return ""
         step = self.history.steps[self.baseline]
         return f" Looks before step {step} are not comparable: too few outputs were finished and readable."
+
+
+def alarm_state(status: CollapseStatus, history: History) -> str:
+    """'raised at the last look and is not confirmed', or what else holds of an alarm; empty if none, or confirmed."""
+    if not status.collapsed or status.confirmed:
+        return ""
+    if history.last is not None and status.alarm_step == history.steps[history.last]:
+        return "raised at the last look and is not confirmed"
+    gone = status.change_interval[1] >= 0
+    return f"raised at step {status.alarm_step} and is {'no longer seen' if gone else 'not confirmed'} at the last look"
 
 
 def loss_text(status: CollapseStatus) -> str:

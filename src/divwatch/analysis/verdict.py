@@ -13,7 +13,7 @@ from typing import Any
 
 from divwatch.analysis.decompose import Decomposition
 from divwatch.analysis.detector import CollapseStatus
-from divwatch.analysis.evidence import CAPABILITIES, Evidence, OtherDetectors, level, loss_text
+from divwatch.analysis.evidence import CAPABILITIES, Evidence, OtherDetectors, alarm_state, level, loss_text
 from divwatch.analysis.history import History
 
 KINDS = (
@@ -120,7 +120,7 @@ def _narrowing(case: Evidence, split: Split) -> Rule:
     text = f"Correct answers narrowed: their diversity fell by {case.loss(case.correct)}{case.began(case.correct)}"
     if case.change(case.everything) is not None:
         text += f"; over all outputs it changed by {case.moved(case.everything)}"
-    return "narrowing among correct answers", text + case.accuracy() + "." + case.now(case.correct)
+    return "narrowing among correct answers", text + case.accuracy() + "." + case.alarm(case.correct)
 
 
 def _aggregate(case: Evidence, split: Split) -> Rule:
@@ -130,15 +130,15 @@ def _aggregate(case: Evidence, split: Split) -> Rule:
     fell = f"Diversity fell by {case.loss(case.everything)}{case.began(case.everything)}"
     correct = case.change(case.correct)
     if correct is None:
-        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.now(case.everything)
+        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.alarm(case.everything)
     if _fewer_errors(case, correct, split()):
         return (
             "quality control only",
             f"{fell}, because fewer answers are wrong{case.accuracy()}; correct answers are as spread as before, "
-            f"at {case.moved(case.correct)}.",
+            f"at {case.moved(case.correct)}." + case.alarm(case.everything),
         )
     text = f"{fell}; among correct answers the change is {case.moved(case.correct)}{case.accuracy()}."
-    return "aggregate collapse", text + case.now(case.everything)
+    return "aggregate collapse", text + case.alarm(case.everything)
 
 
 def _fewer_errors(case: Evidence, correct: CollapseStatus, split: Decomposition | None) -> bool:
@@ -163,7 +163,11 @@ def _in_tasks(case: Evidence, split: Split) -> Rule:
             parts = []
             for task, status in changes:
                 lo, hi = status.change_interval
-                parts.append(f"{task} by {loss_text(status)}, beginning after step {status.onset_step}")
+                state = alarm_state(status, case.history)
+                parts.append(
+                    f"{task} by {loss_text(status)}, beginning after step {status.onset_step}"
+                    + (f" (the alarm was {state})" if state else "")
+                )
                 case.record[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
             return kind, f"In {len(changes)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(parts)}."
     return None

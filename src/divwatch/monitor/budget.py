@@ -182,7 +182,8 @@ class BudgetTimetable:
         missing = min(len(EARLY), self._max_steps - 1) - self._early
         if self.pace.limit and training is not None and len(self._planned) < min(missing, self._most):
             fits = budget(self.pace.limit, training) / (2 + len(EARLY))
-            say(too_expensive_line(self.pace.limit, look, fits, self.config.prompts))
+            line = too_expensive_line(self.pace.limit, look, fits, self.config.prompts)
+            say(self.config.as_written(line))
 
     @property
     def _all_steps(self) -> list[int]:

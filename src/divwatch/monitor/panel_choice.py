@@ -58,7 +58,8 @@ class PanelChoice:
 
     def _own(self, count: int, note: Note) -> tuple[str, list[Prompt]]:
         dataset, opening = getattr(self.trainer, "eval_dataset", None), answer_opening(self.tokenizer)
-        return load_panel(self.config.panel, dataset, count, note, opening)
+        spec = self.config.panel if self.config.rows is None else self.config.rows
+        return load_panel(spec, dataset, count, note, opening)
 
     def _inherited(self, note: Note) -> tuple[str, list[Prompt]] | None:
         """The panel of the run that this one continues, if the settings name no other; None without such a run."""
@@ -66,7 +67,7 @@ class PanelChoice:
             parent = RunDescription(self.trainer, self.config).parent
         except DivwatchError:  # a wrong `baseline`, which opening the run reports
             return None
-        if parent is None or self.config.panel is not None:
+        if parent is None or self.config.panel is not None or self.config.rows is not None:
             return None
         try:
             name, prompts = prompts_to_inherit(parent)
@@ -129,10 +130,11 @@ class PanelChoice:
         theirs = recorded_prompts(parent.info())
         shared = [p for p in self.candidates if p.id in theirs and asks_the_same(p.to_json(), theirs[p.id])]
         if not shared:
-            say(
+            line = (
                 f"divwatch: panel {self.name} shares no prompt with the run before, {parent.path}: this run is not compared "
                 "with it; name the same watch_panel in both, or none here"
             )
+            say(self.config.as_written(line))
         return shared or list(self.candidates)
 
     def _held_out(self, prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,8 +90,9 @@ class Recorder:
         self._scorer = (Background if self.config.background else Inline)(self.config)
 
     def stop(self) -> None:
-        """Ends the scoring process that `start` has started; the record stays as it is."""
+        """Ends the scoring process that `start` has started, and lets others write the record, which stays as it is."""
         self._scorer.close()
+        self.record.store.release()
 
     def start_tracking(self) -> None:
         """Opens the W&B run; called before the trackers' own callbacks open theirs."""
@@ -112,7 +112,8 @@ class Recorder:
         Raises DivwatchError if it can do neither.
         """
         try:
-            return self._open(state)
+            with self.config.errors_as_written():
+                return self._open(state)
         except DivwatchError:
             raise
         except OSError as error:
@@ -152,9 +153,10 @@ class Recorder:
     def _keep_coupling(self) -> None:
         """A run goes on with the random numbers that it began with, so that its looks have the same noise."""
         began = (NOT_RECORDED | self.record.store.info()["settings"])["coupled"]
-        config = replace(self.config, coupled=began)
+        config = self.config.changed(coupled=began)
         if config.coupled != self.config.coupled:
-            say(f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it")
+            line = f"divwatch: the run began with watch_coupled {str(began).lower()} and continues with it"
+            say(config.as_written(line))
         self.config = config
 
     def _resume(self, state: Any) -> None:
@@ -276,7 +278,8 @@ class Recorder:
 
         if look.unreadable and not self._unreadable:
             self._unreadable = True
-            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, "watch_encoder"))
+            setting = self.config.as_written("watch_encoder")
+            say(unreadable_line(look.unreadable, len(self.prompts), self.config.encoder, setting))
 
     def _publish_full(self, look: ScoredLook) -> None:
         self.full.add_look(look)

@@ -46,6 +46,7 @@ class EvenTimetable:
             reason = (
                 f"looks would take more than {self.pace.limit:.0%} of the run's time (watch_max_overhead; 0: no limit)"
             )
+            reason = self.config.as_written(reason)
         else:
             return True
         if reason not in self._skip_reasons:

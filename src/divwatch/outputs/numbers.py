@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 
 SPACE = "\N{NO-BREAK SPACE}"
+# Kinds of verdicts that an alarm carries.
+ALARMS = ("aggregate collapse", "narrowing among correct answers", "quality control only", "false recovery")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,6 +74,16 @@ def change(value: float | None, lo: float | None, hi: float | None, signed: bool
     ('-24 % [-28, -19]', '24 % [21, 28]')
     """
     return f"{percent(value, signed)} {interval(lo, hi, signed=signed)}".rstrip(" ")
+
+
+def verdict_text(kind: str, confirmed: bool) -> str:
+    """A kind of verdict as people read it. confirmed: whether any alarm of the run is.
+
+    >>> verdict_text("none", False), verdict_text("aggregate collapse", False), verdict_text("aggregate collapse", True)
+    ('no alarm', 'aggregate collapse, unconfirmed', 'aggregate collapse')
+    """
+    text = "no alarm" if kind == "none" else kind
+    return text if confirmed or kind not in ALARMS else f"{text}, unconfirmed"
 
 
 def plain(text: str) -> str:

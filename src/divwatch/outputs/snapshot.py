@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from divwatch.outputs.numbers import change, interval, number, plain
+from divwatch.outputs.numbers import change, interval, number, plain, verdict_text
 
 BARS = "▁▂▃▄▅▆▇█"
 FALLING = 5  # flagged series that are listed
+LEVELS = {"diversity": "diversity", "correct_diversity": "correct", "accuracy": "accuracy"}  # name in lines
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def table(snapshots: Sequence[Snapshot]) -> Any:
     shown.add_column("a look", justify="right")
     names = names_of(snapshots)
     for one, name in zip(snapshots, names, strict=True):
-        levels = [_level(one.levels.get(key), "\n") for key in ("diversity", "correct_diversity", "accuracy")]
-        kind = one.verdict.get("kind", "")
+        levels = [_level(one.levels.get(key), key, "\n") for key in LEVELS]
+        kind = _verdict(one)
         shown.add_row(
             Text(name, style="bold") + Text("\n" + _state_text(one), style="dim"),
             f"{'–' if one.step is None else one.step}/{one.max_steps}",
             Text(levels[0]) + Text("\n" + sparkline(one.history, 12), style="cyan"),
             *levels[1:],
-            Text(kind, style="" if kind in ("", "none") else "bold red"),
+            Text(kind, style="" if kind in ("", "no alarm") else "bold red"),
             "" if one.seconds is None else f"{one.seconds:.1f} s",
         )
     falling = [(name, row) for one, name in zip(snapshots, names, strict=True) for row in one.falling[:FALLING]]
@@ -82,12 +83,16 @@ def names_of(snapshots: Sequence[Snapshot]) -> list[str]:
 
 def plain_line(one: Snapshot, name: str) -> str:
     """A run in one line, for logs."""
-    levels = {"diversity": "diversity", "correct_diversity": "correct", "accuracy": "accuracy"}
     parts = [f"{name} step {'–' if one.step is None else one.step}/{one.max_steps}", one.state]
-    parts += [f"{text} {_level(one.levels[level])}" for level, text in levels.items() if level in one.levels]
-    parts += [one.verdict["kind"]] if one.verdict else []
+    parts += [f"{text} {_level(one.levels[level], level)}" for level, text in LEVELS.items() if level in one.levels]
+    parts += [_verdict(one)] if one.verdict else []
     parts += [falling_text(row) for row in one.falling[:FALLING]]
     return " | ".join(parts)
+
+
+def _verdict(one: Snapshot) -> str:
+    confirmed = any(row["confirmed"] for row in one.falling)
+    return verdict_text(one.verdict["kind"], confirmed) if one.verdict else ""
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
@@ -110,11 +115,12 @@ def falling_text(row: dict[str, Any]) -> str:
     return f"{what}{where}{change}{since}"
 
 
-def _level(level: dict[str, float] | None, between: str = " ") -> str:
+def _level(level: dict[str, float] | None, name: str, between: str = " ") -> str:
     if level is None:
         return ""
-    interval_text = plain(interval(level["lo"], level["hi"], "number", digits=2))
-    return f"{plain(number(level['mean']))}{between}{_change(level) if 'change' in level else interval_text}"
+    digits = 2 if name == "accuracy" else 3
+    interval_text = plain(interval(level["lo"], level["hi"], "number", digits))
+    return f"{plain(number(level['mean'], digits))}{between}{_change(level) if 'change' in level else interval_text}"
 
 
 def _change(row: dict[str, Any]) -> str:

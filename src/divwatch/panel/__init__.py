@@ -13,32 +13,35 @@ from divwatch.errors import DivwatchError
 from divwatch.panel import quick
 from divwatch.panel.length import token_limit
 from divwatch.panel.problems import unjudged_prompts, without_repeats
-from divwatch.panel.sources import Note, from_dataset, from_file, quiet
+from divwatch.panel.sources import Note, from_dataset, from_file, from_rows, quiet
 from divwatch.records import Prompt
 from divwatch.tasks import PANELS, TASKS
 from divwatch.tasks.task import load_task
 from divwatch.tiny import panel as tiny
 
 EVAL_DATASET = "eval_dataset"  # the panel's name where its prompts are those of the trainer's eval_dataset
+ROWS = "rows"  # where the prompts were given in Python
 # Panels whose prompts come with divwatch: no hub, no data set.
 SHIPPED = {"quick": quick.panel, "tiny": tiny.panel}
 
 
 def load_panel(
-    spec: str | None,
+    spec: Any,
     eval_dataset: Any = None,
     enough: int | None = None,
     note: Note = quiet,
     opening: str | None = None,
 ) -> tuple[str, list[Prompt]]:
-    """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, or a JSONL file.
+    """(name, prompts) for `spec`: a panel, a task, several of them separated by commas, a JSONL file, or rows themselves.
 
     None: the prompts of the trainer's eval_dataset, which `eval_dataset` names too, or the panel `quick` if there is none.
     Of a stream no more is read when it has given `enough` prompts. A prompt that repeats another is left out. note: gets
     one line about each problem. opening: what the chat template writes before an answer. Raises DivwatchError if `spec` is
     unknown or has no prompts, or if a verifier can judge none of its own (of an eval_dataset that is one line).
     """
-    if spec in (None, EVAL_DATASET) and eval_dataset is not None:
+    if spec is not None and not isinstance(spec, str):
+        name, prompts = ROWS, from_rows(spec, enough, note, opening)
+    elif spec in (None, EVAL_DATASET) and eval_dataset is not None:
         name, prompts = EVAL_DATASET, from_dataset(eval_dataset, enough, note, opening)
     elif spec is None or not Path(spec).is_file():
         name = spec or "quick"

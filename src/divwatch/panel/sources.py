@@ -83,7 +83,24 @@ def from_dataset(
     return prompts
 
 
-def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note, opening: str | None) -> list[Prompt]:
+def from_rows(rows: Any, enough: int | None = None, note: Note = quiet, opening: str | None = None) -> list[Prompt]:
+    """The distinct prompts of a panel that is given as a Dataset or a list of rows; see `from_dataset`.
+
+    A text is asked as a user's turn, as that of a panel file is.
+    """
+    prompts = _distinct(EvalRows(rows, "panel"), "panel", enough, note, opening, lambda t: not _is_rendered(t, opening))
+    _check_verifiers(prompts, "panel")
+    return prompts
+
+
+def _distinct(
+    rows: EvalRows,
+    task: str,
+    enough: int | None,
+    note: Note,
+    opening: str | None,
+    template: Callable[[str], bool] = lambda text: False,
+) -> list[Prompt]:
     distinct: dict[str, Prompt] = {}
     ids: set[str] = set()
     odd = _LeftOut("row")
@@ -93,7 +110,7 @@ def _distinct(rows: EvalRows, task: str, enough: int | None, note: Note, opening
             if (problem := unread_fields([row], "row", close_only=True)) is not None:
                 note(f"{rows.name}: {problem}")
         try:
-            prompt = to_prompt(row, index, task, opening)
+            prompt = to_prompt(row, index, task, opening, template)
         except Unaskable as error:
             odd.add(error, index)
             continue

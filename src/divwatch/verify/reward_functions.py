@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -61,15 +63,26 @@ def _resolve(spec: str | Reward) -> tuple[Reward, float]:
     match = _SPEC.fullmatch(spec.strip())
     try:
         assert match is not None
+        _find_in_working_directory()
         function: Any = importlib.import_module(match["module"])
         for name in match["name"].split("."):
             function = getattr(function, name)
         threshold = THRESHOLD if match["threshold"] is None else float(match["threshold"])
-    except (AssertionError, ImportError, AttributeError, ValueError) as error:
-        raise DivwatchError(f"verifier {spec!r} cannot be used ({error}): give 'module:function>=0.5'") from None
+    except AssertionError:
+        raise DivwatchError(f"verifier {spec!r} cannot be read: give 'module:function>=0.5'") from None
+    except Exception as error:  # the module is the user's: importing it can raise anything
+        where = f"give 'module:function>=0.5', with the module in {os.getcwd()} or installed"
+        raise DivwatchError(f"verifier {spec!r} cannot be used ({one_line(error)}): {where}") from None
     if not callable(function):
         raise DivwatchError(f"verifier {spec!r} is not a function: give 'module:function>=0.5'")
     return function, threshold
+
+
+def _find_in_working_directory() -> None:
+    """Lets modules of the working directory be imported, as `python -m` does; a command's own path has its script's folder."""
+    here = os.getcwd()
+    if not {here, ""} & set(sys.path):
+        sys.path.insert(0, here)
 
 
 class _Caller:

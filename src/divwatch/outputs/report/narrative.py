@@ -10,7 +10,7 @@ from typing import Any
 from divwatch.analysis.assess import Assessment
 from divwatch.analysis.stages import StageAttribution
 from divwatch.metrics.unknown import MULTILINGUAL, unreadable_prompts
-from divwatch.outputs.numbers import change, percent, typeset
+from divwatch.outputs.numbers import change, percent, typeset, verdict_text
 from divwatch.outputs.report.build import Report
 from divwatch.outputs.report.findings import LineageFindings, parent_missing, settings_of
 from divwatch.outputs.report.layout import Lineage, stage_name
@@ -57,9 +57,12 @@ def statements(report: Report) -> list[Statement]:
 
 def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
     """The verdict of a stage or lineage, marked "so far" while `run` has not reached its end."""
-    kind = assessment.verdict.kind if assessment else "nothing measured"
-    text = "no collapse" if kind == "none" else kind
-    return Tag(f"{text} so far" if assessment and unfinished(run) else text, TONES.get(kind, "doubt"))
+    if assessment is None:
+        return Tag("nothing measured", "doubt")
+    kind, confirmed = assessment.verdict.kind, any(status.confirmed for _, _, status in assessment.alarms)
+    text = verdict_text(kind, confirmed) + (" so far" if unfinished(run) else "")
+    tone = TONES.get(kind, "doubt")
+    return Tag(text, tone if confirmed or tone != "collapse" else "doubt")
 
 
 def unfinished(run: RunTables) -> bool:
@@ -77,28 +80,42 @@ def _statement(f: LineageFindings, report: Report) -> Statement:
 
 def _lead(f: LineageFindings, report: Report) -> str:
     """One sentence: the diversity that is left, where it was lost and since when, and how accuracy changed."""
-    a, c = f.attribution, f.correct_attribution
-    if a is None:
+    kept = kept_of(f, f"diversity/{report.primary}")
+    if kept is None:
         return f"{f.lineage.name}: diversity could not be compared over the stages."
-    name = f.lineage.name
+    correct, name = kept_of(f, f"correct_diversity/{report.primary}"), f.lineage.name
     start = later_start(f.lineage)
     of = f"the diversity at {start}" if start else "the base's diversity"
-    text = f"{name[:1].upper()}{name[1:]} kept {_kept(a)} of {of}"
-    if c is not None:
-        text += f" and {_kept(c)} of its diversity among correct answers"
-    return text + _where(f, c or a, report) + _accuracy(f, report) + "."
+    text = f"{name} kept {change(*kept, signed=False)} of {of}"
+    if correct is not None:
+        text += f" and {change(*correct, signed=False)} of its diversity among correct answers"
+    return text + _where(f, report) + _accuracy(f, report) + "."
 
 
-def _kept(a: StageAttribution) -> str:
-    lo, hi = a.retained_interval or (None, None)
-    return change(a.retained, lo, hi, signed=False)
+def kept_of(f: LineageFindings, key: str) -> tuple[float, float, float] | None:
+    """The share of the base's diversity that is left at the end, with its 95 % interval: one plus the change over the
+    whole lineage. None if it cannot be compared."""
+    status = f.whole.statuses.get(("all", key)) if f.whole else None
+    if (
+        status is None
+        or status.change != status.change
+        or f.whole is None
+        or f.whole.last_step == f.whole.baseline_step
+    ):
+        return None
+    lo, hi = status.change_interval
+    return 1 + status.change, 1 + lo, 1 + hi
 
 
-def _where(f: LineageFindings, a: StageAttribution, report: Report) -> str:
-    """The stage with the largest loss and its onset; empty if no loss is beyond `min_drop`."""
-    if a.first_collapse is None:
+def _where(f: LineageFindings, report: Report) -> str:
+    """The stage with the largest loss and its onset; empty if no alarm was raised there."""
+    a = f.correct_attribution or f.attribution
+    if a is None:
         return ""
     largest = min(a.share, key=lambda stage: a.share[stage])
+    assessment = f.stages[f.lineage.stages.index(largest)]
+    if a.share[largest] >= 0 or assessment is None or not assessment.collapsed:
+        return ""
     lost = sum(min(share, 0.0) for share in a.share.values())
     how = (
         "all of the loss"

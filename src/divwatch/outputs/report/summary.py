@@ -46,16 +46,16 @@ def stage_table(report: Report) -> Any:
     from rich.table import Table
 
     onsets = report.tables["onsets"]
-    table = Table(box=SIMPLE, title="Stages at their last look; change since the stage before [95 %]")
+    table = Table(box=SIMPLE, title="Stages at their last look; change in the stage [95 %]")
     table.add_column("stage", no_wrap=True)
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in report.tables["stages"].to_dict("records"):
         mine = onsets[(onsets.lineage == row["lineage"]) & (onsets.stage == row["stage"]) & (onsets.task == "all")]
-        levels = (row[key] for key in ("diversity", "correct_diversity", "accuracy"))
+        levels = ((row["diversity"], 3), (row["correct_diversity"], 3), (row["accuracy"], 2))
         table.add_row(
             f"{row['lineage']} {row['stage']}",
-            *("" if math.isnan(level) else f"{level:.3f}" for level in levels),
+            *("" if math.isnan(level) else f"{level:.{digits}f}" for level, digits in levels),
             *(_change(row, key) for key in ("change", "correct_change")),
             "" if row["number"] < 0 else _onset(mine.to_dict("records")),
         )

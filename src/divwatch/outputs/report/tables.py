@@ -20,12 +20,12 @@ def stages(report: Report) -> Table:
     caption = (
         f"Levels at the last comparable look of each stage. Diversity is the {metric_name(report.primary)}; "
         "correct-answer diversity is the same over correct outputs, on the same prompts from look to look. A change is "
-        "a share of the base's level, on the prompts that all stages share, so the changes of a lineage add up. "
+        "since the stage's first comparable look, as in the terminal. "
         "Brackets are 95 % intervals; those of changes include how much checkpoints vary by chance. The onset is the "
         "last step before a flagged fall, with its 90 % interval."
     )
-    columns = ["Stage", "Diversity", "Correct-answer diversity", "Accuracy", "Change of diversity"]
-    columns += ["Change of correct-answer diversity", "Onset", "Verdict"]
+    columns = ["Stage", "Diversity", "Correct-answer diversity", "Accuracy", "Change in the stage"]
+    columns += ["Change among correct answers", "Onset", "Verdict"]
     kinds = {
         (f.lineage.name, n): narrative.tag_of(a, f.lineage.runs[n])
         for f in report.findings

@@ -20,7 +20,7 @@ WHOLE = "whole lineage"
 ONSET_COLUMNS = "lineage stage number task key step lo hi alarm_step colour x x_lo x_hi".split()
 SPLIT_COLUMNS = "lineage stage number task part name distance distance_lo distance_hi value lo hi n".split()
 PARTS = {
-    "total": "total change",
+    "total": "sum of the parts",
     "quality_control": "quality control",
     "genuine_narrowing": "genuine narrowing",
     "cross_narrowing": "cross narrowing",
@@ -47,7 +47,8 @@ def tidy_tables(
 
 
 def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -> pd.DataFrame:
-    """A row for the base and one a stage: levels at its last comparable look, and its change as a share of the base."""
+    """A row for the base and one a stage: levels at its last comparable look, `change` and `correct_change` within the
+    stage, as the terminal shows them, and `share` and `correct_share`, what it took of the base's diversity."""
     lineage = findings.lineage
     own = curves[(curves["lineage"] == lineage.name) & (curves["task"] == "all")]
     at = {(r["number"], r["step"], r["key"]): r for r in own.to_dict("records")}
@@ -62,7 +63,10 @@ def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -
         row: dict[str, Any] = {"lineage": lineage.name, "stage": stage, "number": number if place else -1, "step": step}
         for name, key in keys.items():
             row |= _level(name, at.get((number, step, key), {}))
-        for name, share in (("change", findings.attribution), ("correct_change", findings.correct_attribution)):
+        assessment = findings.stages[number] if place else None
+        for name, group in (("change", "diversity"), ("correct_change", "correct_diversity")):
+            row |= _change(name, assessment, f"{group}/{primary}")
+        for name, share in (("share", findings.attribution), ("correct_share", findings.correct_attribution)):
             row |= _share(name, share, stage)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -71,6 +75,14 @@ def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -
 def _level(name: str, look: dict[str, Any]) -> dict[str, float]:
     fields = {name: "mean", f"{name}_lo": "lo", f"{name}_hi": "hi", f"{name}_n": "n"}
     return {field: look.get(source, NAN) for field, source in fields.items()}
+
+
+def _change(name: str, assessment: Assessment | None, key: str) -> dict[str, float]:
+    status = assessment.statuses.get(("all", key)) if assessment else None
+    if status is None or assessment is None or assessment.last_step == assessment.baseline_step:
+        return {name: NAN, f"{name}_lo": NAN, f"{name}_hi": NAN}
+    lo, hi = status.change_interval
+    return {name: status.change, f"{name}_lo": lo, f"{name}_hi": hi}
 
 
 def _share(name: str, attribution: StageAttribution | None, stage: str) -> dict[str, float]:
