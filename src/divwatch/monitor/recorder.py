@@ -265,6 +265,7 @@ class Recorder:
     def _publish(self, look: ScoredLook) -> None:
         seconds, overhead = self._costs.pop(look.step, (look.sample_seconds, 0.0))
         self.record.add_look(look, seconds)
+        self.record.store_training(self.trainer.state.log_history)
         if self.config.background:
             self.timetable.scored(look.score_seconds)
         self._latest = (look.step, look.assessment)
@@ -322,5 +323,6 @@ class Recorder:
             self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
         self.timetable.close(self.trainer.state.global_step)
+        self.record.store_training(self.trainer.state.log_history)
         self.record.end()
         self.publisher.close(self._final_assessment(), self.record.store.path)
