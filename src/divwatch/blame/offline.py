@@ -33,9 +33,10 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
+from divwatch.smollm2 import resolve_model
 
 Floats = NDArray[np.float64]
-PROBES = 64  # rows, or completions, with which the size of a nudge is chosen
+PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
 ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
@@ -197,6 +198,7 @@ def load_model(path: str, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    path = resolve_model(path)
     try:
         if (Path(path) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
@@ -215,7 +217,7 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(resolve_model(path))
     except (OSError, ValueError) as error:
         raise DivwatchError(
             f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "

@@ -126,9 +126,10 @@ def _tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     from divwatch.errors import DivwatchError, one_line
+    from divwatch.smollm2 import resolve_model
 
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(resolve_model(model))
     except (OSError, ValueError) as error:
         raise DivwatchError(
             f"the tokenizer of {model!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"

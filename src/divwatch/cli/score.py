@@ -9,8 +9,11 @@ import typer
 
 
 def score(
-    file: Annotated[
-        Path, typer.Argument(help='JSONL; a line: {"id", "prompt", "outputs": [...]} and task, reference, is_correct.')
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help='JSONL; a line: {"id", "prompt", "outputs": [...]} and task, reference, is_correct. Several: compared.'
+        ),
     ],
     metrics: Annotated[Optional[str], typer.Option(help="Metrics, separated by commas.")] = None,
     preset: Annotated[
@@ -28,27 +31,47 @@ def score(
     unsafe_code: Annotated[bool, typer.Option(help="Run outputs that are programs without a sandbox.")] = False,
     json_out: Annotated[Optional[Path], typer.Option("--json", help="Write the full result to this file.")] = None,
 ) -> None:
-    """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals.
+    """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals; compare several files.
 
-    Example: divwatch score samples.jsonl --metrics ead,sbert --encoder minilm --json scores.json
+    Example: divwatch score before.jsonl after.jsonl --metrics ead,sbert --encoder minilm --json scores.json
     """
     from divwatch.metrics.encoder import DEFAULT_ENCODER
-    from divwatch.score_file import score_file
+    from divwatch.score_file import score_file, score_files
 
-    result = score_file(
-        file,
-        metrics=None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()],
-        preset=preset,
-        encoder=encoder or DEFAULT_ENCODER,
-        encoder_max_tokens=encoder_max_tokens,
-        vocab_size=vocab_size,
-        nli_model=nli_model,
-        nli_sentences=nli_sentences,
-        verifier=verifier,
-        unsafe_code=unsafe_code,
-        json_out=json_out,
-    )
-    show(result)
+    options: dict[str, Any] = {
+        "metrics": None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()],
+        "preset": preset, "encoder": encoder or DEFAULT_ENCODER, "encoder_max_tokens": encoder_max_tokens,
+        "vocab_size": vocab_size, "nli_model": nli_model, "nli_sentences": nli_sentences, "verifier": verifier,
+        "unsafe_code": unsafe_code,
+    }  # fmt: skip
+    if len(files) == 1:
+        show(score_file(files[0], json_out=json_out, **options))
+        return
+    compared = score_files(files, json_out=json_out, **options)
+    for result in compared["scores"].values():
+        show(result)
+    show_differences(compared)
+
+
+def show_differences(compared: dict[str, Any]) -> None:
+    """How the files differ, a row for each metric, and a sentence for each file."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from divwatch.outputs.numbers import change, plain
+
+    several = ", simultaneous over files" if len(compared["files"]) > 2 else ""
+    table = Table(title=f"Difference from {compared['against']} on {compared['prompts']} prompts [95 %{several}]")
+    for name in ("", "metric", "difference", "relative"):
+        table.add_column(name, justify="left" if name in ("", "metric") else "right")
+    for row in compared["differences"]:
+        relative = "" if row["metric"] == "quality/accuracy" else plain(change(row["relative"], *row["relative_ci95"]))
+        lo, hi = row["ci95"]
+        ends = "" if lo is None else f" [{lo:+.4f}, {hi:+.4f}]"
+        table.add_row(row["file"], row["metric"], f"{row['difference']:+.4f}{ends}", relative)
+    Console().print(table)
+    for line in (*compared["warnings"], *compared["findings"]):
+        print(line)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from divwatch.panel.form import in_forms
 from divwatch.panel.length import of_the_paper
 from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
+from divwatch.smollm2 import resolve_model
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify import check_verifiers
 
@@ -53,7 +54,7 @@ def measure(
 ) -> list[RunDirectory]:
     """Takes a look at each of `models`; returns the runs that were written.
 
-    models: directories or hub names, in the order of training. like: a watched run, whose prompts must be the same.
+    models: directories, hub names or `smollm2`, in the order of training. like: a watched run, whose prompts must be the same.
     paper: with the token limits of the paper's protocol, under which answers and thoughts come to their end.
     Raises DivwatchError if a model cannot be loaded or the prompts differ.
     """
@@ -66,7 +67,8 @@ def measure(
     runs: list[RunDirectory] = []
     looks: list[ScoredLook] = []
     last = min(len(models) - 1, 1)  # the step of a stage's own look
-    for name, model in list(zip(_names(models), models, strict=True))[last:]:
+    sources = [resolve_model(model) for model in models]
+    for name, model in list(zip(_names(models), sources, strict=True))[last:]:
         run = RunDirectory(out / name / "divwatch")
         run.create(
             describe_run(
@@ -86,7 +88,7 @@ def measure(
         if runs:
             _copy_look(runs[-1], run)
         elif last:
-            looks.append(_look_at(models[0], prompts, config, loaded, run, 0, device))
+            looks.append(_look_at(sources[0], prompts, config, loaded, run, 0, device))
         looks.append(_look_at(model, prompts, config, loaded, run, last, device))
         runs.append(run)
     if unreadable := max(look.unreadable for look in looks):

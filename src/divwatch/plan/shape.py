@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
+from divwatch.smollm2 import resolve_model
 
 BYTES = 2  # per weight in bf16
 
@@ -62,7 +63,7 @@ def shape_of(model: str, dtype: str = "bfloat16", lora_r: int | None = None) -> 
     from transformers import AutoConfig, AutoModelForCausalLM, Olmo3Config
 
     try:
-        config = Olmo3Config(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(model)
+        config = Olmo3Config(**KNOWN[model]) if model in KNOWN else AutoConfig.from_pretrained(resolve_model(model))
     except (OSError, ValueError) as error:
         raise DivwatchError(
             f"model {model!r} has no config that can be read ({one_line(error, kind=False)}): "

@@ -19,7 +19,7 @@ from divwatch.metrics import lexical, nli
 from divwatch.metrics.encoder import DEFAULT_ENCODER
 from divwatch.score_file.result import make_result
 from divwatch.score_file.rows import Advance, check_file
-from divwatch.score_file.rules import load_models, make_rules
+from divwatch.score_file.rules import DEFAULT_METRICS, load_models, make_rules
 from divwatch.score_file.scoring import score_rows
 
 
@@ -63,6 +63,30 @@ def score_file(
     if out is not None:
         _write(out, result)
     return result
+
+
+def score_files(paths: Sequence[str | Path], *, json_out: str | Path | None = None, **options: Any) -> dict[str, Any]:
+    """Scores several files and compares them, paired by prompt. options: those of `score_file`.
+
+    The result: `files`, `against` (the first), `prompts`, `differences` [{file, metric, difference, ci95, relative,
+    relative_ci95, p, prompts}], `findings` (a sentence for each file), `warnings`, `scores` {file: the result of
+    `score_file`}. Raises DivwatchError as `score_file` does, and if the files have no prompt in common.
+    """
+    from divwatch.score_file.compare import common_metrics, compare_scores
+
+    files, out = [Path(path) for path in paths], None if json_out is None else _writable(Path(json_out))
+    ks = [check_file(path, None, lambda amount: None).k for path in files]
+    given = options.pop("metrics", None)
+    metrics = given or (
+        *DEFAULT_METRICS[options.get("preset", "default")],
+        *(["nli"] if options.get("nli_model") else []),
+    )
+    results = [score_file(path, metrics=common_metrics(metrics, ks), **options) for path in files]
+    compared = compare_scores(files, results, options.get("seed", 0))
+    compared["scores"] = {str(path): result for path, result in zip(files, results, strict=True)}
+    if out is not None:
+        _write(out, compared)
+    return compared
 
 
 def _writable(out: Path) -> Path:

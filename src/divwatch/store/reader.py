@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -17,6 +18,7 @@ from divwatch.store.parquet import read_parquet
 FORMAT = 1
 NAME = "divwatch"  # of the run directory inside an output directory
 TRAINING = "training.json"
+WRITER = ".writer"  # which process writes the record
 SCORED = ("ok", "not_comparable")  # statuses of looks that have scores
 
 
@@ -130,6 +132,19 @@ class RunReader:
         """Steps whose completions are stored and not scored: a crash or the end of training came first."""
         known = {look["step"] for look in self.looks() if look["status"] != "unscored"}
         return [step for step in self.completion_steps() if step not in known]
+
+    def is_abandoned(self) -> bool:
+        """Whether the process that writes the record has ended. False where this machine cannot know: it runs elsewhere."""
+        import psutil
+
+        try:
+            writer = read_json_object(self.path / WRITER)
+            started = psutil.Process(writer["pid"]).create_time() if writer["host"] == platform.node() else None
+        except psutil.NoSuchProcess:
+            return True
+        except (OSError, DivwatchError, KeyError, TypeError, ValueError, psutil.Error):
+            return False  # a record of an older version, or one that is just being claimed
+        return started is not None and abs(started - writer["started"]) > 1  # the number belongs to another process now
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """A last line that is damaged was torn by a crash before its look was reported: it never counts as an error."""

@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +25,7 @@ from divwatch.errors import DivwatchError
 from divwatch.files import append_line, json_line, write_atomically
 from divwatch.records import Completion, PromptSamples, PromptScores
 from divwatch.store.parquet import write_parquet
-from divwatch.store.reader import FORMAT, NAME, SCORED, TRAINING, RunReader, training_rows
+from divwatch.store.reader import FORMAT, NAME, SCORED, TRAINING, WRITER, RunReader, training_rows
 
 
 class RunDirectory(RunReader):
@@ -68,6 +70,7 @@ class RunDirectory(RunReader):
                     f"another run is writing {self.path}: choose another output_dir, or wait until it has ended"
                 ) from None
         self._lock = lock
+        write_atomically(self.path / WRITER, json.dumps(_this_process()).encode())
 
     def release(self) -> None:
         """Gives the lock of `claim` back."""
@@ -168,3 +171,9 @@ class RunDirectory(RunReader):
 
     def _write_rows(self, folder: str, step: int, rows: list[dict[str, Any]]) -> None:
         write_parquet(self._file(folder, step), {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _this_process() -> dict[str, Any]:
+    import psutil
+
+    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}

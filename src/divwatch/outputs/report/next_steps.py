@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +85,18 @@ def _after_alarm(run: RunTables, assessment: Assessment, stage: str) -> Iterator
 
 def start_before(run: RunTables, onset: int | None) -> Start:
     """The last checkpoint of the run at or before `onset`, else the model that the run started from."""
-    before = [(step, path) for step, path in _checkpoints(run.directory.parent) if onset is not None and step <= onset]
+    kept = [Path(path) for event in run.events if isinstance(path := event.get("checkpoint"), str)]  # on_collapse: save
+    written = _checkpoints([*run.directory.parent.glob("checkpoint-*"), *kept])
+    before = [(step, path) for step, path in written if onset is not None and step <= onset]
     if before:
         step, path = before[-1]
         return Start(str(path), f"checkpoint-{step}", True)
     return Start(str(run.meta.get("model") or ""), "the model that this stage started from", False)
 
 
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    names = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*"))
+def _checkpoints(paths: Iterable[Path]) -> list[tuple[int, Path]]:
+    """(step, path) of the checkpoints among `paths`, in the order of their steps."""
+    names = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in paths if path.is_dir())
     return sorted((int(match[1]), path) for match, path in names if match)
 
 
@@ -105,6 +108,9 @@ def _onset(assessment: Assessment) -> int | None:
 def _blame(run: RunTables) -> str:
     mix = run.meta.get("mix")
     name = mix.get("name") if isinstance(mix, dict) else None
-    models = [str(run.meta.get("model") or "BASE"), *(str(path) for _, path in _checkpoints(run.directory.parent))]
+    models = [
+        str(run.meta.get("model") or "BASE"),
+        *(str(path) for _, path in _checkpoints(run.directory.parent.glob("checkpoint-*"))),
+    ]
     data = f"--mix {shlex.quote(str(name))}" if name else "--data ROWS.jsonl"
     return f"divwatch blame {shlex.join(models)} {data} --like {shlex.quote(str(run.directory.parent))}"
