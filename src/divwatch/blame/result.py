@@ -60,14 +60,15 @@ def conclude(
     effects |= {t: source_effects(by_task[t], of_source, shares, influence, [places[t]], seed) for t in tasks}
     levels = [_levels(m, tasks) for m in measured]
     means = np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(len(shares))])
-    factors = halving_factors(means, shares, effects[ALL].blamed)
+    observed = {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None
+    factors = halving_factors(means, shares, effects[ALL].blamed, observed[ALL] if observed else None)
     return Blame(
         list(checkpoints),
         data.sources,
         effects,
         rows,
         levels[0],
-        {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None,
+        observed,
         steps,
         None if factors is None else {s: float(f) for s, f in zip(data.sources, factors, strict=True)},
     )
