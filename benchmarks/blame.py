@@ -110,7 +110,7 @@ def watching() -> Any:
     return config, panel_of(config, paper=False)[1], load_encoder("minilm")
 
 
-def blame(mix: str, seed: int, folder: Path) -> None:
+def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     """Blame at the base and the saved checkpoints of the whole mix's training; and at the base alone."""
     if (folder / "blame.json").is_file():
         return
@@ -131,16 +131,17 @@ def blame(mix: str, seed: int, folder: Path) -> None:
     data = TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
     loss = {k: v for k, v in PAIRS.items() if k in ("loss_type", "beta")} if mix in DPO else {}
     config = BlameConfig(watch, reference=str(BASE_MODEL), trainer={"max_length": 256, **loss})
-    paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in range(SAVED, STEPS + 1, SAVED))]
+    saved = [] if base_only else range(SAVED, STEPS + 1, SAVED)
+    paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in saved)]
     checkpoints = in_order([read_checkpoint(path) for path in paths])
     measured, seconds = [], []
     for checkpoint in checkpoints:
         measured.append(measure(checkpoint, data, prompts, config, encoder))
         seconds.append(time.process_time() - started)
         started = time.process_time()
-    rates = learning_rates(checkpoints, STEPS, SFT["learning_rate"])
+    rates = learning_rates(checkpoints, STEPS, (PAIRS if mix in DPO else SFT)["learning_rate"])
     result = {}
-    for name, count in (("five", len(checkpoints)), ("base", 1)):
+    for name, count in (("five", len(checkpoints)), ("base", 1))[base_only:]:
         learning = share_of_learning(rates, [c.step for c in checkpoints[:count]])
         answer = conclude(checkpoints[:count], measured[:count], learning, data, STEPS)
         result[name] = to_json(answer, data, answer.observed["all"] if answer.observed else None, 5)
@@ -148,8 +149,57 @@ def blame(mix: str, seed: int, folder: Path) -> None:
     (folder / "blame.json").write_text(json.dumps(result))
 
 
-def run(mix: str, seed: int, remix: bool) -> None:
-    """Every training of a mix and seed, and its blame."""
+def check_gradient() -> str:
+    """Predicted and measured change of each task's diversity for steps along the gradient, at the base.
+
+    The gradient comes from a look with seed 1; predictions and measurements from seed 2, before and after the steps.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from divwatch.blame.derivative import central_difference, nudge_size
+    from divwatch.blame.log_probs import all_log_probs, weighted_gradient
+    from divwatch.blame.look import look_at
+    from divwatch.blame.weights import prompt_shares
+    from divwatch.tiny import BASE_MODEL
+
+    config, prompts, encoder = watching()
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(BASE_MODEL).eval(),
+        AutoTokenizer.from_pretrained(BASE_MODEL),
+    )
+    parameters, tasks = list(model.parameters()), np.array([p.task for p in prompts])
+    look = look_at(model, tokenizer, prompts, config, encoder, 1)
+    share = prompt_shares(look.tasks, look.values)["all"]
+    nucleus, whole = [(config.temperature, p, tokenizer.pad_token_id, model.device) for p in (config.top_p, 1.0)]
+    weights = (share[:, None] * look.weights).ravel().tolist()
+    gradient = weighted_gradient(model, parameters, look.sampled, weights, *nucleus)
+    fresh = look_at(model, tokenizer, prompts, config, encoder, 2)
+    slopes = []
+    for how in (nucleus, whole):
+        probe = fresh.sampled[::16]
+        size = nudge_size(lambda how=how, probe=probe: all_log_probs(model, probe, *how), parameters, gradient)
+        slope = central_difference(
+            lambda how=how: all_log_probs(model, fresh.sampled, *how), parameters, gradient, size
+        )
+        slopes.append((fresh.weights * slope.reshape(fresh.weights.shape)).sum(axis=1))
+    step = 0.02 / float(share @ np.nan_to_num(slopes[0]))
+    measured = step * central_difference(
+        lambda: look_at(model, tokenizer, prompts, config, encoder, 2).values, parameters, gradient, step
+    )
+    lines = ["| task | predicted | with log p of the whole distribution | measured |", "|---|---|---|---|"]
+    for task in dict.fromkeys(tasks):
+        values = [v[tasks == task] for v in (step * slopes[0], step * slopes[1], measured)]
+        cells = [f"{100 * np.nanmean(v):+.2f} +- {100 * np.nanstd(v, ddof=1) / len(v) ** 0.5:.2f}" for v in values]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    means = [
+        f"{100 * np.mean([np.nanmean(v[tasks == t]) for t in set(tasks)]):+.2f}"
+        for v in (step * slopes[0], step * slopes[1], measured)
+    ]
+    return "\n".join([*lines, f"| all | {' | '.join(means)} |"])
+
+
+def run(mix: str, seed: int, remix: bool, base_only: bool, ablate: bool) -> None:
+    """The trainings of a mix and seed, and its blame."""
     from divwatch.tiny import BASE_MODEL
     from divwatch.tiny.mixes import MIXES
 
@@ -158,11 +208,14 @@ def run(mix: str, seed: int, remix: bool) -> None:
         from transformers import AutoModelForCausalLM
 
         write_look(AutoModelForCausalLM.from_pretrained(BASE_MODEL), OUT / "base", 0.0)
-    train(mix, seed, folder / "whole")
-    blame(mix, seed, folder)
-    for component in MIXES[mix]:
+    if ablate or not base_only:
+        train(mix, seed, folder / "whole")
+    folder.mkdir(parents=True, exist_ok=True)
+    blame(mix, seed, folder, base_only)
+    for component in MIXES[mix] if ablate else ():
         train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
-    factors = json.loads((folder / "blame.json").read_text())["five"]["mix_weight"]
+    answers = json.loads((folder / "blame.json").read_text())
+    factors = answers.get("five", answers["base"])["mix_weight"]
     if remix and factors is not None:
         train(mix, seed, folder / "remix", weight=factors)
 
@@ -184,11 +237,11 @@ def report(mixes: list[str], seeds: list[int]) -> str:
             if not (folder / "blame.json").is_file():
                 continue
             answer = json.loads((folder / "blame.json").read_text())
-            names = list(answer["five"]["sources"])
-            whole = looks["whole"]
-            observed = whole["diversity"]["all"] - base["diversity"]["all"]
-            complete = all(f"without-{s}" in looks for s in names)
-            for at in ("five", "base"):
+            names = list(answer["base"]["sources"])
+            whole = looks.get("whole")
+            observed = whole["diversity"]["all"] - base["diversity"]["all"] if whole else float("nan")
+            complete = whole is not None and all(f"without-{s}" in looks for s in names)
+            for at in answer:
                 values = [answer[at]["sources"][s]["all"]["instead"] for s in names]
                 rank = first = cost = "not run"
                 if complete:
@@ -215,13 +268,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[*PLANTED, *NULL, *DPO])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--base-only", action="store_true", help="Blame at the base alone.")
+    parser.add_argument("--no-ablation", action="store_true", help="Without the trainings that leave a source out.")
     parser.add_argument("--remix", action="store_true", help="Also train the suggested mixes.")
+    parser.add_argument(
+        "--check-gradient", action="store_true", help="Only compare the gradient with finite differences."
+    )
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
+    if options.check_gradient:
+        print(check_gradient())
+        return
     if not options.report_only:
         for seed in options.seeds:
             for mix in options.only:
-                run(mix, seed, options.remix)
+                run(mix, seed, options.remix, options.base_only, not options.no_ablation)
                 print(f"{time.strftime('%H:%M:%S')} {mix} seed {seed}", flush=True)
     print(report(options.only, options.seeds))
 

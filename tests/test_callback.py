@@ -407,3 +407,34 @@ def test_rare_looks_at_full_length_stand_beside_the_dense_ones(tmp_path, backgro
     logged = {e["step"]: e for e in trainer.state.log_history if "full/diversity/all/sbert" in e}
     assert sorted(logged) == [0, 4]
     assert not full.events()
+
+
+def test_save_keeps_checkpoints_from_before_the_fall(tmp_path, monkeypatch):
+    """At most two, whatever the trainer's own rotation; weights as without the monitor; resumable; gone without an alarm."""
+
+    def train(name, **changes):
+        trainer = sft_trainer(tmp_path / name, **{"steps": 8} | changes)
+        if name != "off":
+            settings = SETTINGS | {"prompts": 48, "metrics": ["ead", "sbert"], "on_collapse": "save"}
+            divwatch.watch(trainer, every=1, **settings)
+        if name == "falls":
+            make_alike(monkeypatch, lambda: trainer.state.global_step >= 5)
+        trainer.train()
+        return trainer
+
+    off = train("off", steps=3)
+    level = train("level", steps=3, save_strategy="steps", save_steps=2, save_total_limit=1)
+    assert weights_hash(level.model) == weights_hash(off.model)
+    assert not (tmp_path / "level" / "_before_collapse").exists()
+    assert [path.name for path in (tmp_path / "level").glob("checkpoint-*")] == ["checkpoint-3"]
+    train("falls")
+    (alarm, *_) = [e for e in RunDirectory.of(tmp_path / "falls").events() if e["task"] == "all"]
+    folder = tmp_path / "falls" / "_before_collapse"
+    kept = sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.iterdir())
+    assert 0 < len(kept) <= 2
+    early = folder / f"checkpoint-{max(step for step in kept if step <= alarm['onset_interval'][0])}"
+    assert alarm["checkpoint"] == str(early)
+    assert (early / "trainer_state.json").is_file()
+    load_model(early)
+    saved = [path.name for path in (tmp_path / "falls").glob("checkpoint-*")]
+    assert saved == [f"checkpoint-{alarm['step']}"]

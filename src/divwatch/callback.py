@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.panel_choice import PanelChoice
-from divwatch.monitor.recorder import Recorder
+from divwatch.monitor.recorder import Recorder, Requests
 from divwatch.monitor.rollouts import unwatch_rollouts, watch_rollouts
 from divwatch.outputs.names import LOGGED_GROUPS
 from divwatch.outputs.terminal import bar_of, say
@@ -82,6 +82,7 @@ class DiversityCallback(TrainerCallback):
         self._sampler: Sampler | None = None
         self._steps_with_look: set[int] = set()
         self._next_meeting = 0
+        self._keep: tuple[int, bool] | None = None  # a step whose checkpoint is kept, and whether it has no other use
         self._ahead = _AheadOfOthers(self)
         trainer.callback_handler.callbacks.insert(0, self._ahead)
 
@@ -242,11 +243,23 @@ class DiversityCallback(TrainerCallback):
         return None
 
     def _act(self, control: Any) -> None:
-        """Saves or stops at an alarm, on all ranks. Waits for the scores of this look."""
+        """Saves or stops as the looks ask, on all ranks. Waits for the scores of this look."""
         self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
-        action = self.ranks.from_main(self._on_main(lambda recorder: recorder.pop_action()))
-        control.should_save = control.should_save or action is not None
-        control.should_training_stop = control.should_training_stop or action == "stop"
+        asked = self.ranks.from_main(self._on_main(lambda recorder: recorder.pop_requests(), Requests()))
+        step, last = self.trainer.state.global_step, self.trainer.state.max_steps
+        if asked.keep and 0 < step < last:
+            due = control.should_save or asked.action is not None or bool(self.trainer.args.save_total_limit)
+            self._keep = (step, not due)
+            control.should_save = True
+        control.should_save = control.should_save or asked.action is not None
+        control.should_training_stop = control.should_training_stop or asked.action == "stop"
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keeps the checkpoint that a look has asked for, once all ranks have written their parts."""
+        keep, self._keep = self._keep, None
+        if keep is not None and keep[0] == state.global_step:
+            self.ranks.share(None)
+            self._on_main(lambda recorder: recorder.keep_checkpoint(*keep))
 
     def _note(self, line: str) -> None:
         say(f"divwatch: {self.config.as_written(line)}")

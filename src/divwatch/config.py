@@ -126,7 +126,9 @@ class WatchConfig:
     alpha: float = _setting(0.05, "Probability of any false alarm over the whole run, if diversity does not change.")
     min_drop: float = _setting(0.05, "Smallest relative loss of diversity that counts as a collapse.")
     on_collapse: str = _setting(
-        "alert", "What an alarm does: log, alert (W&B), save (a checkpoint as well), or stop (training as well)."
+        "alert",
+        "What an alarm does: log, alert (W&B), save (a checkpoint as well, and checkpoints from before the fall are kept), or "
+        "stop (training as well).",
     )
     on_error: str = _setting("record", "When a look fails: record it and continue training, or raise (for tests).")
     lineage: Optional[str] = _setting(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,21 @@ def test_states_of_a_run(runs):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     (run / "divwatch" / "run.json").write_text(json.dumps(info))
     assert state() == ("waiting", [])
+
+
+def test_a_run_whose_process_was_killed_is_not_waited_for(runs, capsys):
+    run = runs / "think-dpo"
+    hold_back(run, 2)
+    program = (
+        "import os, sys; from pathlib import Path; from divwatch.store.run_directory import RunDirectory\n"
+        "RunDirectory(Path(sys.argv[1])).claim(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(run / "divwatch")]).returncode == -9
+    follow([run], every=1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("demo dpo step 36/60 | killed")
+    (run / "divwatch" / ".writer").write_text('{"host": "another machine", "pid": 1, "started": 0}')
+    assert Follower([run]).snapshots()[0].state == "training"
 
 
 def test_without_a_terminal_a_line_is_printed_for_each_look_until_all_runs_have_ended(runs, monkeypatch, capsys):

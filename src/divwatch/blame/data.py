@@ -45,7 +45,11 @@ def training_data(
         raise DivwatchError(
             f"{name} holds prompts only, whose loss depends on what the model samples: blame reads SFT and DPO data"
         )
-    labels = [str(s) for s in dataset["source"]] if "source" in columns else [Path(name).stem] * len(dataset)
+    labels = (
+        ["unknown" if s is None else str(s) for s in dataset["source"]]
+        if "source" in columns
+        else [Path(name).stem] * len(dataset)
+    )
     counts = {s: n for s in dict.fromkeys(labels) if (n := labels.count(s))}
     small = next((s for s, n in counts.items() if n < 2), None)
     if small is not None:

@@ -36,7 +36,7 @@ from divwatch.records import Prompt
 from divwatch.smollm2 import resolve_model
 
 Floats = NDArray[np.float64]
-PROBES = 64  # rows, or completions, with which the size of a nudge is chosen
+PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
 ERROR_PROMPTS = 6  # of a task: their completions give the error over completions

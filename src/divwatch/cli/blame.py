@@ -75,6 +75,10 @@ def blame(
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
 
+    for path in [*checkpoints, *([reference] if reference else [])]:
+        _check_model(path)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise DivwatchError(f"--json {json_file}: there is no folder {json_file.parent}, create it first")
     run_config = _run_config(config)
     found = in_order([read_checkpoint(path) for path in checkpoints])
     training, taken = training_data(
@@ -161,6 +165,15 @@ LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
     "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
 ).split()
+
+
+def _check_model(path: str) -> None:
+    """A missing local path is not looked up on the hub."""
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise DivwatchError(f"{path} holds no config.json: give a checkpoint that the trainer saved")
+    if not folder.is_dir() and (folder.is_absolute() or path.startswith(".") or len(folder.parts) > 2):
+        raise DivwatchError(f"checkpoint {path!r} is not there: give a directory or a hub name")
 
 
 def _run_config(path: Path | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class RunDescription:
     def parent(self) -> RunDirectory | None:
         """The run that trained the model which this one starts from. Raises DivwatchError for a wrong `baseline`."""
         if self.config.baseline is None:
-            return find_parent(self._model_path)
+            return find_parent(self.model)
         parent = RunDirectory.of(self.config.baseline)
         if not parent.exists:
             raise DivwatchError(
@@ -62,7 +62,8 @@ class RunDescription:
         return self.config.stage or default
 
     @property
-    def _model_path(self) -> str | None:
+    def model(self) -> str | None:
+        """Where the model that training starts from was loaded from; None if it was not loaded."""
         return getattr(self.trainer.model, "name_or_path", None) or None
 
     def info(
@@ -73,7 +74,7 @@ class RunDescription:
         return describe_run(
             stage=self.stage,
             lineage=self.lineage,
-            model=str(self._model_path),
+            model=str(self.model),
             output_dir=self.output_dir,
             parent=self.parent,
             config=config,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from divwatch.config import COMPARABLE, NOT_RECORDED, WatchConfig
@@ -72,12 +74,20 @@ class Record:
     def add_look(self, look: ScoredLook, seconds: float | None = None) -> None:
         self.store.append_look(look_row(look, seconds))
 
-    def add_alarms(self, look: ScoredLook) -> list[Change]:
-        """Stores the alarms that are new, and returns them."""
+    def add_alarms(self, look: ScoredLook, checkpoint_before: Callable[[Change], Path | None] | None) -> list[Change]:
+        """Stores the alarms that are new, and returns them.
+
+        checkpoint_before: the checkpoint from before an alarm's fall, which those of the whole panel record; None where no
+        checkpoints are kept.
+        """
         new = [alarm for alarm in look.assessment.alarms if (alarm.task, alarm.key) not in self._alarms]
         for alarm in new:
             self._alarms.add((alarm.task, alarm.key))
-            self.store.append_event(event_row(look, alarm))
+            row = event_row(look, alarm)
+            if checkpoint_before is not None and alarm.task == "all":
+                early = checkpoint_before(alarm)
+                row["checkpoint"] = None if early is None else str(early)
+            self.store.append_event(row)
         return new
 
     def add_failure(self, step: int, reason: str, status: str = "failed", seconds: float | None = None) -> None:
@@ -88,6 +98,11 @@ class Record:
             self.store.append_look(row)
         except OSError as error:
             say(f"divwatch: the failure could not be recorded either ({error.strerror}): check {self.store.path}")
+
+    def store_training(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Stores what the trainer logged so far; the report shows it under the curves."""
+        with suppress(OSError):  # it never matters more than training
+            self.store.write_training(history)
 
     def end(self) -> None:
         """Notes the end, so that `divwatch top` shows that no look will follow, and lets other processes write."""

@@ -15,13 +15,14 @@ from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
 from divwatch.monitor.budget import BudgetTimetable
 from divwatch.monitor.description import RunDescription
+from divwatch.monitor.early_checkpoints import EarlyCheckpoints
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.record import Record
 from divwatch.monitor.score_look import to_numbers
 from divwatch.monitor.timetable import EvenTimetable
 from divwatch.outputs.names import ALARM
 from divwatch.outputs.publisher import Publisher
-from divwatch.outputs.terminal import first_look_line, say, unreadable_line
+from divwatch.outputs.terminal import before_line, first_look_line, say, unreadable_line
 from divwatch.panel.form import at_full_length
 from divwatch.records import Completion, Prompt, RunAssessment, ScoredLook
 from divwatch.sampling.ranks import LookFailed
@@ -43,6 +44,13 @@ class Opened(NamedTuple):
     steps: set[int]
     config: WatchConfig
     look_now: bool
+
+
+class Requests(NamedTuple):
+    """What the looks ask of the trainer. action: "save" or "stop", after an alarm. keep: a checkpoint in case of a fall."""
+
+    action: str | None = None
+    keep: bool = False
 
 
 class Recorder:
@@ -76,7 +84,8 @@ class Recorder:
         self._costs: dict[int, tuple[float, float]] = {}  # step -> (seconds that training waited, overhead)
         self._published: tuple[int, dict[str, float]] = (-1, {})  # the last look's step and scalars
         self._latest: tuple[int, RunAssessment] | None = None
-        self._action: str | None = None
+        self._requests = Requests()
+        self._early = EarlyCheckpoints(self.run.output_dir, self.config.min_drop)
         self._unreadable = False  # whether the line about it was printed
 
     # the run
@@ -135,7 +144,9 @@ class Recorder:
         if resumed:
             self._keep_coupling()
             self._resume(state)
+            self._early.resume(state.global_step, any(event["task"] == "all" for event in store.events()))
         else:
+            self._early.start()
             tracked = self.publisher.open(store.path, self.config.as_dict())
             self.record.start(self._describe(state, self.prompts, self.config, wandb=tracked))
         self.publisher.texts = {prompt.id: prompt.text for prompt in self.prompts}
@@ -265,15 +276,21 @@ class Recorder:
     def _publish(self, look: ScoredLook) -> None:
         seconds, overhead = self._costs.pop(look.step, (look.sample_seconds, 0.0))
         self.record.add_look(look, seconds)
+        self.record.store_training(self.trainer.state.log_history)
         if self.config.background:
             self.timetable.scored(look.score_seconds)
         self._latest = (look.step, look.assessment)
-        for alarm in self.record.add_alarms(look):
+        saves = self.config.on_collapse in ("save", "stop")
+        for alarm in self.record.add_alarms(look, self._early.before if saves else None):
             # An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown.
             whole = alarm.task == "all"
             self.publisher.alarm(alarm, alert=whole and self.config.on_collapse != "log")
-            if whole and self.config.on_collapse in ("save", "stop"):
-                self._action = self.config.on_collapse
+            if whole and saves:
+                self._early.alarmed = True
+                self._requests = Requests(action=self.config.on_collapse)
+                say(before_line(self._early.before(alarm), str(self.run.model)))
+        if saves and self._early.wants(look):
+            self._requests = self._requests._replace(keep=True)
         self._published = (look.step, self.publisher.look(look, self.record.store, seconds, overhead))
 
         if look.unreadable and not self._unreadable:
@@ -287,10 +304,14 @@ class Recorder:
 
     # what the looks show
 
-    def pop_action(self) -> str | None:
-        """What an alarm asks for since the last call: "save", "stop" or None."""
-        action, self._action = self._action, None
-        return action
+    def pop_requests(self) -> Requests:
+        """What the looks since the last call ask of the trainer."""
+        requests, self._requests = self._requests, Requests()
+        return requests
+
+    def keep_checkpoint(self, step: int, remove: bool) -> None:
+        """Keeps the checkpoint that the trainer has saved at `step`; see `EarlyCheckpoints.keep`."""
+        self._early.keep(step, remove)
 
     def scalars_at(self, step: int) -> dict[str, float] | None:
         """The scalars of the look at `step`; None if it has no scores."""
@@ -321,6 +342,10 @@ class Recorder:
             say(f"divwatch: the look at step {late.step} is stored but not scored: {late.error}")
             self._record_at(late.path).add_failure(late.step, late.error, status="unscored")
         self._scorer.close()
-        self.timetable.close(self.trainer.state.global_step)
+        state = self.trainer.state
+        self.timetable.close(state.global_step)
+        self.record.store_training(state.log_history)
         self.record.end()
+        if self.config.on_collapse in ("save", "stop") and state.global_step >= state.max_steps:
+            self._early.end()
         self.publisher.close(self._final_assessment(), self.record.store.path)

@@ -18,10 +18,11 @@ LEVELS = {"diversity": "diversity", "correct_diversity": "correct", "accuracy": 
 class Snapshot:
     """The state of a run, its last look and what the looks show.
 
-    step: of the last look. state: waiting (no look yet), scoring (looks sampled but not yet scored: `unscored`),
-    training, or ended. age: seconds since the last look. levels: diversity, correct_diversity and accuracy, each {mean,
-    lo, hi}, and for the first two {change, change_lo, change_hi} since the first comparable look. falling: flagged
-    series, the largest loss first. seconds: median time that training waited for a look. history: diversity by look.
+    step: of the last look. state: waiting (no look yet), scoring (looks sampled but not yet scored: `unscored`), training,
+    ended, or killed (its process ended before the run did, which only its own machine knows). age: seconds since the last
+    look. levels: diversity, correct_diversity and accuracy, each {mean, lo, hi}, and for the first two {change, change_lo,
+    change_hi} since the first comparable look. falling: flagged series, the largest loss first. seconds: median time that
+    training waited for a look. history: diversity by look.
     """
 
     path: str
@@ -40,6 +41,11 @@ class Snapshot:
     seconds: float | None = None
     history: list[float] = field(default_factory=list)
     reason: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether no further look will come."""
+        return self.state in ("ended", "killed")
 
 
 def table(snapshots: Sequence[Snapshot]) -> Any:
@@ -129,7 +135,7 @@ def _change(row: dict[str, Any]) -> str:
 
 def _state_text(one: Snapshot) -> str:
     parts = [one.state if one.state != "scoring" else f"scoring {', '.join(map(str, one.unscored[:3]))}"]
-    parts += [] if one.age is None or one.state == "ended" else [f"look {_ago(one.age)} ago"]
+    parts += [] if one.age is None or one.over else [f"look {_ago(one.age)} ago"]
     return ", ".join(parts + ([f"{one.failed} failed"] if one.failed else []))
 
 

@@ -47,7 +47,7 @@ class Follower:
             path=str(run.path.parent),
             lineage=info["lineage"],
             stage=info["stage"],
-            state=_state(info, looks, unscored),
+            state=_state(run, info, looks, unscored),
             step=last["step"] if last else None,
             max_steps=info["max_steps"],
             looks=len(looks),
@@ -59,9 +59,11 @@ class Follower:
         )
 
 
-def _state(info: dict[str, Any], looks: list[dict[str, Any]], unscored: list[int]) -> str:
+def _state(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]], unscored: list[int]) -> str:
     if info.get("ended") or (looks and not unscored and looks[-1]["step"] >= info["max_steps"]):
         return "ended"
+    if run.is_abandoned():
+        return "killed"
     if unscored:
         return "scoring"
     return "training" if looks else "waiting"
@@ -116,7 +118,7 @@ def _falling(alarms: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def follow(paths: Sequence[Path], every: float, once: bool = False, as_json: bool = False) -> None:
-    """Shows the runs until all have ended: a live table on a terminal, lines elsewhere.
+    """Shows the runs until all have ended, or were killed: a live table on a terminal, lines elsewhere.
 
     every: seconds between readings. once: shows the runs as they are now and returns. as_json: prints a JSON array, one
     line, each time that something has changed.
@@ -145,7 +147,7 @@ def follow(paths: Sequence[Path], every: float, once: bool = False, as_json: boo
 
 
 def _changes(follower: Follower, every: float, once: bool) -> Iterator[list[Snapshot]]:
-    """Yields the snapshots each time that anything but their age has changed, until all runs have ended."""
+    """Yields the snapshots each time that anything but their age has changed, until all runs are over."""
     before = None
     while True:
         shown = follower.snapshots()
@@ -153,7 +155,7 @@ def _changes(follower: Follower, every: float, once: bool) -> Iterator[list[Snap
         if now != before:
             before = now
             yield shown
-        if once or all(one.state == "ended" for one in shown):
+        if once or all(one.over for one in shown):
             return
         time.sleep(every)
 
@@ -165,6 +167,6 @@ def _live(follower: Follower, every: float, console: Any) -> None:
         while True:
             shown = follower.snapshots()
             live.update(table(shown), refresh=True)
-            if all(one.state == "ended" for one in shown):
+            if all(one.over for one in shown):
                 return
             time.sleep(every)

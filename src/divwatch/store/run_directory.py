@@ -6,6 +6,7 @@ completions/step-00000100.parquet one row per completion
 scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 schedule.json                     the steps of the looks, planned ones as well, and the times they are planned from
+training.json                     the trainer's loss and reward by step
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from divwatch.errors import DivwatchError
 from divwatch.files import append_line, json_line, write_atomically
 from divwatch.records import Completion, PromptSamples, PromptScores
 from divwatch.store.parquet import write_parquet
-from divwatch.store.reader import FORMAT, NAME, SCORED, RunReader
+from divwatch.store.reader import FORMAT, NAME, SCORED, TRAINING, WRITER, RunReader, training_rows
 
 
 class RunDirectory(RunReader):
@@ -67,6 +70,7 @@ class RunDirectory(RunReader):
                     f"another run is writing {self.path}: choose another output_dir, or wait until it has ended"
                 ) from None
         self._lock = lock
+        write_atomically(self.path / WRITER, json.dumps(_this_process()).encode())
 
     def release(self) -> None:
         """Gives the lock of `claim` back."""
@@ -78,6 +82,10 @@ class RunDirectory(RunReader):
 
     def write_schedule(self, schedule: dict[str, Any]) -> None:
         write_atomically(self.path / "schedule.json", json.dumps(schedule).encode())
+
+    def write_training(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Stores the loss and the reward of a trainer's log history, for the report."""
+        write_atomically(self.path / TRAINING, json.dumps(training_rows(history)).encode())
 
     def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
         """Stores the completions of a look before anything is scored, so that a crash loses no sample."""
@@ -163,3 +171,9 @@ class RunDirectory(RunReader):
 
     def _write_rows(self, folder: str, step: int, rows: list[dict[str, Any]]) -> None:
         write_parquet(self._file(folder, step), {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _this_process() -> dict[str, Any]:
+    import psutil
+
+    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
