@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from divwatch.words import signed
+
 
 def result_lines(values: dict[str, Any]) -> list[str]:
     """The result for the terminal: sources by effect, the check on itself, the rows at both ends."""
@@ -49,11 +51,11 @@ def _row_line(row: dict[str, Any]) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.2f}"
+    return "-" if value is None else signed(100 * value, 2)
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f}"
+    return "-" if value is None else signed(value, 1)
 
 
 def suggestion_lines(
