@@ -19,6 +19,7 @@ import divwatch
 from divwatch.monitor.background import Background
 from divwatch.outputs import publisher
 from divwatch.outputs.names import look_scalars
+from divwatch.outputs.other_trackers import OtherTrackers
 from divwatch.outputs.tracking import WandbLog, warn_if_shared
 from divwatch.store.run_directory import RunDirectory
 from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
@@ -198,8 +199,43 @@ def test_tensorboard_receives_every_scalar_at_the_looks_own_step(records, tracke
             assert point.value == pytest.approx(value, rel=1e-5), name
 
 
+def test_tensorboard_shows_the_completions_of_every_look(records, tracked):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = {path.parent for path in (tracked / "out").rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    texts = events.Tensors("watch/completions/text_summary")
+    assert [event.step for event in texts] == LOOKS
+    rows = texts[0].tensor_proto.string_val[0].decode().split("\n")
+    assert rows[0].startswith("| step | task | prompt | sample | completion |")
+    assert len(rows) == 2 + len(table_data(tracked)) / len(LOOKS)
+
+
+def test_trackio_holds_the_completions_too(records, tracked):
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("mine*.db")
+    rows = sqlite3.connect(database).execute("select metrics from metrics").fetchall()
+    tables = [row for (text,) in rows if "watch/completions" in (row := json.loads(text))]
+    assert [row["train/global_step"] for row in tables] == LOOKS
+
+
+def test_an_alarm_is_an_alert_in_trackio():
+    """From the thread of the trackers, in the run that the trainer's thread opened."""
+    import trackio
+    from transformers.integrations import TrackioCallback
+
+    trackio.init(project="alerts", name="run")
+    callbacks = [object.__new__(TrackioCallback)]
+    others = OtherTrackers(SimpleNamespace(callback_handler=SimpleNamespace(callbacks=callbacks)))
+    others.alert("Diversity collapse since step 4", "it falls")
+    others.close(30)
+    trackio.finish()
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("alerts*.db")
+    rows = sqlite3.connect(database).execute("select title, text, level from alerts").fetchall()
+    assert rows == [("Diversity collapse since step 4", "it falls", "warn")]
+
+
 def test_trackio_receives_every_scalar_with_the_looks_own_step_in_the_one_run(records, tracked):
-    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("*.db")
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("mine*.db")
     rows = sqlite3.connect(database).execute("select run_name, metrics from metrics").fetchall()
     assert len({name for name, _ in rows}) == 1, "late scores opened a second run"
     logged = [json.loads(metrics) for _, metrics in rows]

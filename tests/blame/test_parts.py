@@ -141,6 +141,10 @@ def test_a_halved_mix_has_half_the_loss():
     assert factors[0] < factors[1] < 1
     assert factors[2:].tolist() == [1, 1]
     assert halving_factors(means, shares, np.zeros(4, dtype=bool)) is None
+    # A run that lost diversity although a gain was predicted: what is missing goes to all sources alike.
+    assert halving_factors(means + 0.5, shares, np.array([True, False, False, False])) is None
+    known = halving_factors(means + 0.5, shares, np.array([True, False, False, False]), shares @ means)
+    assert known[0] == halving_factors(means, shares, np.array([True, False, False, False]))[0]
 
 
 def test_learning_is_shared_out_among_checkpoints():

@@ -50,6 +50,9 @@ def plan(
         Optional[Path],
         typer.Option(help="A watched run: its seconds and lengths count, its settings where no config is given."),
     ] = None,
+    blame: Annotated[
+        bool, typer.Option("--blame", help="Also the cost of `divwatch blame` at one checkpoint, for ten sources.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """What looks will cost and when they come: seconds, memory, steps and share of the run, before it (docs/cost.md).
@@ -57,6 +60,7 @@ def plan(
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
     from divwatch.config import WatchConfig, number_in
+    from divwatch.plan.blame import blame_cost
     from divwatch.plan.cost import Look, cost_of
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
@@ -88,10 +92,12 @@ def plan(
         reference = cost_of(its, reached, before.processes, before.look(prompt_tokens), strategy, then)
         cost = calibrated(cost, reference, before)
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+    blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     if as_json:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
         learned = {} if before is None else {"like": before.measured}
+        learned |= {} if blamed is None else {"blame": blamed.as_dict()}
         print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned, indent=1))
         return
     print(f"{run.model}: {_parameters(shape.parameters)} parameters on {gpus} x {reached.name}, {strategy}")
@@ -99,6 +105,12 @@ def plan(
         print(_like_line(before))
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
     print("\n".join(_lines(cost, run, looks, share, step)))
+    if blamed is not None:
+        print(
+            f"blame     {blamed.seconds / 60:.1f} min a checkpoint: {blamed.sources} sources x {blamed.rows} rows, "
+            f"{blamed.tasks} tasks; {blamed.backward / 1e6:.1f} M tokens forward and backward, "
+            f"{blamed.forward / 1e6:.1f} M forward"
+        )
 
 
 def _parameters(count: float) -> str:

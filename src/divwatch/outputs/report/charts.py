@@ -64,7 +64,7 @@ class _Drawer:
             frame = self.groups.get((v.name, task, key))
             if frame is None:
                 continue
-            segments = [_points(part) for _, part in frame.groupby("number")]
+            segments = [curve_points(part) for _, part in frame.groupby("number")]
             series.append(Series(v.name, segments, v.colour, v.dash, v.thin))
         return series
 
@@ -197,7 +197,7 @@ class _Drawer:
         return Chart(pipeline_chart(shown, self.axis, label, task, height), caption, title, metric)
 
 
-def _points(frame: pd.DataFrame) -> list[Point]:
+def curve_points(frame: pd.DataFrame) -> list[Point]:
     columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
     return [Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
 
