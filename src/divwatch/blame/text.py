@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divwatch.words import signed
-
 
 def result_lines(values: dict[str, Any]) -> list[str]:
     """The result for the terminal: sources by effect, the check on itself, the rows at both ends."""
@@ -51,11 +49,14 @@ def _row_line(row: dict[str, Any]) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else signed(100 * value, 2)
+    if value is None:
+        return "-"
+    points = 100 * value
+    return f"{points:+.2f}" if abs(points) >= 0.1 else f"{points:+.1g}"
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else signed(value, 1)
+    return "-" if value is None else f"{value:+.1f}"
 
 
 def suggestion_lines(
