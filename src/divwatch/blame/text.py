@@ -79,6 +79,6 @@ def suggestion_lines(
     return [
         "",
         f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",
-        "A narrow source does much of its harm in a small dose: measure the new run, and go lower if it still narrows.",
         f"    {shlex.join(command)}",
+        "A narrow source does much of its harm in a small dose: measure the new run, and go lower if it still narrows.",
     ]
