@@ -20,7 +20,7 @@ from divwatch.monitor.background import Background
 from divwatch.outputs import publisher
 from divwatch.outputs.names import look_scalars
 from divwatch.outputs.other_trackers import OtherTrackers
-from divwatch.outputs.tracking import WandbLog
+from divwatch.outputs.tracking import WandbLog, warn_if_shared
 from divwatch.store.run_directory import RunDirectory
 from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 
@@ -382,6 +382,17 @@ def test_a_failure_of_wandb_is_logged_once(capsys):
         log.alert("title", "text")
     log.close(10)
     assert capsys.readouterr().out.count("W&B rejected the settings: ConnectionError: no route to host") == 1
+
+
+def test_a_wandb_run_of_two_trainings_is_named(capsys, tmp_path):
+    run, other = SimpleNamespace(id="shared"), SimpleNamespace(id="own")
+    for path, tracked in (("a", run), ("a", run), ("b", other), ("c", None)):
+        warn_if_shared(tracked, tmp_path / path)
+    assert not capsys.readouterr().out
+    warn_if_shared(run, tmp_path / "d")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"holds the looks of {tmp_path / 'a'} already, and those of {tmp_path / 'd'} are added" in line
+    assert "wandb.finish()" in line
 
 
 def test_a_backlog_is_bounded_and_the_end_waits_so_long_and_no_longer(capsys):

@@ -120,7 +120,7 @@ def _compute(
     from divwatch.blame.offline import measure
     from divwatch.blame.result import ALL, conclude, to_json
     from divwatch.blame.trace import learning_rates, share_of_learning
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.metrics.encoder import load_encoder
     from divwatch.monitor.measure import panel_of, settings_like
     from divwatch.monitor.panel_of_run import panel_of_run
@@ -128,7 +128,8 @@ def _compute(
     from divwatch.verify import check_verifiers
 
     run = RunDirectory.of(like) if like else None
-    watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
+    with settings_written_as("--"):
+        watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
     _, prompts = panel_of_run(run) if run else panel_of(watch, paper=False)
     check_verifiers(prompts, unsafe_code=watch.unsafe_code)
     encoder = load_encoder(watch.encoder, device=config.device)

@@ -19,6 +19,7 @@ from divwatch.outputs.tracking import (
     start_wandb_run,
     table_rows,
     wandb_run,
+    warn_if_shared,
 )
 from divwatch.records import Change, RunAssessment, ScoredLook
 from divwatch.store.reader import RunReader
@@ -57,7 +58,9 @@ class Publisher:
         """Connects to the trackers; returns what run.json should keep of the W&B run. See `WandbLog.open`."""
         if not reports(self.trainer):
             say(f"divwatch: report_to names no tracker: looks go to {path} and to the trainer's log history only")
-        return self._wandb.open(wandb_run(self.trainer), settings, before, sent)
+        run = wandb_run(self.trainer)
+        warn_if_shared(run, path)
+        return self._wandb.open(run, settings, before, sent)
 
     def look(self, look: ScoredLook, store: RunReader, seconds: float, overhead: float) -> dict[str, float]:
         """Publishes a look that training waited `seconds` for; returns its scalars by name."""
