@@ -119,7 +119,7 @@ def _blame(run: RunTables) -> str:
     mix = run.meta.get("mix")
     name = mix.get("name") if isinstance(mix, dict) else None
     models = [
-        str(run.meta.get("model") or "BASE"),
+        _model(run) or "BASE",
         *(_shown(path) for _, path in _checkpoints(run.directory.parent.glob("checkpoint-*"))),
     ]
     data = f"--mix {shlex.quote(str(name))}" if name else "--data ROWS.jsonl"
