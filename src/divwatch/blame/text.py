@@ -49,7 +49,10 @@ def _row_line(row: dict[str, Any]) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.2f}"
+    if value is None:
+        return "-"
+    points = 100 * value
+    return f"{points:+.2f}" if abs(points) >= 0.1 else f"{points:+.1g}"
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from divwatch.errors import DivwatchError
+from divwatch.words import counted
 
 
 def ablate(
@@ -48,16 +49,15 @@ def ablate(
             if outcome.status != "kept":
                 _progress(f"  {outcome}")
     except KeyboardInterrupt:
-        _progress(f"stopped after {len(outcomes)} of {len(runs)} runs: the same command continues")
+        _progress(f"stopped after {len(outcomes)} of {counted(len(runs), 'run')}: the same command continues")
         sys.exit(130)
     failed = [o for o in outcomes if o.status == "failed"]
     if as_json:
         print(json.dumps([o.as_dict() for o in outcomes], indent=1))
     else:
         skipped = sum(o.status == "kept" for o in outcomes)
-        print(
-            f"{len(outcomes)} runs: {len(outcomes) - skipped - len(failed)} done, {skipped} kept, {len(failed)} failed"
-        )
+        done = len(outcomes) - skipped - len(failed)
+        print(f"{counted(len(outcomes), 'run')}: {done} done, {skipped} kept, {len(failed)} failed")
         if len(failed) < len(outcomes):
             print(f"now: {shlex.join(['divwatch', 'compare', str(ablation.output_dir)])}")
     if outcomes and len(failed) == len(outcomes):

@@ -80,7 +80,7 @@ def blame(
     if json_file is not None and not json_file.parent.is_dir():
         raise DivwatchError(f"--json {json_file}: there is no folder {json_file.parent}, create it first")
     run_config = _run_config(config)
-    found = in_order([read_checkpoint(path) for path in checkpoints])
+    found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
     training, taken = training_data(
         str(data or mix), rows, seed, load_tokenizer(found[0].path), run_config.get("max_length"), local_data
     )
@@ -120,7 +120,7 @@ def _compute(
     from divwatch.blame.offline import measure
     from divwatch.blame.result import ALL, conclude, to_json
     from divwatch.blame.trace import learning_rates, share_of_learning
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.metrics.encoder import load_encoder
     from divwatch.monitor.measure import panel_of, settings_like
     from divwatch.monitor.panel_of_run import panel_of_run
@@ -128,7 +128,8 @@ def _compute(
     from divwatch.verify import check_verifiers
 
     run = RunDirectory.of(like) if like else None
-    watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
+    with settings_written_as("--"):
+        watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
     _, prompts = panel_of_run(run) if run else panel_of(watch, paper=False)
     check_verifiers(prompts, unsafe_code=watch.unsafe_code)
     encoder = load_encoder(watch.encoder, device=config.device)
@@ -165,6 +166,14 @@ LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
     "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
 ).split()
+
+
+def _of_one_kind(paths: list[str]) -> list[str]:
+    """Adapters alone where there are any: the whole model under them has other weights to nudge."""
+    adapters = [path for path in paths if (Path(path) / "adapter_config.json").is_file()]
+    for path in set(paths) - set(adapters) if adapters else ():
+        print(f"divwatch: {path} is left out: the other checkpoints are adapters", file=sys.stderr)
+    return adapters or paths
 
 
 def _check_model(path: str) -> None:

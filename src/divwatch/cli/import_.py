@@ -41,7 +41,7 @@ def import_(
 
     Example: divwatch import rollouts/ --encoder minilm --out runs/imported
     """
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.errors import DivwatchError
     from divwatch.imports import import_run
     from divwatch.imports.files import Dump
@@ -49,7 +49,8 @@ def import_(
     from divwatch.store.run_directory import RunDirectory
 
     options = {"prompts": prompts, "metrics": metrics, "encoder": encoder, "lineage": lineage}
-    config = WatchConfig.from_settings(panel=None, **{k: v for k, v in options.items() if v is not None})
+    with settings_written_as("--"):
+        config = WatchConfig.from_settings(panel=None, **{k: v for k, v in options.items() if v is not None})
     parent = RunDirectory.of(baseline) if baseline else None
     if parent is not None and not parent.exists:
         raise DivwatchError(f"--baseline {baseline} holds no divwatch run: give the output directory of one")

@@ -45,7 +45,7 @@ def measure(
 
     Example: divwatch measure BASE SFT DPO --panel tiny --encoder minilm --out runs/measured
     """
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.monitor.measure import PRESETS, checkpoints_of, settings_like
     from divwatch.monitor.measure import measure as run_measure
     from divwatch.store.run_directory import RunDirectory
@@ -63,7 +63,8 @@ def measure(
     settings = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
     models = [name for folder in models for name in checkpoints_of(Path(folder))] if all_checkpoints else models
     run = RunDirectory.of(like) if like else None
-    config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
+    with settings_written_as("--"):
+        config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
         done = run_measure(models, out, config, run, device, paper=preset == "paper")
     if as_json:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from divwatch.words import counted
+
 panel_app = typer.Typer(no_args_is_help=True, help="Held-out prompts: list, show and check them.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -106,7 +108,7 @@ def check(
     if as_json:
         print(json.dumps(result, indent=1))
         return
-    _table(f"panel {panel}: {len(prompts)} prompts, fingerprint {result['fingerprint']}", sets)
+    _table(f"panel {panel}: {counted(len(prompts), 'prompt')}, fingerprint {result['fingerprint']}", sets)
     for task, text in result.get("asked", {}).items():
         print(f"{task}, the first prompt as {model} gets it ({result['form']} form):\n{_indented(inert(text))}")
     if report:
@@ -114,7 +116,7 @@ def check(
             {"task": task, "prompts": t.prompts, "found": t.contaminated, "%": f"{100 * t.share:.1f}",
              "words covered %": f"{100 * t.coverage:.1f}"} for task, t in report.by_task.items()
         ]  # fmt: skip
-        _table(f"13-gram overlap with {against} ({report.rows:,} rows)", rows)
+        _table(f"13-gram overlap with {against} ({counted(report.rows, 'row')})", rows)
         print(report.line)
         for id, row in list(report.contaminated.items())[:20]:
             print(f"  {id} in row {row}")

@@ -10,6 +10,7 @@ import typer
 
 from divwatch.cli.options import AsJson
 from divwatch.errors import DivwatchError
+from divwatch.words import counted
 
 if TYPE_CHECKING:
     from divwatch.plan.cost import Cost
@@ -99,7 +100,7 @@ def plan(
         learned |= {} if blamed is None else {"blame": blamed.as_dict()}
         print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned, indent=1))
         return
-    print(f"{run.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
+    print(f"{run.model}: {_parameters(shape.parameters)} parameters on {gpus} x {reached.name}, {strategy}")
     if before is not None:
         print(_like_line(before))
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
@@ -112,12 +113,20 @@ def plan(
         )
 
 
+def _parameters(count: float) -> str:
+    """
+    >>> _parameters(7.3e9), _parameters(1.25e6)
+    ('7.30 B', '1.25 M')
+    """
+    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
+
+
 def _like_line(like: Like) -> str:
     """What the run before measured."""
     step = "" if like.step_seconds is None else f" and a step {like.step_seconds:.2g} s"
     tasks = ", ".join(f"{task} {tokens:.0f}" for task, tokens in like.tokens.items())
     return (
-        f"measured  a look took {like.look_seconds:.2g} s{step} on {like.processes} devices; completions of "
+        f"measured  a look took {like.look_seconds:.2g} s{step} on {counted(like.processes, 'device')}; completions of "
         f"{like.mean_tokens:.0f} tokens on average ({tasks}), {like.longest:,} at most"
     )
 
@@ -133,9 +142,10 @@ def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str) 
     weights = "gathered on every device" if cost.gathered else "as they are"
     lines = [
         f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
-        f"{run.max_steps:,} steps{step}",
+        f"{counted(run.max_steps, 'step')}{step}",
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
-        f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
+        f"{counted(cost.batches, 'batch')} of {counted(cost.rows, 'row')} a device, "
+        f"{cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
         f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run",
     ]
     fits = budget(run.max_overhead, run.max_steps * cost.step_seconds) / (2 + len(EARLY))

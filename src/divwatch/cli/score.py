@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from divwatch.words import counted, signed
+
 
 def score(
     files: Annotated[
@@ -61,14 +63,16 @@ def show_differences(compared: dict[str, Any]) -> None:
     from divwatch.outputs.numbers import change, plain
 
     several = ", simultaneous over files" if len(compared["files"]) > 2 else ""
-    table = Table(title=f"Difference from {compared['against']} on {compared['prompts']} prompts [95 %{several}]")
+    table = Table(
+        title=f"Difference from {compared['against']} on {counted(compared['prompts'], 'prompt')} [95 %{several}]"
+    )
     for name in ("", "metric", "difference", "relative"):
         table.add_column(name, justify="left" if name in ("", "metric") else "right")
     for row in compared["differences"]:
         relative = "" if row["metric"] == "quality/accuracy" else plain(change(row["relative"], *row["relative_ci95"]))
         lo, hi = row["ci95"]
-        ends = "" if lo is None else f" [{lo:+.4f}, {hi:+.4f}]"
-        table.add_row(row["file"], row["metric"], f"{row['difference']:+.4f}{ends}", relative)
+        ends = "" if lo is None else f" [{signed(lo, 4)}, {signed(hi, 4)}]"
+        table.add_row(row["file"], row["metric"], f"{signed(row['difference'], 4)}{ends}", relative)
     Console().print(table)
     for line in (*compared["warnings"], *compared["findings"]):
         print(line)
@@ -79,12 +83,14 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result['n']} prompts, {result['k']} outputs each; mean [95 % interval over prompts]")
+    table = Table(
+        title=f"{counted(result['n'], 'prompt')}, {result['k']} outputs each; mean [95 % interval over prompts]"
+    )
     table.add_column("")
     table.add_column("all outputs", justify="right")
     judged = result["correct"]["n_prompts"]
     if judged:
-        table.add_column(f"correct outputs ({judged} prompts)", justify="right")
+        table.add_column(f"correct outputs ({counted(judged, 'prompt')})", justify="right")
     for name, row in result["metrics"].items():
         cells = [row, result["correct"].get(name)] if judged else [row]
         table.add_row(name, *(_cell(cell) for cell in cells))

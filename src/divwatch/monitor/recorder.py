@@ -284,6 +284,8 @@ class Recorder:
         for alarm in self.record.add_alarms(look, self._early.before if saves else None):
             # An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown.
             whole = alarm.task == "all"
+            if not whole and len({prompt.task for prompt in self.prompts}) == 1:  # its alarm is that of the panel
+                continue
             self.publisher.alarm(alarm, alert=whole and self.config.on_collapse != "log")
             if whole and saves:
                 self._early.alarmed = True

@@ -19,6 +19,7 @@ from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage, stage_name
 from divwatch.store.reader import SCORED
+from divwatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,9 @@ def _share_caption(f: LineageFindings) -> str:
     if split is None:
         return ""
     share = split.common.share
-    size = f"{split.n_prompts} prompts."
+    size = f"{counted(split.n_prompts, 'prompt')}."
     if not share.hi - share.lo < 1:  # also if the interval is not computable
         return f"{size} The change is too small to say which share of the loss persists among correct answers."
     persists = change(share.mean, share.lo, share.hi, signed=False)
-    return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."
+    paired = f"{counted(share.n, 'prompt')} with two on both sides"
+    return f"{size} {persists} of the loss persists among correct answers ({paired})."
