@@ -80,4 +80,5 @@ def suggestion_lines(
         "",
         f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",
         f"    {shlex.join(command)}",
+        "A narrow source does much of its harm in a small dose: measure the new run, and go lower if it still narrows.",
     ]
