@@ -98,8 +98,6 @@ def check(
     }
     if tokenizer is not None:
         result |= _asked(prompts, tokenizer, notes)
-    for note in notes:
-        print(note, file=sys.stderr)
     result["problems"] = notes
     report = check_held_out(prompts, _training_rows(against), workers=workers) if against else None
     if report:
@@ -149,6 +147,7 @@ def _asked(prompts: list[Any], tokenizer: Any, notes: list[str]) -> dict[str, An
     asked = {task: prompt_text(tokenizer, p, form=form) for task, p in first.items()}
     if (dropped := dropped_parts(tokenizer, in_form(prompts, form), form)) is not None:
         notes.append(dropped)
+        print(dropped, file=sys.stderr)
     return {"form": form, "asked": asked}
 
 
@@ -159,8 +158,12 @@ def _loaded(panel: str, tokenizer: Any, notes: list[str]) -> tuple[list[Any], li
     from divwatch.tasks import TASKS
     from divwatch.tasks.task import hub_rows, resolved_revision
 
+    def note(line: str) -> None:  # printed at once: an error may follow
+        notes.append(line)
+        print(line, file=sys.stderr)
+
     opening = answer_opening(tokenizer) if tokenizer is not None else None
-    _, prompts = load_panel(panel, note=notes.append, opening=opening)
+    _, prompts = load_panel(panel, note=note, opening=opening)
     lines = []
     for name in dict.fromkeys(p.task for p in prompts):
         own = [p for p in prompts if p.task == name]
