@@ -2,11 +2,12 @@
 PYTHON ?= python3
 RUN = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-all faults bench lineages base clean
+.PHONY: help demo demo-real test test-all faults bench lineages base clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train three stages in the embedded world, watch them, write the report (minutes on two cores)"
+	@echo "make demo-real  watch SFT of a real 135M model on a narrow and on a broad source, write the report (docs/real.md)"
 	@echo "make test      lint, type checks, tests"
 	@echo "make test-all  the same with all slow tests; writes docs/test-all.md and docs/reliability.md (an hour on two cores)"
 	@echo "make faults    only the fault tests; writes docs/reliability.md"
@@ -19,6 +20,9 @@ help:
 
 demo: .venv/.ready
 	bash scripts/demo.sh runs/demo
+
+demo-real: .venv/.ready
+	bash scripts/demo_real.sh runs/demo-real
 
 test: .venv/.ready
 	.venv/bin/ruff check .

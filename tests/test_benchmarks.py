@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bench  # noqa: E402
 import measuring  # noqa: E402
+import people  # noqa: E402
+import real  # noqa: E402
 
 
 def test_a_ratio_that_falls_by_more_than_a_third_is_named():
@@ -106,3 +108,30 @@ def test_the_gpu_benchmark_rehearses(tmp_path):
     for part in ("law of `generate`", "bit-identical", "captured", "LoRA, rank 16", "plain SGD", "the scoring process"):
         assert part in done.stdout
     assert done.stdout.count(": done, ") == 5
+
+
+def test_sources_of_the_real_experiment_differ_in_their_teachers_alone():
+    teachers = ["a", "b", "c"]
+    questions = [
+        {"prompt": f"Q{i}", "answers": {t: f"{t} {i}" for t in (*teachers, "d", *real.WEAK)}} for i in range(12)
+    ]
+    narrow, broad = (list(real.sft_rows(questions, given, seed=0)) for given in (["d"], teachers))
+    prompts = [[row["messages"][0]["content"] for row in rows] for rows in (narrow, broad)]
+    assert prompts[0] == prompts[1]
+    assert sorted(prompts[0]) == sorted(q["prompt"] for q in questions)
+    assert [sum(row["source_dataset"] == t for row in broad) for t in teachers] == [4, 4, 4]
+    pairs = list(real.dpo_rows(questions, teachers, seed=0))
+    assert all(pair["chosen"][0] == pair["rejected"][0] for pair in pairs)
+    assert [sum(pair["preference_type"] == t for pair in pairs) for t in teachers] == [4, 4, 4]
+    assert {pair["rejected"][1]["content"].split()[0] for pair in pairs} <= set(real.WEAK)
+
+
+def test_agreement_with_people_is_an_auc_with_ties_and_its_interval_draws_contexts():
+    import numpy as np
+
+    values, labels = np.array([1.0, 2.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0])
+    assert people.auc(values, labels) == 0.875
+    assert people.auc(-values, labels) == 0.125
+    assert np.isnan(people.rho(np.ones(3), np.arange(3.0)))
+    low, high = people.interval(people.auc, values, labels, ["x", "y", "x", "y"])
+    assert (low, high) == (0.875, 1.0)  # each context alone tells its two sets apart

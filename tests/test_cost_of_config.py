@@ -149,3 +149,17 @@ def test_plan_takes_a_mean_length():
     full, short = (json.loads(run(*words, *more).stdout) for more in ((), ("--mean-tokens", 200)))
     assert (full["mean_tokens"], short["mean_tokens"]) == (None, 200)
     assert short["decode"] < full["decode"]
+
+
+def test_plan_has_the_cost_of_blame():
+    """Blame at 7B on eight devices: sampling, and its tokens at the devices' speed of arithmetic."""
+    words = ("--model", "olmo3-7b", "--gpus", 8, "--blame", "--json")
+    plain, found = json.loads(run(*words[:-2], "--json").stdout), json.loads(run(*words).stdout)
+    blame = found.pop("blame")
+    assert plain == found
+    of_row = 300 + 256
+    assert blame["backward"] == of_row * (64 * 16 + 10 * 128 + 384)
+    assert blame["forward"] == of_row * 2 * (6 * 10 * 128 + 10 * 36 * 16)
+    least = 2 * OLMO3_7B * 0.9 * (blame["forward"] + 3 * blame["backward"]) / 8 / DEVICES["h100"].flops
+    assert found["seconds"] + least < blame["seconds"] < found["seconds"] + least / 0.9
+    assert "min a checkpoint: 10 sources" in run(*words[:-1]).stdout

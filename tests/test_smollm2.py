@@ -84,7 +84,8 @@ def test_a_look_at_the_real_model(directory, tmp_path):
     panel = tmp_path / "panel.jsonl"
     panel.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = WatchConfig(panel=str(panel), samples=4, encoder="minilm", max_new_tokens=16)
-    (run,) = measure([str(directory)], tmp_path / "out", config)
+    (run,) = measure(["smollm2"], tmp_path / "out", config)
+    assert (run.info()["stage"], run.info()["model"]) == ("smollm2", resolve_model("smollm2"))
     (look,) = run.looks()
     assert look["tasks"]["sums"]["quality/accuracy"]["mean"] >= 0.25
     assert 0.05 < look["tasks"]["open"]["diversity/sbert"]["mean"] < 0.9

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerCallback
@@ -18,7 +19,8 @@ import divwatch
 from divwatch.monitor.background import Background
 from divwatch.outputs import publisher
 from divwatch.outputs.names import look_scalars
-from divwatch.outputs.tracking import WandbLog
+from divwatch.outputs.other_trackers import OtherTrackers
+from divwatch.outputs.tracking import WandbLog, warn_if_shared
 from divwatch.store.run_directory import RunDirectory
 from tests.training import SETTINGS, dpo_trainer, load_model, make_alike, sft_trainer, weights_hash
 
@@ -197,8 +199,43 @@ def test_tensorboard_receives_every_scalar_at_the_looks_own_step(records, tracke
             assert point.value == pytest.approx(value, rel=1e-5), name
 
 
+def test_tensorboard_shows_the_completions_of_every_look(records, tracked):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = {path.parent for path in (tracked / "out").rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    texts = events.Tensors("watch/completions/text_summary")
+    assert [event.step for event in texts] == LOOKS
+    rows = texts[0].tensor_proto.string_val[0].decode().split("\n")
+    assert rows[0].startswith("| step | task | prompt | sample | completion |")
+    assert len(rows) == 2 + len(table_data(tracked)) / len(LOOKS)
+
+
+def test_trackio_holds_the_completions_too(records, tracked):
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("mine*.db")
+    rows = sqlite3.connect(database).execute("select metrics from metrics").fetchall()
+    tables = [row for (text,) in rows if "watch/completions" in (row := json.loads(text))]
+    assert [row["train/global_step"] for row in tables] == LOOKS
+
+
+def test_an_alarm_is_an_alert_in_trackio():
+    """From the thread of the trackers, in the run that the trainer's thread opened."""
+    import trackio
+    from transformers.integrations import TrackioCallback
+
+    trackio.init(project="alerts", name="run")
+    callbacks = [object.__new__(TrackioCallback)]
+    others = OtherTrackers(SimpleNamespace(callback_handler=SimpleNamespace(callbacks=callbacks)))
+    others.alert("Diversity collapse since step 4", "it falls")
+    others.close(30)
+    trackio.finish()
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("alerts*.db")
+    rows = sqlite3.connect(database).execute("select title, text, level from alerts").fetchall()
+    assert rows == [("Diversity collapse since step 4", "it falls", "warn")]
+
+
 def test_trackio_receives_every_scalar_with_the_looks_own_step_in_the_one_run(records, tracked):
-    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("*.db")
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("mine*.db")
     rows = sqlite3.connect(database).execute("select run_name, metrics from metrics").fetchall()
     assert len({name for name, _ in rows}) == 1, "late scores opened a second run"
     logged = [json.loads(metrics) for _, metrics in rows]
@@ -345,6 +382,17 @@ def test_a_failure_of_wandb_is_logged_once(capsys):
         log.alert("title", "text")
     log.close(10)
     assert capsys.readouterr().out.count("W&B rejected the settings: ConnectionError: no route to host") == 1
+
+
+def test_a_wandb_run_of_two_trainings_is_named(capsys, tmp_path):
+    run, other = SimpleNamespace(id="shared"), SimpleNamespace(id="own")
+    for path, tracked in (("a", run), ("a", run), ("b", other), ("c", None)):
+        warn_if_shared(tracked, tmp_path / path)
+    assert not capsys.readouterr().out
+    warn_if_shared(run, tmp_path / "d")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"holds the looks of {tmp_path / 'a'} already, and those of {tmp_path / 'd'} are added" in line
+    assert "wandb.finish()" in line
 
 
 def test_a_backlog_is_bounded_and_the_end_waits_so_long_and_no_longer(capsys):

@@ -134,7 +134,9 @@ class WatchConfig:
     lineage: Optional[str] = _setting(
         None, "Name of the chain of stages. Default: that of the parent run, else of the output directory."
     )
-    stage: Optional[str] = _setting(None, "Name of this stage. Default: sft, dpo or rl, from the trainer's class.")
+    stage: Optional[str] = _setting(
+        None, "Name of this stage. Default: sft, dpo, rl, kto, ..., from the trainer's class."
+    )
     baseline: Optional[str] = _setting(
         None, "Output directory of the parent run. Default: the run that saved the model which is loaded."
     )

@@ -1,6 +1,8 @@
 """The parts of blame: nudges, row losses as TRL computes them, the gradient against finite differences, effects."""
 
+import shlex
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from divwatch.blame.losses import RowLosses
 from divwatch.blame.nudge import nudged
 from divwatch.blame.precondition import of_optimizer, second_moments
 from divwatch.blame.remix import halving_factors
+from divwatch.blame.text import suggestion_lines
 from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_learning
 from divwatch.blame.weights import completion_weights, prompt_shares
 from divwatch.config import WatchConfig
@@ -141,6 +144,20 @@ def test_a_halved_mix_has_half_the_loss():
     assert factors[0] < factors[1] < 1
     assert factors[2:].tolist() == [1, 1]
     assert halving_factors(means, shares, np.zeros(4, dtype=bool)) is None
+    # A run that lost diversity although a gain was predicted: what is missing goes to all sources alike.
+    assert halving_factors(means + 0.5, shares, np.array([True, False, False, False])) is None
+    known = halving_factors(means + 0.5, shares, np.array([True, False, False, False]), shares @ means)
+    assert known[0] == halving_factors(means, shares, np.array([True, False, False, False]))[0]
+
+
+def test_a_suggestion_is_a_command_of_the_recipe():
+    factors = {"narrow one": 0.25, "forum": 1.0}
+    lines = suggestion_lines(factors, "tiny/mix", 4000, "preference", Path("configs/tiny/think/dpo.yaml"))
+    words = shlex.split(next(line for line in lines if "accelerate" in line))
+    assert words[:3] == ["accelerate", "launch", "recipes/dpo.py"]
+    assert words[words.index("--mix_weight") + 1] == "narrow one=0.25"
+    assert words[words.index("--mix_rows") + 1] == "4000"
+    assert "no change of the mix" in " ".join(suggestion_lines(None, "tiny/mix", 4000, "sft", None))
 
 
 def test_learning_is_shared_out_among_checkpoints():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from itertools import pairwise
@@ -20,6 +21,7 @@ from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.page import render
 from divwatch.outputs.top import Follower
+from divwatch.store.run_directory import RunDirectory
 from tests.report.parsing import parse
 from tests.report.worlds import INSTRUCT, THINK, Course, write_lineage
 
@@ -393,3 +395,51 @@ def test_the_search_for_the_panel_in_the_training_data_and_the_mix_have_tables(p
     ]  # fmt: skip
     assert rows[0]["Dropped"] == "no messages 10"
     assert "mix.sources" not in partial_run.find("section", id="settings")[0].text
+
+
+@pytest.fixture
+def one_stage(tmp_path):
+    """A run that narrows, with its checkpoints and what its trainer logged."""
+    (run,) = write_lineage(tmp_path, "think", [Course("sft", 150, 0.4, 0.3, 90)], prompts=12, looks=16)
+    for step in (30, 140, 150):
+        (run.parent / f"checkpoint-{step}").mkdir()
+    history = [{"step": step, "loss": 2 - step / 150, "lr": 1e-4} for step in range(1, 151)]
+    RunDirectory(run).write_training(history)
+    return run
+
+
+def test_curve_loss_lost_answers_and_next_steps_stand_beside_the_verdict(one_stage):
+    (article,) = parse(page_of(one_stage.parent)).find("section", id="verdict")[0].find("article")
+    (figure,) = article.find("figure")
+    label = figure.find("svg")[0].attributes["aria-label"]
+    assert label == "think: Diversity; dashed: of correct answers, Training loss over SFT"
+    text = " ".join(article.text.split())
+    assert "Lost answers" in text
+    assert "different answers in 16 samples, now" in text
+    commands = [code.text for code in article.find("code")]
+    run, checkpoints = one_stage.parent, [f"{one_stage.parent}/checkpoint-{step}" for step in (30, 140, 150)]
+    assert commands[0].endswith(f"{' '.join(checkpoints)} --mix think_sft --like {run}")
+    assert re.search(r"Go back to checkpoint-30 \(the fall begins after step \d+\)", text)
+    assert checkpoints[0] in commands[1]
+    assert commands[2].startswith(f"divwatch measure {checkpoints[0]} AVERAGE --like {run}")
+    assert text.count("arXiv") == 3  # each step names its source
+
+
+def test_the_loss_of_a_run_without_a_record_of_it_comes_from_its_last_checkpoint(one_stage):
+    (one_stage / "training.json").unlink()
+    states = {30: [{"step": 30, "loss": 3.0}], 90: [{"step": 30, "loss": 3.0}, {"step": 90, "reward": 0.5}]}
+    for place, (step, log) in enumerate(states.items()):
+        path = one_stage.parent / f"checkpoint-{step}" / "trainer_state.json"
+        path.write_text(json.dumps({"log_history": log}))
+        os.utime(path, (place, place))
+    assert RunDirectory(one_stage).training() == [{"step": 30, "loss": 3.0}, {"step": 90, "reward": 0.5}]
+    (one_stage.parent / "checkpoint-90" / "trainer_state.json").write_text('{"log_hist')  # half written
+    os.utime(one_stage.parent / "checkpoint-90" / "trainer_state.json", (9, 9))
+    assert RunDirectory(one_stage).training() == [{"step": 30, "loss": 3.0}]
+
+
+def test_a_run_without_an_alarm_is_told_to_continue(tmp_path):
+    write_lineage(tmp_path, "think", [Course("sft", 60)], tasks=("pair",), prompts=8, looks=4)
+    (article,) = parse(page_of(tmp_path)).find("section", id="verdict")[0].find("article")
+    assert "Nothing: continue." in article.text
+    assert not article.find("code")

@@ -9,6 +9,7 @@ from divwatch.ablation.table import title
 from divwatch.analysis.compare import Comparison
 from divwatch.outputs.charts.export import sheet, write_png
 from divwatch.outputs.charts.intervals import Estimate, interval_chart
+from divwatch.words import counted
 
 
 def write_figure(arms: ArmValues, comparison: Comparison, path: Path) -> None:
@@ -30,6 +31,6 @@ def write_figure(arms: ArmValues, comparison: Comparison, path: Path) -> None:
 
 def _note(arms: ArmValues, comparison: Comparison) -> str:
     what = f"{arms.names[0]} - without the source" if arms.sources else f"arm - {arms.names[0]}"
-    size = f"{len(arms.seeds)} {'seed' if len(arms.seeds) == 1 else 'seeds'}, {len(arms.tasks)} prompts"
+    size = f"{counted(len(arms.seeds), 'seed')}, {counted(len(arms.tasks), 'prompt')}"
     marks = "; grey: single tasks" if comparison.by_task else ""
     return f"{what}; simultaneous {comparison.level:.0%} intervals, {size}{marks}"

@@ -23,6 +23,7 @@ from divwatch.records import PromptScores
 from divwatch.store.pairing import other_prompts
 from divwatch.store.reader import RunReader
 from divwatch.store.search import find_runs
+from divwatch.words import counted
 
 QUALITY = "quality/accuracy"
 # Settings that decide the values of a look: runs that differ in one of them are not compared.
@@ -203,7 +204,7 @@ def _common_prompts(runs: list[RunReader], all_scores: list[PromptScores]) -> tu
     fewest = min(len(scores.ids) for scores in all_scores)
     if 2 * len(prompts) < fewest or not prompts:
         raise DivwatchError(
-            f"the runs share {len(prompts)} of {fewest} prompts: watch them with one watch_panel, watch_prompts and "
+            f"the runs share {len(prompts)} of {counted(fewest, 'prompt')}: watch them with one watch_panel, watch_prompts and "
             "watch_seed" + (f" ({len(differ)} ids ask something else in another run)" if differ else "")
         )
     return [i for i, _ in prompts], [t for _, t in prompts]

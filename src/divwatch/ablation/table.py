@@ -8,6 +8,7 @@ from divwatch.ablation.read import QUALITY, ArmValues
 from divwatch.analysis.compare import Comparison, Effect
 from divwatch.files import without_nan
 from divwatch.outputs.numbers import percent, plain
+from divwatch.words import counted, signed
 
 TITLES = {"diversity": "diversity", "correct_diversity": "correct-answer diversity", "quality": "accuracy"}
 
@@ -111,7 +112,8 @@ def show(arms: ArmValues, comparison: Comparison, by_task: bool = False) -> None
     console = Console(highlight=False, markup=False, width=max(Console().width, 110))
     meaning = f"effect of a source: {arms.names[0]} - without it" if arms.sources else f"arm - {arms.names[0]}"
     size = (
-        f"{len(arms.names)} arms x {len(arms.seeds)} seeds, {len(arms.tasks)} prompts of {len(set(arms.tasks))} tasks"
+        f"{counted(len(arms.names), 'arm')} x {counted(len(arms.seeds), 'seed')}, {counted(len(arms.tasks), 'prompt')} of "
+        f"{counted(len(set(arms.tasks)), 'task')}"
     )
     print(f"{size}; {meaning}; simultaneous {comparison.level:.0%} intervals")
     what = "source" if arms.sources else "arm"
@@ -154,8 +156,8 @@ def _numbers(effect: Effect) -> list[str]:
     known = effect.p == effect.p  # too few prompts give an effect and no interval
     text = "" if share is None else plain(percent(share / 100, digits=1))
     return [
-        f"{effect.value:+.4f}",
-        f"[{effect.lo:+.4f}, {effect.hi:+.4f}]" if known else "",
+        signed(effect.value, 4),
+        f"[{signed(effect.lo, 4)}, {signed(effect.hi, 4)}]" if known else "",
         text.replace("%", "points") if effect.measure == QUALITY else text,
         "" if not known else "< 0.001" if effect.p < 0.001 else f"{effect.p:.3f}",
     ]
@@ -170,7 +172,7 @@ def _largest(effect: Effect, comparison: Comparison) -> str:
     """The task with the largest effect, of those whose interval excludes 0."""
     mine = [e for e in comparison.by_task if (e.measure, e.name) == (effect.measure, effect.name)]
     largest = max((e for e in mine if e.lo > 0 or e.hi < 0), key=lambda e: abs(e.value), default=None)
-    return "" if largest is None else f"{largest.task} {largest.value:+.3f}"
+    return "" if largest is None else f"{largest.task} {signed(largest.value, 3)}"
 
 
 def _caution(comparison: Comparison) -> list[str]:

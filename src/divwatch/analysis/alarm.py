@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.analysis.boundary import critical_value
-from divwatch.analysis.contrast import Contrast, contrast, contrast_at_knees
+from divwatch.analysis.contrast import contrast, contrast_at_knees
 from divwatch.analysis.series_fit import SeriesFit
 
 Floats = NDArray[np.float64]
@@ -84,14 +84,17 @@ def _lasts(values: Floats, fit: SeriesFit, knee: int, longest: int, margin: floa
     if rests is not None:
         early = LASTING_ONE_LOOK if looks - knee <= longest + 2 else LASTING_EARLY
         level = early if knee + 1 < LEVEL_LOOKS else LASTING
-        if (fit.z(_from(values, knee, rests), margin) > level).all():
+        # The last looks may well be all of the fall: tried first, they spare the other dips.
+        if all(_below(values, fit, knee, after, margin, level) for after in (rests[-1:], rests[:-1])):
             return True
     last_two = np.arange(looks)[None] >= looks - 2
-    return bool(fit.z(_from(values, knee, last_two), max(margin, DEEPEST_DIP * min_drop))[0] > LASTING)
+    return _below(values, fit, knee, last_two, max(margin, DEEPEST_DIP * min_drop), LASTING)
 
 
-def _from(values: Floats, knee: int, after: NDArray[np.bool_]) -> Contrast:
-    return contrast(values, after, (np.arange(len(values)) <= knee)[None])
+def _below(values: Floats, fit: SeriesFit, knee: int, after: NDArray[np.bool_], margin: float, level: float) -> bool:
+    """Whether all of the means over `after` [D, L] lie below that up to the knee by more than `margin` and `level` deviates."""
+    of = contrast(values, after, (np.arange(len(values)) <= knee)[None])
+    return bool((of.highest_z(margin) > level).all() and (fit.z(of, margin) > level).all())
 
 
 def _without_a_dip(knee: int, looks: int, longest: int) -> NDArray[np.bool_] | None:
@@ -101,5 +104,7 @@ def _without_a_dip(knee: int, looks: int, longest: int) -> NDArray[np.bool_] | N
     if settled and looks - knee - 1 <= longest:
         return None
     look = np.arange(looks)
-    dips = [(start, start + n) for n in range(1, longest + 1) for start in range(first, looks - n + 1)]
-    return np.array([(look > knee) & ~((look >= start) & (look < end)) for start, end in dips])
+    start, length = (part.ravel() for part in np.meshgrid(look, np.arange(1, longest + 1)))
+    start, end = start[:, None], (start + length)[:, None]
+    dips = ((look >= start) & (look < end))[((start >= first) & (end <= looks)).ravel()]
+    return (look > knee) & ~dips

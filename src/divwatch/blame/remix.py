@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def halving_factors(means: Floats, shares: Floats, blamed: NDArray[np.bool_], target: float = 0.5) -> Floats | None:
+def halving_factors(
+    means: Floats, shares: Floats, blamed: NDArray[np.bool_], observed: float | None = None, target: float = 0.5
+) -> Floats | None:
     """Factors [sources] on the numbers of rows, 1 for all but the blamed sources, that keep `target` of the loss.
 
-    means: effect of a mix of one source alone, [sources]. shares: of the sources in the mix. At the same number of rows in
+    means: effect of a mix of one source alone, [sources]. shares: of the sources in the mix. observed: change of diversity
+    of the run, if it is known; what the prediction lacks of it goes to all sources alike. At the same number of rows in
     all, the mix then has the shares factor x share / sum. Blamed sources go down by a factor exp(-strength x excess), excess
     being how much more than the other sources' mean they narrow: of all mixes with this effect, the nearest to the original
     one in Kullback-Leibler divergence. 0 if leaving them out keeps more than `target`. None without a blamed source or a
@@ -20,6 +23,8 @@ def halving_factors(means: Floats, shares: Floats, blamed: NDArray[np.bool_], ta
     >>> halving_factors(np.array([-0.4, 0.0]), np.array([0.5, 0.5]), np.array([True, False])).round(2).tolist()
     [0.33, 1.0]
     """
+    if observed is not None:
+        means = means + (observed - shares @ means)
     before = float(shares @ means)
     if not blamed.any() or blamed.all() or before >= 0:
         return None

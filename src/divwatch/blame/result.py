@@ -24,6 +24,7 @@ class Blame(NamedTuple):
 
     effects: `all` and each task -> Effects. rows: [rows], effect of training on nothing but copies of this row.
     start:   diversity at the first checkpoint, by task. observed: its change up to the last one; None with a single checkpoint.
+    curve:   diversity at each checkpoint (`all`). parts: what each adds to the predicted change of the whole mix.
     steps:   optimizer steps that the effects are summed over. factors: source -> factor on its rows; None: no suggestion.
     """
 
@@ -33,6 +34,8 @@ class Blame(NamedTuple):
     rows: Floats
     start: dict[str, float]
     observed: dict[str, float] | None
+    curve: list[float]
+    parts: list[float]
     steps: int
     factors: dict[str, float] | None
 
@@ -59,18 +62,32 @@ def conclude(
     effects = {ALL: source_effects(rows, of_source, shares, influence, list(places.values()), seed)}
     effects |= {t: source_effects(by_task[t], of_source, shares, influence, [places[t]], seed) for t in tasks}
     levels = [_levels(m, tasks) for m in measured]
-    means = np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(len(shares))])
-    factors = halving_factors(means, shares, effects[ALL].blamed)
+    means = _means(rows, of_source, len(shares))
+    observed = {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None
+    factors = halving_factors(means, shares, effects[ALL].blamed, observed[ALL] if observed else None)
     return Blame(
         list(checkpoints),
         data.sources,
         effects,
         rows,
         levels[0],
-        {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None,
+        observed,
+        [level[ALL] for level in levels],
+        [
+            _mix_effect(np.mean([w * m.rows[t] for t in tasks], axis=0), of_source, shares)
+            for m, w in zip(measured, learning, strict=True)
+        ],
         steps,
         None if factors is None else {s: float(f) for s, f in zip(data.sources, factors, strict=True)},
     )
+
+
+def _means(rows: Floats, of_source: Sequence[int], count: int) -> Floats:
+    return np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(count)])
+
+
+def _mix_effect(rows: Floats, of_source: Sequence[int], shares: Floats) -> float:
+    return float(shares @ _means(rows, of_source, len(shares)))
 
 
 def _summed(values: Sequence[Floats], learning: Floats) -> Floats:
@@ -116,7 +133,10 @@ def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int
     order = np.argsort(blame.rows)
     ends = [*order[:shown], *(i for i in order[-shown:] if i not in order[:shown])]
     return {
-        "checkpoints": [{"path": c.path, "step": c.step} for c in blame.checkpoints],
+        "checkpoints": [
+            {"path": c.path, "step": c.step, "diversity": level, "predicted": part}
+            for c, level, part in zip(blame.checkpoints, blame.curve, blame.parts, strict=True)
+        ],
         "steps": blame.steps,
         "diversity": blame.start,
         "sources": sources,

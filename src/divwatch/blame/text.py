@@ -49,7 +49,10 @@ def _row_line(row: dict[str, Any]) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.2f}"
+    if value is None:
+        return "-"
+    points = 100 * value
+    return f"{points:+.2f}" if abs(points) >= 0.1 else f"{points:+.1g}"
 
 
 def _number(value: float | None) -> str:
@@ -77,4 +80,5 @@ def suggestion_lines(
         "",
         f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",
         f"    {shlex.join(command)}",
+        "A narrow source does much of its harm in a small dose: measure the new run, and go lower if it still narrows.",
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from divwatch.cli.options import AsJson, nothing_but_json, write_json
 from divwatch.errors import DivwatchError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def blame(
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Print mix settings that halve the loss, and the command that trains.")
     ] = False,
-    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the result to this file.")] = None,
+    as_json: AsJson = None,
 ) -> None:
     """Say which sources and rows of the training data narrow the model, without training.
 
@@ -74,13 +74,12 @@ def blame(
     from divwatch.blame.offline import load_tokenizer
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
+    from divwatch.files import without_nan
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise DivwatchError(f"--json {json_file}: there is no folder {json_file.parent}, create it first")
     run_config = _run_config(config)
-    found = in_order([read_checkpoint(path) for path in checkpoints])
+    found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
     training, taken = training_data(
         str(data or mix), rows, seed, load_tokenizer(found[0].path), run_config.get("max_length"), local_data
     )
@@ -88,19 +87,18 @@ def blame(
         "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
         "seed": seed,
     }  # fmt: skip
-    result, values = _compute(
-        found,
-        training,
-        like,
-        {k: v for k, v in options.items() if v is not None},
-        _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
-        _rate(training.kind, learning_rate, run_config),
-        steps or int(run_config.get("max_steps") or 1),
-    )
-    if json_file is not None:
-        from divwatch.files import without_nan, write_atomically
-
-        write_atomically(json_file, json.dumps(without_nan(values), indent=1) + "\n")
+    with nothing_but_json(as_json):
+        result, values = _compute(
+            found,
+            training,
+            like,
+            {k: v for k, v in options.items() if v is not None},
+            _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
+            _rate(training.kind, learning_rate, run_config),
+            steps or int(run_config.get("max_steps") or 1),
+        )
+    if write_json(as_json, without_nan(values)):
+        return
     print("\n".join(result_lines(values)))
     if suggest:
         print("\n".join(suggestion_lines(result.factors, str(data or mix), taken, training.kind, config)))
@@ -120,7 +118,7 @@ def _compute(
     from divwatch.blame.offline import measure
     from divwatch.blame.result import ALL, conclude, to_json
     from divwatch.blame.trace import learning_rates, share_of_learning
-    from divwatch.config import WatchConfig
+    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.metrics.encoder import load_encoder
     from divwatch.monitor.measure import panel_of, settings_like
     from divwatch.monitor.panel_of_run import panel_of_run
@@ -128,7 +126,8 @@ def _compute(
     from divwatch.verify import check_verifiers
 
     run = RunDirectory.of(like) if like else None
-    watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
+    with settings_written_as("--"):
+        watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
     _, prompts = panel_of_run(run) if run else panel_of(watch, paper=False)
     check_verifiers(prompts, unsafe_code=watch.unsafe_code)
     encoder = load_encoder(watch.encoder, device=config.device)
@@ -165,6 +164,14 @@ LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
     "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
 ).split()
+
+
+def _of_one_kind(paths: list[str]) -> list[str]:
+    """Adapters alone where there are any: the whole model under them has other weights to nudge."""
+    adapters = [path for path in paths if (Path(path) / "adapter_config.json").is_file()]
+    for path in set(paths) - set(adapters) if adapters else ():
+        print(f"divwatch: {path} is left out: the other checkpoints are adapters", file=sys.stderr)
+    return adapters or paths
 
 
 def _check_model(path: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from divwatch.cli.options import AsJson
+from divwatch.cli.options import AsJson, write_json
 from divwatch.errors import DivwatchError
+from divwatch.words import counted
 
 if TYPE_CHECKING:
     from divwatch.plan.cost import Cost
@@ -49,13 +49,17 @@ def plan(
         Optional[Path],
         typer.Option(help="A watched run: its seconds and lengths count, its settings where no config is given."),
     ] = None,
-    as_json: AsJson = False,
+    blame: Annotated[
+        bool, typer.Option("--blame", help="Also the cost of `divwatch blame` at one checkpoint, for ten sources.")
+    ] = False,
+    as_json: AsJson = None,
 ) -> None:
     """What looks will cost and when they come: seconds, memory, steps and share of the run, before it (docs/cost.md).
 
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
     from divwatch.config import WatchConfig, number_in
+    from divwatch.plan.blame import blame_cost
     from divwatch.plan.cost import Look, cost_of
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
@@ -87,17 +91,33 @@ def plan(
         reference = cost_of(its, reached, before.processes, before.look(prompt_tokens), strategy, then)
         cost = calibrated(cost, reference, before)
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+    blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
-    if as_json:
+    if as_json is not None:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
         learned = {} if before is None else {"like": before.measured}
-        print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned, indent=1))
-        return
-    print(f"{run.model}: {shape.parameters / 1e9:.2f} B parameters on {gpus} x {reached.name}, {strategy}")
+        learned |= {} if blamed is None else {"blame": blamed.as_dict()}
+        if write_json(as_json, cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned):
+            return
+    print(f"{run.model}: {_parameters(shape.parameters)} parameters on {gpus} x {reached.name}, {strategy}")
     if before is not None:
         print(_like_line(before))
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
     print("\n".join(_lines(cost, run, looks, share, step)))
+    if blamed is not None:
+        print(
+            f"blame     {blamed.seconds / 60:.1f} min a checkpoint: {blamed.sources} sources x {blamed.rows} rows, "
+            f"{blamed.tasks} tasks; {blamed.backward / 1e6:.1f} M tokens forward and backward, "
+            f"{blamed.forward / 1e6:.1f} M forward"
+        )
+
+
+def _parameters(count: float) -> str:
+    """
+    >>> _parameters(7.3e9), _parameters(1.25e6)
+    ('7.30 B', '1.25 M')
+    """
+    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
 
 
 def _like_line(like: Like) -> str:
@@ -105,7 +125,7 @@ def _like_line(like: Like) -> str:
     step = "" if like.step_seconds is None else f" and a step {like.step_seconds:.2g} s"
     tasks = ", ".join(f"{task} {tokens:.0f}" for task, tokens in like.tokens.items())
     return (
-        f"measured  a look took {like.look_seconds:.2g} s{step} on {like.processes} devices; completions of "
+        f"measured  a look took {like.look_seconds:.2g} s{step} on {counted(like.processes, 'device')}; completions of "
         f"{like.mean_tokens:.0f} tokens on average ({tasks}), {like.longest:,} at most"
     )
 
@@ -121,9 +141,10 @@ def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str) 
     weights = "gathered on every device" if cost.gathered else "as they are"
     lines = [
         f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
-        f"{run.max_steps:,} steps{step}",
+        f"{counted(run.max_steps, 'step')}{step}",
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
-        f"{cost.batches} batches of {cost.rows} rows a device, {cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
+        f"{counted(cost.batches, 'batch')} of {counted(cost.rows, 'row')} a device, "
+        f"{cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
         f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run",
     ]
     fits = budget(run.max_overhead, run.max_steps * cost.step_seconds) / (2 + len(EARLY))

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from divwatch.cli.options import STDOUT, AsJson, write_json
+from divwatch.words import counted, signed
+
 
 def score(
     files: Annotated[
@@ -29,7 +32,7 @@ def score(
         typer.Option(help="Judge outputs against the reference: gsm8k, math, humaneval, ... (docs/verifiers.md)"),
     ] = None,
     unsafe_code: Annotated[bool, typer.Option(help="Run outputs that are programs without a sandbox.")] = False,
-    json_out: Annotated[Optional[Path], typer.Option("--json", help="Write the full result to this file.")] = None,
+    as_json: AsJson = None,
 ) -> None:
     """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals; compare several files.
 
@@ -44,10 +47,18 @@ def score(
         "vocab_size": vocab_size, "nli_model": nli_model, "nli_sentences": nli_sentences, "verifier": verifier,
         "unsafe_code": unsafe_code,
     }  # fmt: skip
+    json_out = None if as_json == STDOUT else as_json
     if len(files) == 1:
-        show(score_file(files[0], json_out=json_out, **options))
+        result = score_file(files[0], json_out=json_out, **options)
+        if as_json == STDOUT:
+            write_json(STDOUT, result, indent=None)
+        else:
+            show(result)
         return
     compared = score_files(files, json_out=json_out, **options)
+    if as_json == STDOUT:
+        write_json(STDOUT, compared, indent=None)
+        return
     for result in compared["scores"].values():
         show(result)
     show_differences(compared)
@@ -61,14 +72,16 @@ def show_differences(compared: dict[str, Any]) -> None:
     from divwatch.outputs.numbers import change, plain
 
     several = ", simultaneous over files" if len(compared["files"]) > 2 else ""
-    table = Table(title=f"Difference from {compared['against']} on {compared['prompts']} prompts [95 %{several}]")
+    table = Table(
+        title=f"Difference from {compared['against']} on {counted(compared['prompts'], 'prompt')} [95 %{several}]"
+    )
     for name in ("", "metric", "difference", "relative"):
         table.add_column(name, justify="left" if name in ("", "metric") else "right")
     for row in compared["differences"]:
         relative = "" if row["metric"] == "quality/accuracy" else plain(change(row["relative"], *row["relative_ci95"]))
         lo, hi = row["ci95"]
-        ends = "" if lo is None else f" [{lo:+.4f}, {hi:+.4f}]"
-        table.add_row(row["file"], row["metric"], f"{row['difference']:+.4f}{ends}", relative)
+        ends = "" if lo is None else f" [{signed(lo, 4)}, {signed(hi, 4)}]"
+        table.add_row(row["file"], row["metric"], f"{signed(row['difference'], 4)}{ends}", relative)
     Console().print(table)
     for line in (*compared["warnings"], *compared["findings"]):
         print(line)
@@ -79,12 +92,14 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result['n']} prompts, {result['k']} outputs each; mean [95 % interval over prompts]")
+    table = Table(
+        title=f"{counted(result['n'], 'prompt')}, {result['k']} outputs each; mean [95 % interval over prompts]"
+    )
     table.add_column("")
     table.add_column("all outputs", justify="right")
     judged = result["correct"]["n_prompts"]
     if judged:
-        table.add_column(f"correct outputs ({judged} prompts)", justify="right")
+        table.add_column(f"correct outputs ({counted(judged, 'prompt')})", justify="right")
     for name, row in result["metrics"].items():
         cells = [row, result["correct"].get(name)] if judged else [row]
         table.add_row(name, *(_cell(cell) for cell in cells))

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from divwatch.words import counted
+
 
 @dataclass
 class SourceReport:
@@ -54,7 +56,7 @@ class MixReport:
         """One line for the mix, then one for each reason why rows were dropped or corrected, with the sources concerned."""
         read = sum(s.read for s in self.sources.values())
         used = sum(s.taken > 0 for s in self.sources.values())
-        lines = [f"mix {self.name}: {self.taken:,} rows of {used} sources ({read:,} read)"]
+        lines = [f"mix {self.name}: {counted(self.taken, 'row')} of {counted(used, 'source')} ({read:,} read)"]
         for what, word in (("dropped", "dropped"), ("mended", "corrected")):
             for reason, count in self.total(what).most_common():
                 affected = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,9 @@ from divwatch.panel import fingerprint
 from divwatch.records import Prompt
 from divwatch.store.run_directory import RunDirectory
 from divwatch.store.search import find_parent
+
+# Stages by a part of the trainer's name; all others are named after their method.
+KNOWN = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
 
 
 class RunDescription:
@@ -55,11 +59,14 @@ class RunDescription:
 
     @property
     def stage(self) -> str:
-        """sft, dpo or rl, from the trainer's class and its bases; else the name of the class."""
-        names = " ".join(c.__name__ for c in type(self.trainer).__mro__)
-        known = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "GRPOTrainer": "rl", "RLOOTrainer": "rl"}
-        default = next((stage for name, stage in known.items() if name in names), type(self.trainer).__name__)
-        return self.config.stage or default
+        """The method of the trainer's class or of a base of it: sft, dpo, rl, kto, online-dpo, ...; else training."""
+        kinds = type(self.trainer).__mro__
+        names = " ".join(kind.__name__ for kind in kinds)
+        methods = (_method(kind) for kind in kinds)
+        default = next((stage for name, stage in KNOWN.items() if name in names), None) or next(
+            filter(None, methods), None
+        )
+        return self.config.stage or default or "training"
 
     @property
     def model(self) -> str | None:
@@ -88,6 +95,14 @@ class RunDescription:
             **({"trial": self.trainer.state.trial_params} if self._in_trial else {}),
             **more,
         )
+
+
+def _method(kind: type) -> str | None:
+    """The method that a trainer of TRL is named after; None for a base of trainers, and for a class of somebody else."""
+    name = kind.__name__.removesuffix("Trainer")
+    if kind.__module__.split(".")[0] != "trl" or name == kind.__name__ or name.startswith("_"):
+        return None
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def describe_run(

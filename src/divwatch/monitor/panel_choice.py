@@ -30,6 +30,7 @@ from divwatch.sampling.memory import context_length
 from divwatch.sampling.tokens import tokenizer_of
 from divwatch.store.pairing import asks_the_same, recorded_prompts
 from divwatch.store.run_directory import RunDirectory
+from divwatch.words import counted
 
 FEW_PROMPTS = 32  # a rule of thumb: with fewer, the choice of prompts moves a mean more than a change of a tenth does
 
@@ -82,7 +83,7 @@ class PanelChoice:
         first = next(iter(refused.values()))
         if len(refused) == len(panel):
             raise first
-        note(f"{len(refused)} of {len(panel)} prompts are left out: {first}")
+        note(f"{len(refused)} of {counted(len(panel), 'prompt')} are left out: {first}")
         return [p for p in panel if p.id not in refused]
 
     def search_training_data(self) -> None:
@@ -116,7 +117,7 @@ class PanelChoice:
                 say(f"divwatch: {warning}")
         chosen = choose(prompts, config.prompts, config.seed)
         if len(chosen) < FEW_PROMPTS:
-            say(f"divwatch: only {len(chosen)} prompts: intervals will be wide; use {FEW_PROMPTS} or more")
+            say(f"divwatch: only {counted(len(chosen), 'prompt')}: intervals will be wide; use {FEW_PROMPTS} or more")
         if note := missing_alarms([prompt.task for prompt in chosen]):
             say(f"divwatch: {note}")
         asked = in_forms(chosen, config.thinking)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ class Record:
             self.store.append_look(row)
         except OSError as error:
             say(f"divwatch: the failure could not be recorded either ({error.strerror}): check {self.store.path}")
+
+    def store_training(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Stores what the trainer logged so far; the report shows it under the curves."""
+        with suppress(OSError):  # it never matters more than training
+            self.store.write_training(history)
 
     def end(self) -> None:
         """Notes the end, so that `divwatch top` shows that no look will follow, and lets other processes write."""

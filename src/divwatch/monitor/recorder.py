@@ -276,6 +276,7 @@ class Recorder:
     def _publish(self, look: ScoredLook) -> None:
         seconds, overhead = self._costs.pop(look.step, (look.sample_seconds, 0.0))
         self.record.add_look(look, seconds)
+        self.record.store_training(self.trainer.state.log_history)
         if self.config.background:
             self.timetable.scored(look.score_seconds)
         self._latest = (look.step, look.assessment)
@@ -283,6 +284,8 @@ class Recorder:
         for alarm in self.record.add_alarms(look, self._early.before if saves else None):
             # An alarm of the whole panel alerts, saves or stops, as asked; a task's is recorded and shown.
             whole = alarm.task == "all"
+            if not whole and len({prompt.task for prompt in self.prompts}) == 1:  # its alarm is that of the panel
+                continue
             self.publisher.alarm(alarm, alert=whole and self.config.on_collapse != "log")
             if whole and saves:
                 self._early.alarmed = True
@@ -343,6 +346,7 @@ class Recorder:
         self._scorer.close()
         state = self.trainer.state
         self.timetable.close(state.global_step)
+        self.record.store_training(state.log_history)
         self.record.end()
         if self.config.on_collapse in ("save", "stop") and state.global_step >= state.max_steps:
             self._early.end()

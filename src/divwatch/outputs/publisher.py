@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
 from divwatch.outputs.names import KIND, OVERHEAD, SECONDS, SUMMARY, VERDICT, assessment_scalars, look_scalars
+from divwatch.outputs.other_trackers import OtherTrackers
 from divwatch.outputs.terminal import alarm_message, look_line, say
 from divwatch.outputs.tracking import (
     WandbLog,
@@ -17,6 +19,7 @@ from divwatch.outputs.tracking import (
     start_wandb_run,
     table_rows,
     wandb_run,
+    warn_if_shared,
 )
 from divwatch.records import Change, RunAssessment, ScoredLook
 from divwatch.store.reader import RunReader
@@ -36,6 +39,7 @@ class Publisher:
         self.texts: dict[str, str] = {}
         self.offset = 0
         self._wandb = WandbLog()
+        self._others = OtherTrackers(trainer)
 
     def start_tracking(self, group: str, job_type: str) -> None:
         """Opens the W&B run in the lineage's group, before the trainer's own callback would open one without a group."""
@@ -54,7 +58,9 @@ class Publisher:
         """Connects to the trackers; returns what run.json should keep of the W&B run. See `WandbLog.open`."""
         if not reports(self.trainer):
             say(f"divwatch: report_to names no tracker: looks go to {path} and to the trainer's log history only")
-        return self._wandb.open(wandb_run(self.trainer), settings, before, sent)
+        run = wandb_run(self.trainer)
+        warn_if_shared(run, path)
+        return self._wandb.open(run, settings, before, sent)
 
     def look(self, look: ScoredLook, store: RunReader, seconds: float, overhead: float) -> dict[str, float]:
         """Publishes a look that training waited `seconds` for; returns its scalars by name."""
@@ -62,13 +68,13 @@ class Publisher:
         scalars = look_scalars(look.tasks) | assessment_scalars(look.assessment)
         scalars |= {SECONDS: seconds, OVERHEAD: overhead}
         log_to_trainer(self.trainer, look.step, scalars)
-        self._wandb.log_look(
-            look.step,
-            self.offset + look.step,
-            scalars,
-            lambda: table_rows(look.step, self.texts, store.completions(look.step)),
-        )
+        rows = partial(self._table, look.step, store)
+        self._wandb.log_look(look.step, self.offset + look.step, scalars, rows)
+        self._others.table(look.step, rows)
         return scalars
+
+    def _table(self, step: int, store: RunReader) -> list[list[Any]]:
+        return table_rows(step, self.texts, store.completions(step))
 
     def full_look(self, look: ScoredLook) -> None:
         """Publishes a look at full length: its levels, under `full/`."""
@@ -81,7 +87,9 @@ class Publisher:
         """Publishes an alarm. alert: W&B sends a message about it."""
         say("divwatch: " + alarm_message(alarm))
         if alert:
-            self._wandb.alert(f"Diversity collapse since step {alarm.onset_step}", alarm_message(alarm))
+            title = f"Diversity collapse since step {alarm.onset_step}"
+            self._wandb.alert(title, alarm_message(alarm))
+            self._others.alert(title, alarm_message(alarm))
 
     def restore(self, state: Any, step: int, tasks: dict[str, Any], assessment: RunAssessment) -> None:
         """Adds a look to the log history of a resumed run, whose checkpoint was written before the look was scored."""
@@ -97,5 +105,6 @@ class Publisher:
             )
             self._wandb.upload(path)
         self._wandb.close(CLOSE_LIMIT)
+        self._others.close(CLOSE_LIMIT)
         if assessment is not None:
             say(f"divwatch: {assessment.verdict['sentence']} Record: {path}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from divwatch.metrics.unknown import MULTILINGUAL
 from divwatch.outputs import numbers
 from divwatch.outputs.text import inert
+from divwatch.words import counted
 
 if TYPE_CHECKING:
     from divwatch.records import Change, ScoredLook
@@ -87,9 +88,9 @@ def why_not_comparable(look: ScoredLook) -> str | None:
 def unreadable_line(prompts: int, of: int, encoder: str, setting: str, missing: bool = True) -> str:
     """Why metrics of embeddings are missing (or, if not `missing`, wrong), and which encoder reads the outputs."""
     return (
-        f"divwatch: metrics of embeddings (sbert, vendi) are {'missing' if missing else 'not reliable'} for {prompts} of {of} "
-        f"prompts: more than a tenth of their outputs is unknown tokens to encoder {encoder!r}. Set {setting} to a "
-        f"multilingual one, such as {MULTILINGUAL}"
+        f"divwatch: metrics of embeddings (sbert, vendi) are {'missing' if missing else 'not reliable'} for {prompts} of "
+        f"{counted(of, 'prompt')}: more than a tenth of their outputs is unknown tokens to encoder {encoder!r}. "
+        f"Set {setting} to a multilingual one, such as {MULTILINGUAL}"
     )
 
 
@@ -129,7 +130,8 @@ def asked_line(text: str, form: str, prompts: int) -> str:
     """
     shown = text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
     quoted = inert(json.dumps(shown, ensure_ascii=False))
-    return f"divwatch: {prompts} prompts are asked in {form} form; the model gets the first one as {quoted}"
+    asked = f"{counted(prompts, 'prompt')} {'is' if prompts == 1 else 'are'} asked in {form} form"
+    return f"divwatch: {asked}; the model gets {'it' if prompts == 1 else 'the first one'} as {quoted}"
 
 
 def first_look_line(prompts: int, tokens: Sequence[int], seconds: float) -> str:
@@ -140,8 +142,8 @@ def first_look_line(prompts: int, tokens: Sequence[int], seconds: float) -> str:
     """
     samples, mean = len(tokens) // prompts, sum(tokens) / len(tokens)
     return (
-        f"divwatch: the first look took {seconds:.2g} s: {prompts} prompts x {samples} completions of {mean:.0f} tokens on "
-        f"average, {max(tokens)} at most"
+        f"divwatch: the first look took {seconds:.2g} s: {counted(prompts, 'prompt')} x {samples} completions of "
+        f"{mean:.0f} tokens on average, {max(tokens)} at most"
     )
 
 
@@ -153,7 +155,7 @@ def schedule_line(steps: Sequence[int], share: float | None, look: float, step: 
     >>> schedule_line([0, 4, 80], 0.0291, 3.14, 1.5)
     'divwatch: about 3 looks, at steps 0, 4, 80: 2.9 % of the run (a look takes 3.1 s, a step 1.5 s)'
     """
-    line = f"divwatch: about {len(steps)} looks, at steps {numbers.steps_of(steps)}"
+    line = f"divwatch: about {counted(len(steps), 'look')}, at steps {numbers.steps_of(steps)}"
     if share is None or step is None:
         return line
     return f"{line}: {share * 100:.2g} % of the run (a look takes {look:.2g} s, a step {step:.2g} s)"

@@ -97,7 +97,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     return summary | {
         "levels": levels,
         "verdict": {"kind": assessment.verdict.kind, "sentence": assessment.verdict.sentence},
-        "falling": _falling(assessment.alarms),
+        "falling": _falling(assessment.alarms, one_task=len(scored[-1]["tasks"]) == 2),  # with "all"
         "history": [mean for mean in means if mean is not None and mean == mean],
     }
 
@@ -109,9 +109,12 @@ def _change(status: Any, step: int, baseline: int | None) -> dict[str, float]:
     return {"change": status.change, "change_lo": lo, "change_hi": hi}
 
 
-def _falling(alarms: Sequence[Any]) -> list[dict[str, Any]]:
+def _falling(alarms: Sequence[Any], one_task: bool) -> list[dict[str, Any]]:
+    """A row for each alarm. one_task: the panel has one task, so that its alarm and the panel's are the same."""
     rows = []
     for task, key, status in alarms:
+        if one_task and task != "all":
+            continue
         row = {"task": task, "key": key, **_change(status, 1, None), "confirmed": status.confirmed}
         rows.append(row | {"onset_step": status.onset_step, "onset_interval": list(status.onset_interval or ())})
     return sorted(rows, key=lambda row: (row["task"] != "all", row.get("change", 0.0)))

@@ -98,6 +98,23 @@ def start_wandb_run(trainer: Any, group: str, job_type: str) -> None:
     )
 
 
+# The id of a W&B run -> the run directory whose looks it gets.
+_WATCHED: dict[str, Path] = {}
+
+
+def warn_if_shared(run: Any, path: Path) -> None:
+    """A line if the W&B run has the looks of another training: nobody finished it before this one began."""
+    number = getattr(run, "id", None)
+    if number is None:
+        return
+    other, _WATCHED[number] = _WATCHED.get(number, path), path
+    if other != path:
+        say(
+            f"divwatch: the open W&B run holds the looks of {other} already, and those of {path} are added to it: call "
+            "wandb.finish() between two trainings to keep them apart"
+        )
+
+
 class WandbLog:
     """Sends looks to one W&B run. No method blocks, except `close`, which has a time limit.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from divwatch.errors import one_line
 from divwatch.panel.rows import COLUMNS
+from divwatch.words import counted
 
 MOST_ROWS = 100_000  # of a table, evenly spaced
 MOST_STREAMED = 10_000
@@ -36,13 +37,12 @@ class EvalRows:
     def note(self) -> str | None:
         """One line about what was not read; None if a table was read completely."""
         if self.failure is not None:
-            return (
-                f"reading {self.name} failed after {self.read:,} rows ({self.failure}): the prompts are from these rows"
-            )
+            read = f"{counted(self.read, 'row')} ({self.failure})"
+            return f"reading {self.name} failed after {read}: the prompts are from these rows"
         if self.streamed:
-            return f"{self.name} is a stream: read {self.read:,} rows, {self._end}"
+            return f"{self.name} is a stream: read {counted(self.read, 'row')}, {self._end}"
         if self._rows != self.read:
-            return f"{self.name} has {self._rows:,} rows: read {self.read:,} of them, {self._end}"
+            return f"{self.name} has {counted(self._rows, 'row')}: read {self.read:,} of them, {self._end}"
         return None
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:

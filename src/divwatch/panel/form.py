@@ -16,6 +16,7 @@ from divwatch.errors import DivwatchError, one_line
 from divwatch.panel.length import token_limit
 from divwatch.records import Prompt
 from divwatch.verify.thinking import CLOSE, OPEN
+from divwatch.words import counted
 
 FORMS = ("auto", "chat", "plain")
 
@@ -137,8 +138,9 @@ def within_context(
         return fitting, None
     longest = max(range(len(prompts)), key=lengths.__getitem__)
     line = (
-        f"{len(prompts) - len(fitting)} of {len(prompts)} prompts leave no room for {room[longest]} new tokens in a context of "
-        f"{context} (the longest, {prompts[longest].id}, has {lengths[longest]} tokens)"
+        f"{len(prompts) - len(fitting)} of {counted(len(prompts), 'prompt')} leave no room for "
+        f"{room[longest]} new tokens in a context of {context} (the longest, {prompts[longest].id}, has "
+        f"{lengths[longest]} tokens)"
     )
     if not fitting:
         raise DivwatchError(f"{line}: lower watch_max_new_tokens or choose a panel of shorter prompts")

@@ -9,6 +9,7 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.panel.overlap import Matches, PanelIndex
 from divwatch.records import Prompt
+from divwatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class OverlapReport:
         overlapping, total = len(self.contaminated), sum(t.prompts for t in self.by_task.values())
         tasks = [f"{task} {t.contaminated}/{t.prompts}" for task, t in self.by_task.items() if t.contaminated]
         where = f": {', '.join(tasks)}" if tasks else ""
-        return f"held out: {overlapping} of {total} prompts overlap the {self.rows:,} training rows{where}"
+        return f"held out: {overlapping} of {counted(total, 'prompt')} overlap the {counted(self.rows, 'training row')}{where}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from divwatch.config import WatchConfig, number_in
+from divwatch.config import WatchConfig, number_in, settings_written_as
 from divwatch.errors import DivwatchError
 from divwatch.panel import token_limits
 from divwatch.plan.like import Like
@@ -81,7 +81,8 @@ def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str,
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
-    watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
+    with settings_written_as("watch_"):
+        watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
     return replace(run, every=watch.every, looks=watch.looks)
 
 

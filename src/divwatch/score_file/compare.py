@@ -19,6 +19,7 @@ from divwatch.files import without_nan
 from divwatch.metrics.scoring import RAREFIED
 from divwatch.outputs.numbers import change, plain
 from divwatch.score_file.rows import Row, read_rows
+from divwatch.words import signed
 
 GROUPS = {"metrics": "diversity", "correct": "correct_diversity"}
 LONGER = 1.2  # ratio of mean lengths from which on a warning is due
@@ -111,7 +112,7 @@ def _sentence(name: str, against: str, differences: Sequence[dict[str, Any]]) ->
         parts.append(f"correct answers {plain(change(correct['relative'], *correct['relative_ci95']))}")
     if (accuracy := mine.get("quality/accuracy")) is not None:
         lo, hi = accuracy["ci95"]
-        parts.append(f"accuracy {100 * accuracy['difference']:+.0f} points [{100 * lo:+.0f}, {100 * hi:+.0f}]")
+        parts.append(f"accuracy {signed(100 * accuracy['difference'])} points [{signed(100 * lo)}, {signed(100 * hi)}]")
     return "; ".join(parts)
 
 
@@ -130,7 +131,7 @@ def _amount(value: float, against: str) -> str:
 
 def _interval(row: dict[str, Any]) -> str:
     lo, hi = row["relative_ci95"]
-    return "" if np.isnan(lo) else f"[{100 * lo:+.0f}, {100 * hi:+.0f}]"
+    return "" if np.isnan(lo) else f"[{signed(100 * lo)}, {signed(100 * hi)}]"
 
 
 def _warnings(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +17,7 @@ from divwatch.store.parquet import read_parquet
 
 FORMAT = 1
 NAME = "divwatch"  # of the run directory inside an output directory
+TRAINING = "training.json"
 WRITER = ".writer"  # which process writes the record
 SCORED = ("ok", "not_comparable")  # statuses of looks that have scores
 
@@ -61,6 +65,16 @@ class RunReader:
         """How many looks the first plan of `watch_every: auto` had; None before it, and with other values."""
         planned = (self.schedule() or {}).get("planned")
         return planned if isinstance(planned, int) else None
+
+    def training(self) -> list[dict[str, float]]:
+        """`step` and `loss`, `reward` or both, as the trainer logged them; of a run of an older version from the state of
+        its last checkpoint. Empty where neither can be read."""
+        states = sorted(self.path.parent.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+        for path in (self.path / TRAINING, *reversed(states)):
+            with suppress(OSError, ValueError, AttributeError):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                return training_rows(content["log_history"] if isinstance(content, dict) else content)
+        return []
 
     def looks(self) -> list[dict[str, Any]]:
         """The lines of looks.jsonl by step. A look that a resumed run repeated counts once: its last line."""
@@ -165,6 +179,21 @@ class RunReader:
 
     def _file(self, folder: str, step: int) -> Path:
         return self.path / folder / f"step-{step:08d}.parquet"
+
+
+def training_rows(history: Iterable[Any]) -> list[dict[str, float]]:
+    """The step, loss and reward of the entries of a trainer's log history that have one of the two.
+
+    >>> training_rows([{"step": 1, "loss": 0.5, "lr": 1e-3}, {"step": 2, "diversity/all/sbert": 0.4}])
+    [{'step': 1, 'loss': 0.5}]
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for entry in history:
+        if isinstance(entry, dict) and is_step(entry.get("step")):
+            found = {k: float(v) for k in ("loss", "reward") if isinstance(v := entry.get(k), int | float)}
+            if found:
+                rows.setdefault(entry["step"], {"step": entry["step"]}).update(found)
+    return [rows[step] for step in sorted(rows)]
 
 
 def is_step(value: Any) -> bool:

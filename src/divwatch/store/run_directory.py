@@ -6,6 +6,7 @@ completions/step-00000100.parquet one row per completion
 scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 schedule.json                     the steps of the looks, planned ones as well, and the times they are planned from
+training.json                     the trainer's loss and reward by step
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from divwatch.errors import DivwatchError
 from divwatch.files import append_line, json_line, write_atomically
 from divwatch.records import Completion, PromptSamples, PromptScores
 from divwatch.store.parquet import write_parquet
-from divwatch.store.reader import FORMAT, NAME, SCORED, WRITER, RunReader
+from divwatch.store.reader import FORMAT, NAME, SCORED, TRAINING, WRITER, RunReader, training_rows
 
 
 class RunDirectory(RunReader):
@@ -81,6 +82,10 @@ class RunDirectory(RunReader):
 
     def write_schedule(self, schedule: dict[str, Any]) -> None:
         write_atomically(self.path / "schedule.json", json.dumps(schedule).encode())
+
+    def write_training(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Stores the loss and the reward of a trainer's log history, for the report."""
+        write_atomically(self.path / TRAINING, json.dumps(training_rows(history)).encode())
 
     def write_completions(self, step: int, completions: Sequence[Completion]) -> None:
         """Stores the completions of a look before anything is scored, so that a crash loses no sample."""

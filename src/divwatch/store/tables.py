@@ -87,6 +87,10 @@ class RunTables:
             self.notes.append(f"completions of step {step} cannot be read ({error})")
             return pd.DataFrame()
 
+    def training(self) -> list[dict[str, float]]:
+        """The trainer's loss and reward by step."""
+        return RunReader(self.directory).training()
+
     def planned_looks(self) -> int | None:
         return RunReader(self.directory).planned_looks()
 

@@ -19,6 +19,7 @@ from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import Lineage, stage_name
 from divwatch.store.reader import SCORED
+from divwatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _Drawer:
             frame = self.groups.get((v.name, task, key))
             if frame is None:
                 continue
-            segments = [_points(part) for _, part in frame.groupby("number")]
+            segments = [curve_points(part) for _, part in frame.groupby("number")]
             series.append(Series(v.name, segments, v.colour, v.dash, v.thin))
         return series
 
@@ -196,7 +197,7 @@ class _Drawer:
         return Chart(pipeline_chart(shown, self.axis, label, task, height), caption, title, metric)
 
 
-def _points(frame: pd.DataFrame) -> list[Point]:
+def curve_points(frame: pd.DataFrame) -> list[Point]:
     columns = zip(frame["x"], frame["mean"], frame["lo"], frame["hi"], frame["status"], strict=True)
     return [Point(x, y, lo, hi, status == "ok") for x, y, lo, hi, status in columns]
 
@@ -207,8 +208,9 @@ def _share_caption(f: LineageFindings) -> str:
     if split is None:
         return ""
     share = split.common.share
-    size = f"{split.n_prompts} prompts."
+    size = f"{counted(split.n_prompts, 'prompt')}."
     if not share.hi - share.lo < 1:  # also if the interval is not computable
         return f"{size} The change is too small to say which share of the loss persists among correct answers."
     persists = change(share.mean, share.lo, share.hi, signed=False)
-    return f"{size} {persists} of the loss persists among correct answers ({share.n} prompts with two on both sides)."
+    paired = f"{counted(share.n, 'prompt')} with two on both sides"
+    return f"{size} {persists} of the loss persists among correct answers ({paired})."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -15,7 +16,10 @@ from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.charts import Charts
 from divwatch.outputs.report.findings import settings_of
 from divwatch.outputs.report.layout import stage_name
+from divwatch.outputs.report.lost import lost_answers
+from divwatch.outputs.report.next_steps import next_steps
 from divwatch.outputs.report.samples import examples
+from divwatch.outputs.report.verdict_charts import verdict_charts
 from divwatch.outputs.text import inert
 
 SECTIONS = [
@@ -29,6 +33,7 @@ SECTIONS = [
     ("settings", "Settings and panel"),
 ]
 MARKS = {"correct": "✓", "wrong": "✗", "mixed": "~", "unusable": "!", "unjudged": "·"}
+CROWDED = 4  # lineages from which on charts and answers do not stand beside the verdicts
 EXAMPLES = 15  # sample prompts on the page, over all lineages
 TOOLTIPS = {"diversity", "correct_diversity", "gain", "watch"}  # groups of keys that charts show
 
@@ -52,7 +57,7 @@ def render(report: Report, charts: Charts, title: str, subtitle: str, foot: str)
         dashes=DASHES,
         marks=MARKS,
         samples=_samples(report),
-        findings=narrative.statements(report),
+        verdicts=_verdicts(report, spoken),
         cautions=narrative.cautions(report),
         stages=tables.stages(report),
         views=tables.views(report),
@@ -72,6 +77,23 @@ def render(report: Report, charts: Charts, title: str, subtitle: str, foot: str)
         held_out=record_tables.held_out(report),
         mixes=record_tables.mixes(report),
     )
+
+
+def _verdicts(report: Report, spoken: Sequence[Any]) -> list[dict[str, Any]]:
+    """What stands at the top for each lineage: its statement, chart, lost answers and next steps."""
+    few = len(report.lineages) < CROWDED
+    drawn = verdict_charts(report) if few else [None] * len(report.lineages)
+    return [
+        {
+            "said": statement,
+            "chart": chart,
+            "lost": lost_answers(looks, prompts, f.whole) if few else None,
+            "steps": next_steps(f),
+        }
+        for f, statement, chart, (_, looks, prompts) in zip(
+            report.findings, narrative.statements(report), drawn, spoken, strict=True
+        )
+    ]
 
 
 @lru_cache(maxsize=1)

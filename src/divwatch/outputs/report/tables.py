@@ -13,6 +13,7 @@ from divwatch.outputs.report.cells import Cell, Row, Table, level_cell, stage_en
 from divwatch.outputs.report.layout import stage_name
 from divwatch.outputs.report.tidy import PARTS, WHOLE
 from divwatch.tasks import published as reference
+from divwatch.words import counted
 
 
 def stages(report: Report) -> Table:
@@ -59,7 +60,7 @@ def _levels(r: dict[str, Any]) -> list[Cell]:
     name = Cell(f"{r['lineage']} · {stage_name(r['stage'])}", step)
     level = {k: level_cell(_prefixed(r, k)) for k in ("diversity", "correct_diversity")}
     if not math.isnan(r["correct_diversity_n"]):
-        level["correct_diversity"].more += f" · {int(r['correct_diversity_n'])} prompts"
+        level["correct_diversity"].more += f" · {counted(int(r['correct_diversity_n']), 'prompt')}"
     return [name, level["diversity"], level["correct_diversity"], level_cell(_prefixed(r, "accuracy"), "percent")]
 
 
