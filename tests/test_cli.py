@@ -169,3 +169,21 @@ def test_a_verifier_of_the_working_directory_is_found_by_every_command(tmp_path,
     broken, missing = capsys.readouterr().err.splitlines()
     assert "half written" in broken
     assert f"with the module in {tmp_path} or installed" in missing
+
+
+def test_json_is_printed_or_written_by_one_rule(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples.jsonl").write_text(json.dumps({"id": "1", "prompt": "p", "outputs": ["a b", "c"]}) + "\n")
+    score = ["score", "samples.jsonl", "--metrics", "ead"]
+    for arguments in (["panel", "show", "gsm8k"], score):
+        capsys.readouterr()
+        assert run([*arguments, "--json"], monkeypatch) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert run([*arguments, "--json", "out.json"], monkeypatch) == 0
+        assert json.loads((tmp_path / "out.json").read_text()) == printed
+        assert capsys.readouterr().out.strip()
+        assert run([*arguments, "--json", "nowhere/out.json"], monkeypatch) == 2
+        assert "--json nowhere/out.json: there is no folder nowhere" in capsys.readouterr().err
+    assert run([*score, "--json", "scores"], monkeypatch) == 0  # score has always taken any name
+    assert json.loads((tmp_path / "scores").read_text()) == printed
+    assert run(["panel", "show", "--json", "gsm8k"], monkeypatch) == 0

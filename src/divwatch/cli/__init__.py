@@ -17,6 +17,7 @@ from divwatch.cli.compare import compare
 from divwatch.cli.import_ import import_
 from divwatch.cli.measure import measure
 from divwatch.cli.mix import app as mix_app
+from divwatch.cli.options import Command, CommandOfFiles
 from divwatch.cli.panel import panel_app
 from divwatch.cli.plan import plan
 from divwatch.cli.report import report
@@ -27,8 +28,8 @@ from divwatch.errors import DivwatchError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Watch output diversity in post-training.")
 for command in (report, top, score, measure, blame, plan, ablate, compare):
-    app.command()(command)
-app.command("import")(import_)
+    app.command(cls=CommandOfFiles if command in (score, blame) else Command)(command)
+app.command("import", cls=Command)(import_)
 app.add_typer(mix_app, name="mix")
 app.add_typer(panel_app, name="panel")
 app.add_typer(wandb_app, name="wandb")

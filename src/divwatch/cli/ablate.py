@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from divwatch.cli.options import AsJson, write_json
 from divwatch.errors import DivwatchError
 from divwatch.words import counted
 
@@ -20,7 +20,7 @@ def ablate(
     arm: Annotated[Optional[str], typer.Option(help="This arm alone.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="This seed alone.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the launches and run nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = None,
 ) -> None:
     """Train every arm of a plan with every seed; call it again to continue where it stopped.
 
@@ -37,7 +37,8 @@ def ablate(
     runs = [r for r in ablation.runs() if arm in (None, r.arm.name) and seed in (None, r.seed)]
     if dry_run:
         commands = [ablation.command_line(run) for run in runs]
-        print(json.dumps(commands, indent=1) if as_json else "\n".join(commands))
+        if not write_json(as_json, commands):
+            print("\n".join(commands))
         return
     check_kept(ablation, runs)
     write_record(ablation)
@@ -52,9 +53,7 @@ def ablate(
         _progress(f"stopped after {len(outcomes)} of {counted(len(runs), 'run')}: the same command continues")
         sys.exit(130)
     failed = [o for o in outcomes if o.status == "failed"]
-    if as_json:
-        print(json.dumps([o.as_dict() for o in outcomes], indent=1))
-    else:
+    if not write_json(as_json, [o.as_dict() for o in outcomes]):
         skipped = sum(o.status == "kept" for o in outcomes)
         done = len(outcomes) - skipped - len(failed)
         print(f"{counted(len(outcomes), 'run')}: {done} done, {skipped} kept, {len(failed)} failed")

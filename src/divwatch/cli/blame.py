@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from divwatch.cli.options import AsJson, nothing_but_json, write_json
 from divwatch.errors import DivwatchError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def blame(
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Print mix settings that halve the loss, and the command that trains.")
     ] = False,
-    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the result to this file.")] = None,
+    as_json: AsJson = None,
 ) -> None:
     """Say which sources and rows of the training data narrow the model, without training.
 
@@ -74,11 +74,10 @@ def blame(
     from divwatch.blame.offline import load_tokenizer
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
+    from divwatch.files import without_nan
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise DivwatchError(f"--json {json_file}: there is no folder {json_file.parent}, create it first")
     run_config = _run_config(config)
     found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
     training, taken = training_data(
@@ -88,19 +87,18 @@ def blame(
         "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
         "seed": seed,
     }  # fmt: skip
-    result, values = _compute(
-        found,
-        training,
-        like,
-        {k: v for k, v in options.items() if v is not None},
-        _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
-        _rate(training.kind, learning_rate, run_config),
-        steps or int(run_config.get("max_steps") or 1),
-    )
-    if json_file is not None:
-        from divwatch.files import without_nan, write_atomically
-
-        write_atomically(json_file, json.dumps(without_nan(values), indent=1) + "\n")
+    with nothing_but_json(as_json):
+        result, values = _compute(
+            found,
+            training,
+            like,
+            {k: v for k, v in options.items() if v is not None},
+            _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
+            _rate(training.kind, learning_rate, run_config),
+            steps or int(run_config.get("max_steps") or 1),
+        )
+    if write_json(as_json, without_nan(values)):
+        return
     print("\n".join(result_lines(values)))
     if suggest:
         print("\n".join(suggestion_lines(result.factors, str(data or mix), taken, training.kind, config)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from divwatch.cli.options import AsJson, write_json
 from divwatch.errors import DivwatchError
 
 
@@ -26,7 +26,7 @@ def compare(
         Optional[Path], typer.Option(help="Folder for comparison.csv and comparison.png. Default: the first one given.")
     ] = None,
     tasks: Annotated[bool, typer.Option("--tasks", help="Show every effect task by task too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = None,
 ) -> None:
     """Differences between runs, paired by prompt, with simultaneous intervals; for an ablation, its sources ranked.
 
@@ -42,8 +42,7 @@ def compare(
     folder = out or runs[0]
     _write_csv(folder / "comparison.csv", rows(arms, comparison))
     write_figure(arms, comparison, folder / "comparison.png")
-    if as_json:
-        print(json.dumps(as_dict(arms, comparison), indent=1))
+    if write_json(as_json, as_dict(arms, comparison)):
         return
     show(arms, comparison, by_task=tasks or len(arms.items) == 1)
     print(f"wrote {folder / 'comparison.csv'} and {folder / 'comparison.png'}")

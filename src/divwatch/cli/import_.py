@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from divwatch.cli.options import AsJson
+from divwatch.cli.options import AsJson, nothing_but_json, write_json
 
 
 def import_(
@@ -35,7 +32,7 @@ def import_(
         Optional[Path], typer.Option(help="The run before this one, so that stages are attributed.")
     ] = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="Send the looks to W&B too.")] = False,
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """Turn the completions that verl, TRL, lm-evaluation-harness, lighteval or NoveltyBench wrote into a run directory.
 
@@ -54,7 +51,7 @@ def import_(
     parent = RunDirectory.of(baseline) if baseline else None
     if parent is not None and not parent.exists:
         raise DivwatchError(f"--baseline {baseline} holds no divwatch run: give the output directory of one")
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
+    with nothing_but_json(as_json):
         run, looks = import_run(
             Dump(paths, form, score),
             out,
@@ -71,7 +68,6 @@ def import_(
             from divwatch.outputs.upload import upload
 
             upload(run, looks)
-    if as_json:
-        print(json.dumps({"run": str(run.path), "steps": [look.step for look in looks]}))
+    if write_json(as_json, {"run": str(run.path), "steps": [look.step for look in looks]}, indent=None):
         return
     print(f"now: {shlex.join(['divwatch', 'report', str(out)])}")

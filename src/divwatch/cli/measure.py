@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from divwatch.cli.options import AsJson
+from divwatch.cli.options import AsJson, nothing_but_json, write_json
 from divwatch.errors import DivwatchError
 
 
@@ -39,7 +36,7 @@ def measure(
         bool, typer.Option("--all-checkpoints", help="MODELS are output directories: look at every checkpoint in them.")
     ] = False,
     device: Annotated[Optional[str], typer.Option(help="Where to sample. Default: cuda if there is one.")] = None,
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """Look at checkpoints that were never watched in training; each becomes a stage that `report` reads.
 
@@ -65,10 +62,9 @@ def measure(
     run = RunDirectory.of(like) if like else None
     with settings_written_as("--"):
         config = settings_like(run, settings) if run else WatchConfig.from_settings(**settings)
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():  # nothing but JSON on stdout
+    with nothing_but_json(as_json):
         done = run_measure(models, out, config, run, device, paper=preset == "paper")
-    if as_json:
-        print(json.dumps({"runs": [str(measured.path) for measured in done]}))
+    if write_json(as_json, {"runs": [str(measured.path) for measured in done]}, indent=None):
         return
     for measured in done:
         print(f"measured: {measured.path}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from divwatch.cli.options import AsJson, Command, write_json
+
 app = typer.Typer(no_args_is_help=True, help="Data mixes: the Olmo 3 sets by source, your own, the embedded ones.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-@app.command("list")
-def list_mixes(as_json: AsJson = False) -> None:
+@app.command("list", cls=Command)
+def list_mixes(as_json: AsJson = None) -> None:
     """List the mixes that --mix takes by name.
 
     Example: divwatch mix list
@@ -21,17 +20,16 @@ def list_mixes(as_json: AsJson = False) -> None:
     from divwatch.mixes.show import listed
 
     mixes = listed()
-    if as_json:
-        print(json.dumps(mixes, indent=1))
+    if write_json(as_json, mixes):
         return
     rows = [[m["name"], m["kind"], _number(m["rows"]), str(len(m["sources"])), m["title"]] for m in mixes]
     _table(["mix", "kind", "rows", "sources", ""], rows)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     name: Annotated[str, typer.Argument(help="A mix by name, or a YAML file.")],
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """Show a mix: its sources with published rows and shares, tokens where known, and where the figures come from.
 
@@ -40,8 +38,7 @@ def show(
     from divwatch.mixes.show import described
 
     mix = described(name)
-    if as_json:
-        print(json.dumps(mix, indent=1))
+    if write_json(as_json, mix):
         return
     print(f"{mix['name']} ({mix['kind']}): {mix['title']}")
     for part in mix["parts"]:

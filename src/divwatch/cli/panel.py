@@ -9,15 +9,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from divwatch.cli.options import AsJson, Command, write_json
 from divwatch.words import counted
 
 panel_app = typer.Typer(no_args_is_help=True, help="Held-out prompts: list, show and check them.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-@panel_app.command("list")
-def list_panels(as_json: AsJson = False) -> None:
+@panel_app.command("list", cls=Command)
+def list_panels(as_json: AsJson = None) -> None:
     """The named panels and tasks. Works without the hub.
 
     Example: divwatch panel list
@@ -31,16 +30,15 @@ def list_panels(as_json: AsJson = False) -> None:
         {"task": t.name, "about": t.about, "set": t.hub, "verifier": t.verifier or "", "limit": t.limit or "all"}
         for t in TASKS.values()
     ]
-    if as_json:
-        print(json.dumps({"panels": panels, "tasks": tasks}, indent=1))
+    if write_json(as_json, {"panels": panels, "tasks": tasks}):
         return
     _table("panels", [{"panel": name, "tasks": ", ".join(members)} for name, members in panels.items()])
     _table("tasks (each is a panel too; name several with commas)", tasks)
 
 
-@panel_app.command()
+@panel_app.command(cls=Command)
 def show(
-    task: Annotated[str, typer.Argument(help="A task's name, as in `divwatch panel list`.")], as_json: AsJson = False
+    task: Annotated[str, typer.Argument(help="A task's name, as in `divwatch panel list`.")], as_json: AsJson = None
 ) -> None:
     """A task: its set, wording, limits and verifier, and an example of divwatch's own. Works without the hub.
 
@@ -61,15 +59,14 @@ def show(
         "max_new_tokens": token_limit(prompt, None), "paper_max_new_tokens": entry.paper_max_new_tokens,
         "example prompt": prompt.text, "example reference": prompt.reference,
     }  # fmt: skip
-    if as_json:
-        print(json.dumps(facts, indent=1))
+    if write_json(as_json, facts):
         return
     for name, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)
         print(f"{name}:\n{_indented(text)}" if "\n" in text else f"{name}: {text}")
 
 
-@panel_app.command()
+@panel_app.command(cls=Command)
 def check(
     panel: Annotated[str, typer.Argument(help="A panel, a task, several with commas, or a JSONL file.")] = "quick",
     against: Annotated[
@@ -80,7 +77,7 @@ def check(
         Optional[str], typer.Option(help="Show the first prompt of each task as this model gets it.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes for the search.")] = 0,
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """Load a panel, name what is wrong with it, and search the training data for its prompts.
 
@@ -101,14 +98,11 @@ def check(
     }
     if tokenizer is not None:
         result |= _asked(prompts, tokenizer, notes)
-    for note in notes:
-        print(note, file=sys.stderr)
     result["problems"] = notes
     report = check_held_out(prompts, _training_rows(against), workers=workers) if against else None
     if report:
         result["against"] = {"data": against, **report.as_dict()}
-    if as_json:
-        print(json.dumps(result, indent=1))
+    if write_json(as_json, result):
         return
     _table(f"panel {panel}: {counted(len(prompts), 'prompt')}, fingerprint {result['fingerprint']}", sets)
     for task, text in result.get("asked", {}).items():
@@ -153,6 +147,7 @@ def _asked(prompts: list[Any], tokenizer: Any, notes: list[str]) -> dict[str, An
     asked = {task: prompt_text(tokenizer, p, form=form) for task, p in first.items()}
     if (dropped := dropped_parts(tokenizer, in_form(prompts, form), form)) is not None:
         notes.append(dropped)
+        print(dropped, file=sys.stderr)
     return {"form": form, "asked": asked}
 
 
@@ -163,8 +158,12 @@ def _loaded(panel: str, tokenizer: Any, notes: list[str]) -> tuple[list[Any], li
     from divwatch.tasks import TASKS
     from divwatch.tasks.task import hub_rows, resolved_revision
 
+    def note(line: str) -> None:  # printed at once: an error may follow
+        notes.append(line)
+        print(line, file=sys.stderr)
+
     opening = answer_opening(tokenizer) if tokenizer is not None else None
-    _, prompts = load_panel(panel, note=notes.append, opening=opening)
+    _, prompts = load_panel(panel, note=note, opening=opening)
     lines = []
     for name in dict.fromkeys(p.task for p in prompts):
         own = [p for p in prompts if p.task == name]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from divwatch.cli.options import AsJson
+from divwatch.cli.options import AsJson, write_json
 from divwatch.errors import DivwatchError
 from divwatch.words import counted
 
@@ -53,7 +52,7 @@ def plan(
     blame: Annotated[
         bool, typer.Option("--blame", help="Also the cost of `divwatch blame` at one checkpoint, for ten sources.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """What looks will cost and when they come: seconds, memory, steps and share of the run, before it (docs/cost.md).
 
@@ -94,12 +93,12 @@ def plan(
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
-    if as_json:
+    if as_json is not None:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
         learned = {} if before is None else {"like": before.measured}
         learned |= {} if blamed is None else {"blame": blamed.as_dict()}
-        print(json.dumps(cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned, indent=1))
-        return
+        if write_json(as_json, cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned):
+            return
     print(f"{run.model}: {_parameters(shape.parameters)} parameters on {gpus} x {reached.name}, {strategy}")
     if before is not None:
         print(_like_line(before))

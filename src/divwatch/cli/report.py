@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from divwatch.cli.options import AsJson
+from divwatch.cli.options import AsJson, write_json
 
 
 def report(
@@ -15,7 +15,7 @@ def report(
     out: Annotated[
         Optional[Path], typer.Option(help="The page to write. Default: report.html in the first folder.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: AsJson = None,
 ) -> None:
     """Write the report of one or more runs: an HTML page, PNG figures and CSV tables, and a table of stages here.
 
@@ -25,7 +25,5 @@ def report(
     from divwatch.outputs.report.write import write
 
     written, page = write(runs, out)
-    if as_json:
-        print(summary.as_json(written, page))
-    else:
+    if not write_json(as_json, summary.as_json(written, page)):
         summary.print_summary(written, page)

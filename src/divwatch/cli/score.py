@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from divwatch.cli.options import STDOUT, AsJson, write_json
 from divwatch.words import counted, signed
 
 
@@ -31,7 +32,7 @@ def score(
         typer.Option(help="Judge outputs against the reference: gsm8k, math, humaneval, ... (docs/verifiers.md)"),
     ] = None,
     unsafe_code: Annotated[bool, typer.Option(help="Run outputs that are programs without a sandbox.")] = False,
-    json_out: Annotated[Optional[Path], typer.Option("--json", help="Write the full result to this file.")] = None,
+    as_json: AsJson = None,
 ) -> None:
     """Score the outputs in a file: diversity, correct-answer diversity and quality, with intervals; compare several files.
 
@@ -46,10 +47,18 @@ def score(
         "vocab_size": vocab_size, "nli_model": nli_model, "nli_sentences": nli_sentences, "verifier": verifier,
         "unsafe_code": unsafe_code,
     }  # fmt: skip
+    json_out = None if as_json == STDOUT else as_json
     if len(files) == 1:
-        show(score_file(files[0], json_out=json_out, **options))
+        result = score_file(files[0], json_out=json_out, **options)
+        if as_json == STDOUT:
+            write_json(STDOUT, result, indent=None)
+        else:
+            show(result)
         return
     compared = score_files(files, json_out=json_out, **options)
+    if as_json == STDOUT:
+        write_json(STDOUT, compared, indent=None)
+        return
     for result in compared["scores"].values():
         show(result)
     show_differences(compared)

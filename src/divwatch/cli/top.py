@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from divwatch.cli.options import STDOUT, AsJson
 
 
 def top(
     runs: Annotated[list[Path], typer.Argument(help="Output directories of watched runs, or a folder of them.")],
     every: Annotated[float, typer.Option(help="Seconds between looks at the directories.")] = 2.0,
     once: Annotated[bool, typer.Option(help="Show what is there now, and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a line each time something changed.")] = False,
+    as_json: AsJson = None,
 ) -> None:
     """Follow runs while they train: where they are, diversity and its change, what falls and since when.
 
@@ -22,4 +25,8 @@ def top(
     """
     from divwatch.outputs.top import follow
 
-    follow(runs, every, once, as_json)
+    if as_json in (None, STDOUT):
+        follow(runs, every, once, as_json is not None)
+        return
+    with open(as_json, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        follow(runs, every, once, as_json=True)

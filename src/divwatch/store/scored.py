@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from divwatch.analysis.history import History
     from divwatch.analysis.summary import Summaries
 
+_OF_PROMPTS = ("panel", "prompts")  # settings that only say which prompts are watched; those are compared themselves
 ScoredLooks = dict[int, tuple[PromptScores, bool]]  # step -> (scores, whether the look is comparable)
 
 
@@ -46,7 +47,7 @@ def last_look_of_parent(store: RunReader) -> tuple[PromptScores, Summaries] | No
         parent = RunReader(path)
         before, now = parent.info()["settings"], info["settings"]
         steps = parent.comparable_steps()
-        alike = all(before.get(name) == now.get(name) for name in COMPARABLE if name != "panel")
+        alike = all(before.get(name) == now.get(name) for name in COMPARABLE if name not in _OF_PROMPTS)
         if not steps or not alike or shares_no_prompt(info, parent.info()):
             return None
         scores = without(parent.scores(steps[-1]), other_prompts(info, parent.info()))

@@ -73,7 +73,7 @@ def _after_alarm(run: RunTables, assessment: Assessment, stage: str) -> Iterator
     )
     again = f"{run.meta.get('trainer') or 'SFTTrainer'}(model={start.path!r}, ...)" if start.path else ""
     yield Step(f"Go back to {start.what}{before}, and train on from there{kept}.", again, ENSEMBLING)
-    final = str(run.directory.parent)
+    final = _shown(run.directory.parent)
     yield Step(
         f"Average the weights with those of {start.what} (WiSE-FT; code in docs/report.md), and measure the average.",
         f"divwatch measure {shlex.quote(start.path)} AVERAGE --like {shlex.quote(final)} --out averaged"
@@ -90,8 +90,18 @@ def start_before(run: RunTables, onset: int | None) -> Start:
     before = [(step, path) for step, path in written if onset is not None and step <= onset]
     if before:
         step, path = before[-1]
-        return Start(str(path), f"checkpoint-{step}", True)
-    return Start(str(run.meta.get("model") or ""), "the model that this stage started from", False)
+        return Start(_shown(path), f"checkpoint-{step}", True)
+    return Start(_model(run), "the model that this stage started from", False)
+
+
+def _model(run: RunTables) -> str:
+    """What the run started from: the output directory of the run before it, wherever that is now, else as recorded."""
+    return _shown(run.parent.parent) if run.parent else str(run.meta.get("model") or "")
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory, if it is inside."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _checkpoints(paths: Iterable[Path]) -> list[tuple[int, Path]]:
@@ -109,8 +119,8 @@ def _blame(run: RunTables) -> str:
     mix = run.meta.get("mix")
     name = mix.get("name") if isinstance(mix, dict) else None
     models = [
-        str(run.meta.get("model") or "BASE"),
-        *(str(path) for _, path in _checkpoints(run.directory.parent.glob("checkpoint-*"))),
+        _model(run) or "BASE",
+        *(_shown(path) for _, path in _checkpoints(run.directory.parent.glob("checkpoint-*"))),
     ]
     data = f"--mix {shlex.quote(str(name))}" if name else "--data ROWS.jsonl"
-    return f"divwatch blame {shlex.join(models)} {data} --like {shlex.quote(str(run.directory.parent))}"
+    return f"divwatch blame {shlex.join(models)} {data} --like {shlex.quote(_shown(run.directory.parent))}"

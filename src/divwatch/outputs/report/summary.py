@@ -34,10 +34,10 @@ def print_summary(report: Report, page: Path) -> None:
         print(f"  open it: wandb leet {quoted}   upload it: wandb sync {quoted}")
 
 
-def as_json(report: Report, page: Path) -> str:
+def as_json(report: Report, page: Path) -> dict[str, Any]:
     """Where the report is, and its tables of stages and onsets."""
     tables = {name: json.loads(report.tables[name].to_json(orient="records")) for name in ("stages", "onsets")}
-    return json.dumps({"page": str(page), "tables": str(page.with_suffix("")), **tables}, indent=1)
+    return {"page": str(page), "tables": str(page.with_suffix("")), **tables}
 
 
 def stage_table(report: Report) -> Any:
