@@ -199,8 +199,9 @@ def test_a_run_with_other_prompts_under_the_same_ids_is_not_compared_with_its_pa
     assert [p["id"] for p in first.info()["panel"]["prompts"]] == [p["id"] for p in second.info()["panel"]["prompts"]]
     alone = second.looks()[0]["tasks"]["all"]["diversity/ead"]["mean"]
     assert alone == pytest.approx(np.nanmean(second.scores(0).values["diversity/ead"]))  # not where the first run ended
-    stages = pd.read_csv(write_report([tmp_path]).with_suffix("") / "stages.csv")
-    assert stages["change"].isna().all()
+    page = write_report([tmp_path])
+    assert "diversity could not be compared over the stages" in page.read_text()
+    assert pd.read_csv(page.with_suffix("") / "stages.csv")["share"].isna().all()
 
 
 def collapse_from_step_2(monkeypatch, trainer):
