@@ -238,12 +238,16 @@ def test_stages_are_attributed_over_an_imported_run_and_the_one_before(tmp_path,
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "no prompt has two completions"),
+        (b"", "no completion can be read from .*no rows"),
         (b'{"a": 1}\n', "is in no known format"),
         (b'{"prompt": "x", "completion": "y"}\n' * 1, "no prompt has two completions at a step"),
-        (b"\x00\x01\x02", "no prompt has two completions"),
-        (b'[{"prompt": "x"}]', "no prompt has two completions"),
-        (b'{"prompt": 3, "completion": "y"}\n' * 4, "no prompt has two completions"),
+        (b"\x00\x01\x02", "no completion can be read from .*formats are trl"),
+        (b'[{"prompt": "x"}]', "not an object but an array"),
+        ("{}".encode("utf-16"), "UTF-16"),
+        (b'{"prompt": "x", "completion": "y", "step": -1}\n' * 4, "a step that is no whole number"),
+        (b'{"prompt": "x", "completion": "y", "step": 1e300}\n' * 4, "a step that is no whole number"),
+        (b'{"arguments": {}, "resps": [["a", "b"]]}\n', "no lm-eval row"),
+        (b'{"prompt": 3, "completion": "y"}\n' * 4, "4: no prompt"),
     ],
 )
 def test_a_file_without_completions_is_one_line(tmp_path, content, says):
@@ -265,14 +269,30 @@ def test_odd_rows_are_left_out_and_counted(tmp_path):
     assert len(found.completions(1)) == 24
 
 
-@pytest.mark.parametrize("name", ["no.jsonl", "empty", "x.parquet", "x.json"])
+@pytest.mark.parametrize("name", ["no.jsonl", "empty", "x.parquet", "x.json", "columns.table.json", "rows.table.json"])
 def test_a_wrong_path_is_one_line(tmp_path, name):
+    (tmp_path / "columns.table.json").write_text('{"columns": 3, "data": [1]}')
+    (tmp_path / "rows.table.json").write_text('{"columns": ["prompt", "completion"], "data": [1]}')
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(DivwatchError) as raised:
         imported(tmp_path / "out", tmp_path / name)
     assert "\n" not in str(raised.value)
+
+
+def test_files_beside_a_dump_are_passed_over_and_a_file_given_twice_is_read_once(tmp_path):
+    for step in (100, 200):
+        folder = tmp_path / f"checkpoint-{step}"
+        for task in "ab":
+            rows = [{"arguments": [[f"{task} {i}"]], "resps": [[f"{i} {k}" for k in range(4)]]} for i in range(4)]
+            write_lines(folder / f"samples_{task}_2026-01-01T00.jsonl", rows)
+        (folder / "results_2026-01-01.json").write_text('{"results": {}}')
+    found, said = imported(tmp_path / "out", tmp_path, tmp_path / "checkpoint-100/samples_a_2026-01-01T00.jsonl")
+    assert "2 other files in the folder hold no completions" in said
+    assert [look["step"] for look in found.looks()] == [100, 200]
+    assert set(found.looks()[0]["tasks"]) == {"a", "b", "all"}
+    assert len(found.completions(100)) == 2 * 4 * 4
 
 
 def test_looks_are_sent_to_wandb(tmp_path, live, monkeypatch):

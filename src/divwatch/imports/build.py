@@ -119,9 +119,10 @@ def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> 
             "prompts do not recur from step to step: means over different prompts are compared, so intervals are wider, and "
             "an ordered curriculum shows as a change"
         )
+    if dump.not_dumps:
+        lines.append(f"{dump.not_dumps:,} other files in the folder hold no completions")
     if dump.left_out:
-        reasons = ", ".join(f"{n:,} with {reason}" for reason, n in dump.left_out.most_common(3))
-        lines.append(f"{dump.left_out.total():,} rows are left out: {reasons}")
+        lines.append(f"{dump.left_out.total():,} rows are left out ({dump.reasons()})")
     return lines
 
 

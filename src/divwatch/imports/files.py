@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ _STEP = re.compile(r"(?:step|checkpoint|iter|completions)[-_]?0*(\d+)|^0*(\d+)$"
 
 
 class Dump:
-    """Completions of the files under `paths`. `left_out` counts rows that hold none, by reason.
+    """Completions of the files under `paths`. `left_out` counts rows that hold none, by reason; `not_dumps` the files of a
+    folder in no known format.
 
     form: a name of FORMATS, or auto: by the first row of each file. score: the column with the scores, if not the usual
     one. Raises DivwatchError for a path without files, and for a file in no known format.
@@ -28,16 +30,19 @@ class Dump:
     def __init__(self, paths: Sequence[Path], form: str = "auto", score: str | None = None) -> None:
         if form != "auto" and form not in FORMATS:
             raise DivwatchError(f"unknown format {form!r}: choose from auto, {', '.join(FORMATS)}")
-        self.files = [file for path in paths for file in _files(path)]
+        named = {path.resolve() for path in paths}
+        self.files = list({file.resolve(): file for path in paths for file in _files(path)}.values())
+        self._beside = {file for file in self.files if file.resolve() not in named}  # in a folder, maybe no dump
         self._form, self._score = form, score
-        self._steps = _steps(self.files)
+        self._steps = _steps(self.files, paths)
         self.left_out: Counter[str] = Counter()
+        self.not_dumps = 0
         self.formats: dict[str, None] = {}
 
     def outputs(self) -> Iterator[tuple[int, Output]]:
         """(step, completion) of every row that holds one. The step is the row's own, else the file's."""
         self.left_out.clear()
-        for file in self.files:
+        for file in list(self.files):
             form = None if self._form == "auto" else self._form
             for row in _rows(file):
                 if isinstance(row, BadLine):
@@ -45,7 +50,9 @@ class Dump:
                     continue
                 form = form or format_of(row)
                 if form is None:
-                    columns = ", ".join(map(str, list(row)[:8])) or "no columns"
+                    if self._passed_over(file):
+                        break
+                    columns = ", ".join(str(name)[:40] for name in list(row)[:8]) or "no columns"
                     raise DivwatchError(
                         f"{file} is in no known format (its first row has {columns}): rename the columns to prompt, "
                         f"completion, score and step, or give --format ({', '.join(FORMATS)})"
@@ -53,9 +60,22 @@ class Dump:
                 self.formats[form] = None
                 try:
                     for output in read_row(row, form, self._score):
-                        yield (self._steps[file] if output.step is None else output.step), output
+                        step = self._steps[file] if output.step is None else output.step
+                        yield step, output if output.task or form != "lm-eval" else replace(output, task=_task_in(file))
                 except Unreadable as error:
                     self.left_out[str(error)] += 1
+
+    def reasons(self) -> str:
+        """Why rows were left out, the commonest reasons first."""
+        return "; ".join(f"{n:,}: {reason[:100]}" for reason, n in self.left_out.most_common(3)) or "no rows"
+
+    def _passed_over(self, file: Path) -> bool:
+        """Leaves out a file of a folder that is no dump, such as a results_*.json beside samples, unless it is the last."""
+        if file not in self._beside or len(self.files) == 1:
+            return False
+        self.files.remove(file)
+        self.not_dumps += 1
+        return True
 
 
 def _files(path: Path) -> list[Path]:
@@ -69,11 +89,14 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _steps(files: Sequence[Path]) -> dict[Path, int]:
-    """The number in each path, or its place among the files if a path has none or two have the same."""
-    named = [_step_in(file) for file in files]
-    told = all(step is not None for step in named) and len(set(named)) == len(named)
-    return {file: (named[i] or 0) if told else i for i, file in enumerate(files)}
+def _steps(files: Sequence[Path], paths: Sequence[Path]) -> dict[Path, int]:
+    """The number in each path; if one has none, the place among the paths that were given, or among the files of one."""
+    named = {file: _step_in(file) for file in files}
+    if all(step is not None for step in named.values()):
+        return {file: step or 0 for file, step in named.items()}
+    if len(paths) == 1:
+        return {file: place for place, file in enumerate(files)}
+    return {file: place for file in files for place, path in enumerate(paths) if file.is_relative_to(path)}
 
 
 def _step_in(file: Path) -> int | None:
@@ -86,6 +109,16 @@ def _step_in(file: Path) -> int | None:
         if match := _STEP.search(part):
             return int(match[1] or match[2])
     return None
+
+
+def _task_in(file: Path) -> str | None:
+    """The task that a file of lm-evaluation-harness names.
+
+    >>> _task_in(Path("samples_gsm8k_cot_2026-09-01T10-00-00.1.jsonl"))
+    'gsm8k_cot'
+    """
+    match = re.match(r"samples_(.+?)_\d{4}-\d\d", file.name)
+    return match[1] if match else None
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any] | BadLine]:
@@ -101,7 +134,7 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any] | BadLine]:
                 yield row
     except OSError as error:
         raise DivwatchError(
-            f"cannot read {file} ({error.strerror or one_line(error)}): give a file that can be"
+            f"cannot read {file} ({error.strerror or one_line(error)}): give a file that can be read"
         ) from None
 
 
@@ -124,9 +157,18 @@ def _json_rows(file: Path) -> Iterator[Mapping[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise DivwatchError(f"{file} is not JSON ({one_line(error, kind=False)}): give JSON lines") from None
     if isinstance(content, Mapping) and {"columns", "data"} <= set(content):
-        content = [dict(zip(content["columns"], values, strict=False)) for values in content["data"]]
+        content = _table_rows(content, file)
     rows = content if isinstance(content, list) else [content]
     for row in rows:
         if not isinstance(row, Mapping):
             raise DivwatchError(f"{file} holds no rows: give an array of objects, or a W&B table")
         yield row
+
+
+def _table_rows(table: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
+    """The rows of a W&B table as objects."""
+    columns, data = table["columns"], table["data"]
+    lists = isinstance(columns, list) and isinstance(data, list) and all(isinstance(values, list) for values in data)
+    if not lists or not all(isinstance(name, str | int) for name in columns):
+        raise DivwatchError(f"{file} is no W&B table: columns must be a list of names, data a list of rows")
+    return [dict(zip(map(str, columns), values, strict=False)) for values in data]

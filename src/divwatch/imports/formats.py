@@ -20,6 +20,7 @@ from divwatch.panel.rows import turn_texts
 PROMPT = ("prompt", "input", "query", "question")
 TEXT = ("completion", "output", "response", "generation", "answer_text")
 TEXTS = ("completions", "outputs", "responses", "generations")
+LAST_STEP = 2**53  # whole numbers up to here are the same as floats
 SCORE = ("score", "reward", "correct", "is_correct", "exact_match", "acc", "pass")
 
 
@@ -70,7 +71,7 @@ def read_lm_eval(row: Row, score: str | None) -> list[Output]:
 
 def _lm_eval_prompt(arguments: Any) -> Any:
     """The first argument of the first request: [[prompt, ...]], or {"gen_args_0": {"arg_0": prompt, ...}}."""
-    first = next(iter(arguments.values())) if isinstance(arguments, Mapping) else arguments[0]
+    first = (list(arguments.values()) if isinstance(arguments, Mapping) else arguments)[0]
     prompt = first.get("arg_0") if isinstance(first, Mapping) else first[0]
     if isinstance(prompt, str) and prompt.startswith("[{"):  # a conversation, written as JSON
         try:
@@ -148,7 +149,7 @@ def read_row(row: Row, form: str, score: str | None) -> list[Output]:
     """The completions of a row in the format `form`. Raises Unreadable for a row that is not in it."""
     try:
         return FORMATS[form][1](row, score)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise Unreadable(f"no {form} row ({type(error).__name__}: {error})") from None
 
 
@@ -158,8 +159,22 @@ def _output(row: Row, prompt: Any, text: Any, score: float | None) -> Output:
         raise Unreadable("no prompt")
     if answer is None:
         raise Unreadable("no completion")
-    step, task = _number(row.get("step")), row.get("task")
-    return Output(asked, answer, score, None if step is None else int(step), str(task) if task else None)
+    task = row.get("task")
+    return Output(asked, answer, score, _step(row.get("step")), str(task) if task else None)
+
+
+def _step(value: Any) -> int | None:
+    """A row's step; None if it names none.
+
+    >>> _step("3"), _step(2.0), _step(None), _step(float("nan"))
+    (3, 2, None, None)
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    step = None if isinstance(value, bool) else _number(value)
+    if step is None or step != int(step) or not 0 <= step <= LAST_STEP:
+        raise Unreadable("a step that is no whole number from 0")
+    return int(step)
 
 
 def _as_text(value: Any, answer: bool = False) -> str | None:
@@ -196,6 +211,6 @@ def _number(value: Any) -> float | None:
     """A finite number; flags and texts of numbers count."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from divwatch.errors import DivwatchError
 from divwatch.imports.files import Dump
-from divwatch.imports.formats import Output
+from divwatch.imports.formats import FORMATS, Output
 
 Key = bytes  # of a prompt: a hash of its task and text
 ENOUGH = 0.9  # share of the groups that must be large enough for the common number of completions
@@ -59,7 +59,12 @@ def choose_groups(dump: Dump, prompts: int, samples: int | None) -> Choice:
         counts[step][key] += 1
         tasks.setdefault(key, names.setdefault(output.task or "", len(names)))
     sizes = np.array([n for step in counts.values() for n in step.values()])
-    if not len(sizes) or sizes.max() < 2:
+    if not len(sizes):
+        named = str(dump.files[0]) if len(dump.files) == 1 else f"{len(dump.files):,} files"
+        raise DivwatchError(
+            f"no completion can be read from {named} ({dump.reasons()}): formats are {', '.join(FORMATS)}"
+        )
+    if sizes.max() < 2:
         raise DivwatchError(
             f"no prompt has two completions at a step ({len(sizes):,} prompts read): diversity needs at least two"
         )
