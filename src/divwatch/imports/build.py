@@ -107,9 +107,10 @@ def _prompts(choice: Choice, spool: Spool) -> list[Prompt]:
 
 def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> list[str]:
     """What was read, chosen and left out, a line each."""
+    read = f"{counted(len(dump.files), 'file')} ({', '.join(dump.formats)}), {counted(len(choice.steps), 'step')}"
     lines = [
-        f"{counted(len(dump.files), 'file')} ({', '.join(dump.formats)}), {counted(len(choice.steps), 'step')}: {counted(prompts, 'prompt')} x {choice.k} "
-        f"completions are compared; correct means a score above {correct_above:g}"
+        f"{read}: {counted(prompts, 'prompt')} x {choice.k} completions are compared; correct means a score above "
+        f"{correct_above:g}"
     ]
     if choice.small:
         lines.append(
