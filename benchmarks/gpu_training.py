@@ -111,7 +111,7 @@ def _predict(here: Setting, report: Report, shape: Shape, lora: bool, step: floa
     report.line(f"`plan` predicts {beside(predicted, look)} for the look.")
     if here.on_gpu:
         report.bound(f"prediction of the look within {CLOSE:.0%}", abs(predicted / look - 1) <= CLOSE)
-    trained = shape if lora else replace(shape, trained=None)
+    trained = shape if lora else replace(shape, trained=None, adapted=0)
     reached = cost.train_operations(trained) * tokens / step
     report.fact("lora_flops" if lora else "full_flops", reached)
     report.line(f"Training reaches {reached / 1e12:.0f} TFLOP/s, {reached / here.flops:.0%} of the peak.")

@@ -13,7 +13,9 @@ from divwatch.errors import DivwatchError
 from divwatch.plan.cost import Look, cost_of, train_bytes
 from divwatch.plan.device import DEVICES
 from divwatch.plan.of_config import planned
+from divwatch.plan.sees import Watch, what_looks_see
 from divwatch.plan.shape import Shape, shape_of
+from divwatch.schedule import count_looks, overhead, plan_looks
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/olmo3").rglob("*.yaml"))
@@ -34,6 +36,42 @@ def test_every_olmo3_config_is_planned_at_7b(path):
     assert 2.3 < per_parameter < 2.4 if "lora" in path.stem else per_parameter == 16 / 8
 
 
+@pytest.mark.parametrize("gpus", [8, 64])
+def test_every_olmo3_config_affords_looks_that_see_a_fall_of_10_percent(gpus):
+    """12 looks between first and last in 3 % of the run, two in its first 5 % where that has two steps."""
+    watches = {}
+    shapes = {rank: shape_of("olmo3-7b", lora_r=rank) for rank in (None, 64)}
+    for path in CONFIGS:
+        run = planned(path, gpus, 300, {})
+        look = Look(run.prompts, run.samples, 300, run.new_tokens, run.mean_tokens)
+        cost = cost_of(shapes[run.lora_r], DEVICES["h100"], gpus, look, "zero3", run.step_tokens)
+        looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+        assert len(looks) - 2 >= 12, path
+        assert sum(0 < step <= 0.05 * run.max_steps for step in looks) >= min(2, int(0.05 * run.max_steps)), path
+        assert overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds) <= run.max_overhead == 0.03, path
+        assert run.coupled
+        most = count_looks(run.every, run.max_steps, run.looks)
+        watches[run.prompts, run.samples, run.tasks] = Watch(run.prompts, run.samples, run.tasks, most), len(looks)
+    assert len(watches) == 2
+    for watch, looks in watches.values():
+        [sees] = what_looks_see(watch, looks, falls=[0.1], within=[2])
+        assert sees.share >= 0.95
+        assert sees.middle < 0.1  # such a fall must last four looks: docs/detection.md
+
+
+def test_plan_says_what_the_looks_see(tmp_path):
+    """More prompts see more; without common random numbers the share is the conservative one; a low alpha sees less."""
+    words = ("--model", "olmo3-7b", "--steps", 400, "--json")
+    small, large = (json.loads(run(*words, "--prompts", n).stdout)["sees"] for n in (16, 128))
+    assert [(one["fall"], one["within_looks"]) for one in large] == [(f, w) for f in (0.05, 0.1, 0.2) for w in (2, 4)]
+    assert all(0 <= a["share"] <= b["share"] <= 1 for a, b in zip(small, large, strict=True))
+    assert large[2]["independent"] < large[2]["share"]
+    config = tmp_path / "run.yaml"
+    config.write_text("model_name_or_path: olmo3-7b\nwatch_coupled: false\nwatch_alpha: 1e-4\nwatch_panel: quick\n")
+    found = planned(config, 8, 300, {})
+    assert (found.coupled, found.alpha, found.tasks) == (False, 1e-4, 4)
+
+
 def test_looks_and_steps_are_those_of_the_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     sft = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {})
@@ -41,7 +79,7 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
         "olmo3-7b",
         1_048_576,
         120,
-        8,
+        16,
         512,
     )
     assert (sft.every, sft.max_steps) == ("auto", round(2 * 1.7e9 / 1_048_576))
@@ -119,6 +157,14 @@ def test_plan_says_what_is_skipped_and_what_would_fit_where_looks_cost_more_than
     assert 4 * fits == pytest.approx(0.03 / 0.97 * 1000 * found["step_seconds"], rel=0.01)
     assert "skips 19 of 21 looks" in run(*words, "--every", 50).output
     assert "limit" not in run(*words, "--max-overhead", 0).output
+
+
+def test_a_lora_adapter_adds_kernels_to_a_decode_step():
+    """As measured on one H200: 16 prompts x 8, at most 384 tokens, mean 217, took 8.05 s (docs/benchmarks.md)."""
+    look = Look(16, 8, 300, 384, 217)
+    shape = shape_of("olmo3-7b", lora_r=16)
+    assert shape.adapted == 224
+    assert cost_of(shape, DEVICES["h200"], 1, look).seconds == pytest.approx(8.05, rel=0.25)
 
 
 def test_what_is_looked_up_is_not_multiplied():

@@ -181,6 +181,36 @@ def test_what_trl_itself_writes(tmp_path):
     assert "quality/accuracy" in found.looks()[0]["tasks"]["all"]
 
 
+FILES = Path(__file__).parents[1] / "data/imports"
+
+
+@pytest.mark.parametrize("tool", ["lm-eval", "lighteval"])
+def test_what_lm_eval_and_lighteval_themselves_write(tmp_path, tool):
+    found, said = imported(tmp_path / "out", FILES / tool)
+    assert f"({tool})" in said
+    (look,) = found.looks()
+    assert set(look["tasks"]) == {"sums", "all"}
+    prompts = found.info()["panel"]["prompts"]
+    assert sorted(prompt["text"] for prompt in prompts) == [f"What is {i} + 1?" for i in range(len(prompts))]
+    assert {row["correct"] for row in found.completions(0)} == {None}
+    assert len(found.completions(0)) == 4 * len(prompts)
+
+
+def test_of_several_trl_rewards_the_first_is_taken_and_named(tmp_path):
+    rows = [
+        {"step": 1, "prompt": f"p{i}", "completion": f"{i} {k}", "form": 1.0, "right": -1.0, "advantage": 0.0}
+        for i in range(4)
+        for k in range(4)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "completions_00001.parquet")
+    first, said = imported(tmp_path / "out", tmp_path)
+    assert "of the rewards form, right the first is the score" in said
+    assert first.looks()[0]["tasks"]["all"]["quality/accuracy"]["mean"] == 1
+    second, said = imported(tmp_path / "right", tmp_path / "completions_00001.parquet", options=["--score", "right"])
+    assert "of the rewards" not in said
+    assert second.looks()[0]["tasks"]["all"]["quality/accuracy"]["mean"] == 0
+
+
 def test_prompts_that_do_not_recur_are_compared_by_their_means(tmp_path):
     """As rollouts of training are: twenty new prompts at each step, and from step 30 on answers of one kind."""
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """`divwatch panel`: what it prints, as text and as JSON, and one line for every mistake."""
 
+import contextlib
 import json
 import sys
 
@@ -159,3 +160,11 @@ def test_a_verifier_that_can_judge_nothing_is_refused_by_check_and_score(
         cli.main()
     assert done.value.code == 2
     assert "reference" in capsys.readouterr().err
+
+
+def test_score_names_prompts_that_count_more_than_once(monkeypatch, capsys, tmp_path):
+    rows = [{"id": f"{i}/{copy}", "prompt": f"Say {i}.", "outputs": ["a", "b"]} for i in range(4) for copy in range(5)]
+    monkeypatch.setattr(sys, "argv", ["divwatch", "score", panel_file(tmp_path, rows), "--metrics", "ead"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert "16 of 20 prompts repeat another: intervals are too narrow" in capsys.readouterr().err

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from divwatch.plan.cost import Cost
     from divwatch.plan.like import Like
     from divwatch.plan.of_config import Planned
+    from divwatch.plan.sees import Sees
 
 
 def plan(
@@ -65,8 +66,9 @@ def plan(
     from divwatch.plan.here import this_machine
     from divwatch.plan.like import calibrated, read_like
     from divwatch.plan.of_config import planned, released
+    from divwatch.plan.sees import Watch, what_looks_see
     from divwatch.plan.shape import shape_of
-    from divwatch.schedule import overhead, plan_looks
+    from divwatch.schedule import count_looks, overhead, plan_looks
 
     if device != "here" and device not in DEVICES:
         raise DivwatchError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}, here")
@@ -93,17 +95,27 @@ def plan(
     looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
+    most = count_looks(run.every, run.max_steps, run.looks)
+    watch = Watch(run.prompts, run.samples, run.tasks, most, run.coupled, run.alpha, run.min_drop)
+    sees = what_looks_see(watch, len(looks))
     if as_json is not None:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
         learned = {} if before is None else {"like": before.measured}
         learned |= {} if blamed is None else {"blame": blamed.as_dict()}
-        if write_json(as_json, cost.as_dict() | settings | {"looks": looks, "overhead": share} | learned):
+        looks_of_run = {"looks": looks, "overhead": share, "sees": [s.as_dict() for s in sees]}
+        if write_json(as_json, cost.as_dict() | settings | looks_of_run | learned):
             return
     print(f"{run.model}: {_parameters(shape.parameters)} parameters on {gpus} x {reached.name}, {strategy}")
     if before is not None:
         print(_like_line(before))
+    memory = "stay sharded" if strategy in ("zero3", "fsdp2") and gpus > 1 else "fit as they are"
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
-    print("\n".join(_lines(cost, run, looks, share, step)))
+    print("\n".join([*_lines(cost, run, looks, share, step, memory), *_sees_lines(sees, run.coupled)]))
+    if device != "here":
+        several = "links between devices, " if gpus > 1 else ""
+        print(
+            f"          not measured on a GPU: {several}any GPU but one H200, whose shares of the peak speeds are used"
+        )
     if blamed is not None:
         print(
             f"blame     {blamed.seconds / 60:.1f} min a checkpoint: {blamed.sources} sources x {blamed.rows} rows, "
@@ -130,22 +142,23 @@ def _like_line(like: Like) -> str:
     )
 
 
-def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str) -> list[str]:
+def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str, memory: str) -> list[str]:
     """Training, a look, and all looks of the run, a line each; one more where they take more than they may.
 
-    step: what is known of a step's size.
+    step: what is known of a step's size. memory: how weights lie that are not gathered.
     """
     from divwatch.outputs.numbers import steps_of
     from divwatch.schedule import AUTO, EARLY, budget, count_looks
 
-    weights = "gathered on every device" if cost.gathered else "as they are"
+    weights = "gathered on every device" if cost.gathered else memory
     lines = [
         f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
         f"{counted(run.max_steps, 'step')}{step}",
         f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
         f"{counted(cost.batches, 'batch')} of {counted(cost.rows, 'row')} a device, "
         f"{cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
-        f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run",
+        f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run, "
+        f"{len(looks) * cost.seconds / 60:.1f} min in all",
     ]
     fits = budget(run.max_overhead, run.max_steps * cost.step_seconds) / (2 + len(EARLY))
     due = count_looks(run.every, run.max_steps, run.looks)
@@ -160,3 +173,26 @@ def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str) 
             "samples or tokens, or watch_every auto"
         )
     return lines
+
+
+def _sees_lines(sees: list[Sees], coupled: bool) -> list[str]:
+    """Which falls the looks flag: a line for each size, with what is assumed before the first."""
+    by_fall: dict[float, list[Sees]] = {}
+    for one in sees:
+        by_fall.setdefault(one.fall, []).append(one)
+    lines = []
+    for fall, each in by_fall.items():
+        within = " / ".join(str(one.within_looks) for one in each)
+        shares = [
+            " / ".join(f"{int(100 * getattr(one, name))}%" for one in each)
+            for name in ("share", "independent", "middle")
+        ]
+        alone = f" ({shares[1]} with independent samples)" if coupled else ""
+        lines.append(
+            f"sees      a fall of {fall:.0%} in all, within {within} looks: {shares[0]} of runs at the start{alone}, "
+            f"{shares[2]} in the middle"
+        )
+    return [
+        *lines,
+        "          simulated; a fall in the middle must last four looks before it is flagged (docs/detection.md)",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -54,6 +55,7 @@ def score(
             write_json(STDOUT, result, indent=None)
         else:
             show(result)
+        _name_repeats(result)
         return
     compared = score_files(files, json_out=json_out, **options)
     if as_json == STDOUT:
@@ -62,6 +64,12 @@ def score(
     for result in compared["scores"].values():
         show(result)
     show_differences(compared)
+
+
+def _name_repeats(result: dict[str, Any]) -> None:
+    if repeats := result["settings"].get("repeated_prompts"):
+        fix = "give all outputs of a prompt in one line"
+        print(f"{repeats} of {result['n']} prompts repeat another: intervals are too narrow; {fix}", file=sys.stderr)
 
 
 def show_differences(compared: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from divwatch.outputs.terminal import bar_of
 from divwatch.records import Completion, Prompt, PromptSamples, ScoredLook
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify.completions import strip_reasoning
+from divwatch.words import counted
 
 CORRECT_ABOVE = 0.5
 PANEL = "imported"
@@ -106,9 +107,10 @@ def _prompts(choice: Choice, spool: Spool) -> list[Prompt]:
 
 def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> list[str]:
     """What was read, chosen and left out, a line each."""
+    read = f"{counted(len(dump.files), 'file')} ({', '.join(dump.formats)}), {counted(len(choice.steps), 'step')}"
     lines = [
-        f"{len(dump.files):,} files ({', '.join(dump.formats)}), {len(choice.steps):,} steps: {prompts:,} prompts x {choice.k} "
-        f"completions are compared; correct means a score above {correct_above:g}"
+        f"{read}: {counted(prompts, 'prompt')} x {choice.k} completions are compared; correct means a score above "
+        f"{correct_above:g}"
     ]
     if choice.small:
         lines.append(
@@ -119,6 +121,8 @@ def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> 
             "prompts do not recur from step to step: means over different prompts are compared, so intervals are wider, and "
             "an ordered curriculum shows as a change"
         )
+    if len(dump.rewards) > 1:
+        lines.append(f"of the rewards {', '.join(dump.rewards[:8])} the first is the score: --score takes another")
     if dump.not_dumps:
         lines.append(f"{dump.not_dumps:,} other files in the folder hold no completions")
     if dump.left_out:

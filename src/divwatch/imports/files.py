@@ -12,7 +12,7 @@ from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
 from divwatch.files import BadLine, try_jsonl
-from divwatch.imports.formats import FORMATS, Output, Unreadable, format_of, read_row
+from divwatch.imports.formats import FORMATS, Output, Unreadable, format_of, read_row, reward_names
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 # A number behind one of these words, anywhere in the path, or the whole name of the file, is the step.
@@ -21,7 +21,7 @@ _STEP = re.compile(r"(?:step|checkpoint|iter|completions)[-_]?0*(\d+)|^0*(\d+)$"
 
 class Dump:
     """Completions of the files under `paths`. `left_out` counts rows that hold none, by reason; `not_dumps` the files of a
-    folder in no known format.
+    folder in no known format. `rewards`: the columns of TRL's rewards, of which the first is the score.
 
     form: a name of FORMATS, or auto: by the first row of each file. score: the column with the scores, if not the usual
     one. Raises DivwatchError for a path without files, and for a file in no known format.
@@ -32,17 +32,21 @@ class Dump:
             raise DivwatchError(f"unknown format {form!r}: choose from auto, {', '.join(FORMATS)}")
         named = {path.resolve() for path in paths}
         self.files = list({file.resolve(): file for path in paths for file in _files(path)}.values())
-        self._beside = {file for file in self.files if file.resolve() not in named}  # in a folder, maybe no dump
+        beside = [file for file in self.files if file.resolve() not in named]  # in a folder, maybe no dump
+        others = {file for file in beside if _is_other(file)}
+        if len(others) < len(self.files):
+            self.files = [file for file in self.files if file not in others]
+        self.not_dumps = len(beside) - sum(file in self.files for file in beside)
         self._form, self._score = form, score
         self._steps = _steps(self.files, paths)
         self.left_out: Counter[str] = Counter()
-        self.not_dumps = 0
+        self.rewards: list[str] = []
         self.formats: dict[str, None] = {}
 
     def outputs(self) -> Iterator[tuple[int, Output]]:
         """(step, completion) of every row that holds one. The step is the row's own, else the file's."""
         self.left_out.clear()
-        for file in list(self.files):
+        for file in self.files:
             form = None if self._form == "auto" else self._form
             for row in _rows(file):
                 if isinstance(row, BadLine):
@@ -50,14 +54,14 @@ class Dump:
                     continue
                 form = form or format_of(row)
                 if form is None:
-                    if self._passed_over(file):
-                        break
                     columns = ", ".join(str(name)[:40] for name in list(row)[:8]) or "no columns"
                     raise DivwatchError(
                         f"{file} is in no known format (its first row has {columns}): rename the columns to prompt, "
                         f"completion, score and step, or give --format ({', '.join(FORMATS)})"
                     )
                 self.formats[form] = None
+                if form == "trl" and not self._score and not self.rewards and "completion" in row:
+                    self.rewards = reward_names(row)
                 try:
                     for output in read_row(row, form, self._score):
                         step = self._steps[file] if output.step is None else output.step
@@ -69,13 +73,11 @@ class Dump:
         """Why rows were left out, the commonest reasons first."""
         return "; ".join(f"{n:,}: {reason[:100]}" for reason, n in self.left_out.most_common(3)) or "no rows"
 
-    def _passed_over(self, file: Path) -> bool:
-        """Leaves out a file of a folder that is no dump, such as a results_*.json beside samples, unless it is the last."""
-        if file not in self._beside or len(self.files) == 1:
-            return False
-        self.files.remove(file)
-        self.not_dumps += 1
-        return True
+
+def _is_other(file: Path) -> bool:
+    """Whether the file's first row is in no known format, as that of a results_*.json beside samples."""
+    first = next((row for row in _rows(file) if not isinstance(row, BadLine)), None)
+    return first is not None and format_of(first) is None
 
 
 def _files(path: Path) -> list[Path]:

@@ -49,9 +49,11 @@ class EarlyCheckpoints:
         return sorted(int(name) for name in names if name.isdigit())
 
     def wants(self, look: ScoredLook) -> bool:
-        """Whether the model of this look should be kept: a look before the first fall, and not every one."""
+        """Whether the model of this look should be kept: not every one, and none of a fall, but for the first look's."""
         self._looks += 1
-        return not self.alarmed and self._looks >= BETWEEN and look.step > 0 and not is_falling(look, self.min_drop)
+        first = not self.steps()
+        due = self._looks >= BETWEEN and not is_falling(look, self.min_drop)
+        return not self.alarmed and look.step > 0 and (first or due)
 
     def keep(self, step: int, remove: bool) -> None:
         """Keeps the checkpoint that the trainer has saved at `step`. remove: the trainer would not have saved it itself."""
@@ -68,10 +70,14 @@ class EarlyCheckpoints:
         self._looks = 0
 
     def before(self, alarm: Change) -> Path | None:
-        """The last kept checkpoint from before the fall that `alarm` found; None if it began before the first one."""
-        starts = [alarm.onset_step or 0, *(alarm.onset_interval or ())]
-        early = [step for step in self.steps() if step <= min(starts)]
-        return self._path(early[-1]) if early else None
+        """The last kept checkpoint from before the fall that `alarm` found, or the first one from its onset's interval.
+
+        None: the fall began before there was one.
+        """
+        onset = [alarm.onset_step or 0, *(alarm.onset_interval or ())]
+        early = [step for step in self.steps() if step <= min(onset)]
+        within = [step for step in self.steps() if step <= max(onset)]
+        return self._path((early[-1:] or within)[0]) if within else None
 
     def end(self) -> None:
         """The run is complete: without an alarm nothing is worth keeping."""

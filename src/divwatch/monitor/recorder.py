@@ -289,8 +289,9 @@ class Recorder:
             self.publisher.alarm(alarm, alert=whole and self.config.on_collapse != "log")
             if whole and saves:
                 self._early.alarmed = True
+                if self._requests.action is None:  # of the alarms of one look, the first
+                    say(before_line(self._early.before(alarm), str(self.run.model)))
                 self._requests = Requests(action=self.config.on_collapse)
-                say(before_line(self._early.before(alarm), str(self.run.model)))
         if saves and self._early.wants(look):
             self._requests = self._requests._replace(keep=True)
         self._published = (look.step, self.publisher.look(look, self.record.store, seconds, overhead))

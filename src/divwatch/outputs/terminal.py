@@ -116,10 +116,10 @@ def before_line(checkpoint: Any, start: str) -> str:
     """Which weights are from before a fall. checkpoint: a path, or None; start: the model that training began with.
 
     >>> before_line("run/_before_collapse/checkpoint-40", "base")
-    'divwatch: from before the fall: run/_before_collapse/checkpoint-40'
+    'divwatch: from before the fall, or its onset: run/_before_collapse/checkpoint-40'
     """
     early = checkpoint if checkpoint is not None else f"no checkpoint, only the model that training began with, {start}"
-    return f"divwatch: from before the fall: {early}"
+    return f"divwatch: from before the fall, or its onset: {early}"
 
 
 def asked_line(text: str, form: str, prompts: int) -> str:

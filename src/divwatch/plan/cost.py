@@ -130,7 +130,8 @@ def decode_step(shape: Shape, device: Device, rows: float, tokens: float) -> flo
     """Seconds per decode step for `rows` rows with `tokens` cached tokens each."""
     products = products_of(shape, device, rows)
     attention = rows * tokens * shape.token_bytes / device.attention
-    small = shape.layers * device.layer_seconds  # one kernel runs after the other, also in a CUDA graph
+    # One kernel runs after the other, also in a CUDA graph.
+    small = shape.layers * device.layer_seconds + shape.adapted * device.adapter_seconds
     besides = rows * (shape.vocabulary * device.logit_seconds + shape.token_bytes * device.small_seconds)
     return small + products + attention + besides
 

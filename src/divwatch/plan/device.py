@@ -18,6 +18,7 @@ class Device:
     logit_seconds:  extra seconds of a decode step per row and vocabulary token (the sampler).
     small_seconds:  extra seconds of a decode step per row and byte of a token's keys and values (norms, rotations and
                     other small kernels, which grow with that size).
+    adapter_seconds: least seconds of a decode step per linear layer with a LoRA adapter.
     overlaps:       whether weights are read while others are multiplied, as on a GPU.
     network:        bytes/s from a device to other nodes; None: as fast as `link`.
     training:       operations/s in a training step; None: same as `flops`.
@@ -33,6 +34,7 @@ class Device:
     layer_seconds: float
     logit_seconds: float = 0.0
     small_seconds: float = 0.0
+    adapter_seconds: float = 0.0
     overlaps: bool = True
     network: float | None = None
     training: float | None = None
@@ -56,6 +58,9 @@ ATTENTION = 0.5  # of the same, where attention reads keys and values with one q
 LAYER_SECONDS = 0.129e-3  # small kernels, per layer of a decode step
 LOGIT_SECONDS = 1.48e-10  # per row and vocabulary token
 SMALL_SECONDS = 4.1e-12  # per row and byte of a token's keys and values
+ADAPTER_SECONDS = (
+    2e-5  # per adapted linear layer: looks with LoRA less those without, which took 1.7 s longer over 384 steps
+)
 LINK = 0.7  # of NVLink one way, and of the network: assumption
 
 
@@ -63,7 +68,7 @@ def _gpu(name: str, flops: float, bandwidth: float, memory: float, link: float, 
     """A device with these published peaks: dense bf16 operations/s, bytes/s of memory, of NVLink one way and of the network."""
     return Device(
         name, PREFILL * flops, WEIGHTS * bandwidth, ATTENTION * bandwidth, LINK * link, memory, LAYER_SECONDS,
-        LOGIT_SECONDS, SMALL_SECONDS, network=LINK * network, training=TRAINING * flops, shares_prompts=True,
+        LOGIT_SECONDS, SMALL_SECONDS, ADAPTER_SECONDS, network=LINK * network, training=TRAINING * flops, shares_prompts=True,
     )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from divwatch.setting_types import shown
 class Planned:
     """model: as `shape.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
     run. new_tokens: the most of a completion. mean_tokens: their mean, None: new_tokens. step_tokens: tokens a step, all
-    devices. lora_r: rank of the adapter that is trained, None: the whole model. The defaults are those of a run without a
-    config."""
+    devices. lora_r: rank of the adapter that is trained, None: the whole model. tasks: of the panel. coupled, alpha,
+    min_drop: as in `WatchConfig`. The defaults are those of a run without a config."""
 
     model: str
     every: float | str = AUTO
@@ -34,6 +34,10 @@ class Planned:
     step_tokens: int = 1_048_576
     lora_r: int | None = None
     max_overhead: float = WatchConfig.max_overhead
+    tasks: int = 1
+    coupled: bool = WatchConfig.coupled
+    alpha: float = WatchConfig.alpha
+    min_drop: float = WatchConfig.min_drop
 
 
 def planned(
@@ -59,7 +63,8 @@ def _from_run(like: Like | None, options: dict[str, Any]) -> Planned:
     settings = like.settings
     return Planned(
         options.get("model") or released(like.model), settings.every, settings.looks, like.max_steps, like.prompts,
-        settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead,
+        settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead, tasks=len(like.tokens) or 1,
+        coupled=settings.coupled, alpha=settings.alpha, min_drop=settings.min_drop,
     )  # fmt: skip
 
 
@@ -77,7 +82,11 @@ def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str,
     thought = _whole_if_set(recipe, "watch_think_tokens") or 0
     watched["new_tokens"] = max(limits.values()) + thought
     watched["mean_tokens"] = like.mean_within(limits) if like else mean(limits.values()) + thought
-    run = replace(run, **watched, max_overhead=_number(recipe, "watch_max_overhead", run.max_overhead))
+    alarm: dict[str, Any] = {
+        name: _number(recipe, f"watch_{name}", getattr(run, name)) for name in ("max_overhead", "alpha", "min_drop")
+    }
+    coupled = recipe.get("watch_coupled", run.coupled) in (True, "true")
+    run = replace(run, **watched, **alarm, tasks=len(limits), coupled=coupled)
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}

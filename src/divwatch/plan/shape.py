@@ -23,6 +23,7 @@ class Shape:
     trained:      parameters of the adapter, if one is trained; None: the whole model is trained.
     lookup:       parameters that are looked up, not multiplied: embeddings that are not tied to the head.
     head:         parameters of the head. In a prefill, only the last token of a prompt needs it.
+    adapted:      linear layers with an adapter.
     """
 
     parameters: int
@@ -33,6 +34,7 @@ class Shape:
     trained: int | None = None
     lookup: int = 0
     head: int = 0
+    adapted: int = 0
 
     @property
     def multiplied(self) -> int:
@@ -82,9 +84,8 @@ def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
 
     text = model.config.get_text_config()
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    trained = lora_r and lora_r * sum(
-        m.in_features + m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head
-    )
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head] if lora_r else []
+    trained = lora_r and lora_r * sum(m.in_features + m.out_features for m in linears)
     return Shape(
         sum(p.numel() for p in model.parameters()),
         text.num_hidden_layers,
@@ -94,4 +95,5 @@ def shape_of_model(model: Any, lora_r: int | None = None) -> Shape:
         trained,
         0 if head is not None and table.weight is head.weight else table.weight.numel(),
         0 if head is None else head.weight.numel(),
+        len(linears),
     )

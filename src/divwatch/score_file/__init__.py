@@ -60,6 +60,8 @@ def score_file(
         "encoder_max_tokens": getattr(models.encoder, "max_tokens", None),
         "nli_model": nli_model,
     }
+    if file.repeats:
+        result["settings"]["repeated_prompts"] = file.repeats
     if out is not None:
         _write(out, result)
     return result

@@ -70,18 +70,20 @@ def _checked(row: dict[str, Any], where: str) -> Row:
 
 @dataclass(frozen=True)
 class FileSummary:
-    """n: prompts. k: outputs of each. tasks: how many different ones."""
+    """n: prompts. k: outputs of each. tasks: how many different ones. repeats: prompts that another line asks too."""
 
     n: int
     k: int
     tasks: int
+    repeats: int = 0
 
 
 def check_file(path: Path, verifier: str | None, advance: Advance) -> FileSummary:
     """Reads the whole file once. Raises DivwatchError for the first line that cannot be scored."""
     seen: set[str] = set()
     tasks: set[str] = set()
-    k = 0
+    asked: set[int] = set()
+    k = repeats = 0
     for row in read_rows(path, advance):
         if row.id in seen:
             raise DivwatchError(f"{row.where} repeats the id {row.id!r}: give every prompt its own")
@@ -94,6 +96,10 @@ def check_file(path: Path, verifier: str | None, advance: Advance) -> FileSummar
         k = len(row.outputs)
         seen.add(row.id)
         tasks.add(row.task)
+        if row.prompt.strip():
+            text = hash(" ".join(row.prompt.split()))
+            repeats += text in asked
+            asked.add(text)
     if not seen:
         raise DivwatchError(f"{path} holds no prompt: give a line for each")
-    return FileSummary(len(seen), k, len(tasks))
+    return FileSummary(len(seen), k, len(tasks), repeats)

@@ -1,0 +1,127 @@
+"""What the looks of a run will see: the share of falls that the detector flags in time, by simulation before the run.
+
+Falls are put into simulated series of the planned panel, and the real detector judges them look by look. The noise of a
+prompt's value and how much of it common random numbers take away are those of runs whose completions are really drawn
+(`benchmarks/drawn_runs.py`; docs/cost.md compares both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divwatch.analysis.alarm import MIN_TASK_PROMPTS
+from divwatch.analysis.detector import CollapseDetector
+from divwatch.analysis.series_fit import PRIOR_WOBBLE
+from divwatch.analysis.simulate import simulate
+
+Floats = NDArray[np.float64]
+
+FALLS, WITHIN = (0.05, 0.1, 0.2), (2, 4)
+RUNS, RUNS_MIDDLE = 200, 50
+# The relative variance of a prompt's mean pairwise distance is SINGLE / K + PAIRS / (K (K - 1)), in units of the panel's
+# squared mean. After a relative change d, common random numbers leave min(1, APART |d|) of it.
+SINGLE, PAIRS = 0.50, 2.0
+APART = 2.6
+PERSISTENCE = 0.5  # correlation of the wobble between neighbouring looks
+QUIET = 8  # at most so many looks are simulated before a fall in the middle
+MEAN_LEVEL = 0.35  # of `simulate`
+
+
+@dataclass(frozen=True)
+class Sees:
+    """Of falls by `fall` (relative, at once), the share that is flagged in `all` at most `within_looks` looks after the
+    first that has it.
+
+    share: of falls right after the first look, with the run's random numbers. independent: the same with independent
+    completions at each look, the conservative figure. middle: of falls in the middle of the run, with independent ones.
+    """
+
+    fall: float
+    within_looks: int
+    share: float
+    independent: float
+    middle: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A panel and its alarm. tasks: prompts are spread evenly over them. most_looks: as the detector is told at the
+    start. coupled: whether looks share their random numbers."""
+
+    prompts: int
+    samples: int
+    tasks: int = 1
+    most_looks: int = 21
+    coupled: bool = True
+    alpha: float = 0.05
+    min_drop: float = 0.05
+
+    @property
+    def alpha_of_all(self) -> float:
+        """The share of `alpha` of diversity over all outputs, as in `Assessor`; correct answers take as much."""
+        split = self.tasks > 1 and self.prompts >= self.tasks * MIN_TASK_PROMPTS
+        return self.alpha / (4 if split else 2)
+
+
+def what_looks_see(
+    watch: Watch, looks: int, falls: Sequence[float] = FALLS, within: Sequence[int] = WITHIN
+) -> list[Sees]:
+    """Shares of falls flagged in a run with so many looks, first and last included.
+
+    >>> [sees] = what_looks_see(Watch(prompts=120, samples=16), looks=14, falls=[0.2], within=[2])
+    >>> sees.share, sees.independent, sees.middle < 0.1
+    (1.0, 1.0, True)
+    """
+    last = max(within) + 1
+    quiet = min(max(looks // 2, 1), QUIET)
+    at_start, in_middle = min(looks, 1 + last), quiet + min(looks - max(looks // 2, 1), last)
+    seen = []
+    for fall in falls:
+        alone = delays(watch, at_start, 1, fall, False)
+        start = delays(watch, at_start, 1, fall, True) if watch.coupled else alone
+        late = delays(watch, in_middle, quiet, fall, False, RUNS_MIDDLE)
+        seen += [Sees(fall, w, *(float((d <= w).mean()) for d in (start, alone, late))) for w in within]
+    return seen
+
+
+@lru_cache(maxsize=64)
+def delays(watch: Watch, looks: int, quiet: int, fall: float, coupled: bool, runs: int = RUNS) -> Floats:
+    """[runs] looks from the first with the fall to the alarm; inf where none came, or one came before the fall.
+
+    quiet: looks before the fall, of `looks` in all.
+    """
+    found = np.full(runs, np.inf)
+    for run in range(runs):
+        detector = CollapseDetector(watch.most_looks, watch.alpha_of_all, watch.min_drop)
+        alarm = detector.replay(range(looks), _values(watch, looks, quiet - 1, fall, coupled, run)).alarm_step
+        if alarm is not None and alarm >= quiet:
+            found[run] = alarm - quiet
+    return found
+
+
+def _values(watch: Watch, looks: int, last_quiet: int, fall: float, coupled: bool, seed: int) -> Floats:
+    """[looks, prompts] of one run with a fall by `fall` after look `last_quiet`."""
+    truth = simulate(
+        "step", prompts=watch.prompts, looks=looks, onset=last_quiet, drop=fall, width=1, noise=0.0,
+        wobble=PRIOR_WOBBLE, persistence=PERSISTENCE, seed=seed,
+    )  # fmt: skip
+    k = watch.samples
+    size = MEAN_LEVEL * np.sqrt(SINGLE / k + PAIRS / (k * (k - 1)))
+    rng = np.random.default_rng([seed, 1])
+    own = rng.standard_normal((looks, watch.prompts))
+    if coupled:  # looks differ by the fall, which those after it share, and by the wobble
+        before, after = rng.standard_normal((2, watch.prompts))
+        far, near = min(1.0, APART * fall), min(1.0, APART * PRIOR_WOBBLE)
+        fallen = np.arange(looks)[:, None] > last_quiet
+        kept = np.where(fallen, np.sqrt(1 - far) * before + np.sqrt(far) * after, before)
+        own = np.sqrt(1 - near) * kept + np.sqrt(near) * own
+    return truth.values + size * own
