@@ -217,6 +217,7 @@ def test_a_file_of_programs_is_scored(tmp_path):
     result = score_file(file, metrics=["ead"], verifier="humaneval", progress=False)
     assert result["is_correct"] == {"a": [True, False, True]}
     assert result["quality"]["accuracy_at_1"] == pytest.approx(2 / 3)
+    assert result["quality"]["majority_at_k"] is None  # programs have no answer to vote on
 
 
 def test_a_file_in_which_nothing_can_be_verified_names_the_line(tmp_path):

@@ -22,13 +22,14 @@ def to_samples(rows: Sequence[Row], rules: Rules) -> list[PromptSamples]:
     prompts = [Prompt(row.id, row.task, row.prompt, reference=row.reference) for row in rows]
     judged = run_verifier(rules.verify, [text for _, text in questions], [prompts[i] for i, _ in questions])
     judgements = dict(zip(questions, judged, strict=True))
+    canonical = any(j.answer is not None for j in judged)  # a program or a reward has no answer that could be voted on
     samples = []
     for i, (row, (texts, usable)) in enumerate(zip(rows, answers_of, strict=True)):
         of_row = [judgements[i, text] for text in texts]
         _refuse_unjudged(row, of_row, rules)
         correct = [fit and bool(j.correct) for j, fit in zip(of_row, usable, strict=True)]
         answers = [j.answer if fit else None for j, fit in zip(of_row, usable, strict=True)]
-        samples.append(PromptSamples(row.id, row.task, texts, usable, correct, answers))
+        samples.append(PromptSamples(row.id, row.task, texts, usable, correct, answers if canonical else None))
     return samples
 
 
