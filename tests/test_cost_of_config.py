@@ -209,3 +209,22 @@ def test_plan_has_the_cost_of_blame():
     least = 2 * OLMO3_7B * 0.9 * (blame["forward"] + 3 * blame["backward"]) / 8 / DEVICES["h100"].flops
     assert found["seconds"] + least < blame["seconds"] < found["seconds"] + least / 0.9
     assert "min a checkpoint: 10 sources" in run(*words[:-1]).stdout
+
+
+@pytest.mark.slow
+def test_a_proposal_is_the_cheapest_panel_that_sees_a_tenth_within_the_budget():
+    words = ("--model", "olmo3-7b", "--new-tokens", 384, "--steps", 2000, "--propose")
+    found = json.loads(run(*words, "--gpus", 8, "--json").stdout)
+    proposal = found["proposal"]
+    assert proposal["share"] >= 0.95
+    assert proposal["looks"] >= 14
+    size = ("--prompts", proposal["prompts"], "--samples", proposal["samples"], "--new-tokens", proposal["new_tokens"])
+    taken = json.loads(run(*words[:2], *words[4:6], *size, "--gpus", 8, "--json").stdout)
+    assert (taken["seconds"], len(taken["looks"])) == (proposal["seconds"], proposal["looks"])
+    (sees,) = [s for s in taken["sees"] if (s["fall"], s["within_looks"]) == (0.1, 2)]
+    assert sees["independent"] == proposal["share"]
+
+
+def test_a_budget_without_room_for_any_panel_is_said():
+    said = run("--model", "olmo3-7b", "--steps", 2000, "--max-overhead", 0.0005, "--propose").output
+    assert "no panel has 14 looks within the budget" in said

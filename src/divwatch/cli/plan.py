@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from divwatch.plan.cost import Cost
     from divwatch.plan.like import Like
     from divwatch.plan.of_config import Planned
+    from divwatch.plan.propose import Proposal
     from divwatch.plan.sees import Sees
 
 
@@ -53,6 +54,12 @@ def plan(
     blame: Annotated[
         bool, typer.Option("--blame", help="Also the cost of `divwatch blame` at one checkpoint, for ten sources.")
     ] = False,
+    proposed: Annotated[
+        bool,
+        typer.Option(
+            "--propose", help="Propose the smallest panel that sees a fall of 10 % within 2 looks, in the budget."
+        ),
+    ] = False,
     as_json: AsJson = None,
 ) -> None:
     """What looks will cost and when they come: seconds, memory, steps and share of the run, before it (docs/cost.md).
@@ -66,6 +73,7 @@ def plan(
     from divwatch.plan.here import this_machine
     from divwatch.plan.like import calibrated, read_like
     from divwatch.plan.of_config import planned, released
+    from divwatch.plan.propose import propose
     from divwatch.plan.sees import Watch, what_looks_see
     from divwatch.plan.shape import shape_of
     from divwatch.schedule import count_looks, overhead, plan_looks
@@ -86,22 +94,33 @@ def plan(
     reached = this_machine() if device == "here" else DEVICES[device]
     look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
+    reference: Cost | None = None
     if before is not None:  # what the model of the cost makes of that run, beside its clock
         then = planned(config, before.processes, prompt_tokens, options, before).step_tokens
         same = "model" in options or released(before.model) == run.model
         its = shape if same else shape_of(released(before.model), dtype)
         reference = cost_of(its, reached, before.processes, before.look(prompt_tokens), strategy, then)
         cost = calibrated(cost, reference, before)
-    looks = plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+
+    def looks_at(cost: Cost) -> list[int]:
+        return plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
+
+    def cost_at(look: Look) -> Cost:
+        found = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
+        return found if before is None or reference is None else calibrated(found, reference, before)
+
+    looks = looks_at(cost)
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     most = count_looks(run.every, run.max_steps, run.looks)
     watch = Watch(run.prompts, run.samples, run.tasks, most, run.coupled, run.alpha, run.min_drop)
     sees = what_looks_see(watch, len(looks))
+    proposal = propose(look, watch, cost_at, lambda cost: len(looks_at(cost))) if proposed else None
     if as_json is not None:
         settings = vars(run) | {"parameters": shape.parameters, "device": reached.name}
-        learned = {} if before is None else {"like": before.measured}
+        learned: dict[str, Any] = {} if before is None else {"like": before.measured}
         learned |= {} if blamed is None else {"blame": blamed.as_dict()}
+        learned |= {"proposal": proposal.as_dict() if proposal else None} if proposed else {}
         looks_of_run = {"looks": looks, "overhead": share, "sees": [s.as_dict() for s in sees]}
         if write_json(as_json, cost.as_dict() | settings | looks_of_run | learned):
             return
@@ -116,6 +135,8 @@ def plan(
         print(
             f"          not measured on a GPU: {several}any GPU but one H200, whose shares of the peak speeds are used"
         )
+    if proposed:
+        print(_proposal_line(proposal))
     if blamed is not None:
         print(
             f"blame     {blamed.seconds / 60:.1f} min a checkpoint: {blamed.sources} sources x {blamed.rows} rows, "
@@ -130,6 +151,20 @@ def _parameters(count: float) -> str:
     ('7.30 B', '1.25 M')
     """
     return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
+
+
+def _proposal_line(proposal: Proposal | None) -> str:
+    """The panel that is proposed, and what it sees."""
+    from divwatch.plan.propose import FALL, LOOKS, SHARE, WITHIN
+
+    if proposal is None:
+        return f"propose   no panel has {LOOKS} looks within the budget: raise --max-overhead, or lower --new-tokens"
+    short = "" if proposal.share >= SHARE else f"; the budget has no room for one that reaches {SHARE:.0%}"
+    return (
+        f"propose   --prompts {proposal.prompts} --samples {proposal.samples} --new-tokens {proposal.new_tokens}: "
+        f"{counted(proposal.looks, 'look')} of {proposal.seconds:.1f} s; with independent samples a fall of {FALL:.0%} at the "
+        f"start is flagged within {WITHIN} looks in {int(100 * proposal.share)}% of runs{short}"
+    )
 
 
 def _like_line(like: Like) -> str:
