@@ -53,9 +53,7 @@ def test_a_resumed_run_continues_as_it_began(tmp_path, began, capsys):
     texts = watch_a_still_model(tmp_path, resume=str(tmp_path / "checkpoint-1"), coupled=not began)
     assert set(texts) == {0, 1, 2}
     assert (texts[1] == texts[2]) is bool(began)
-    assert (
-        f"the run began with watch_coupled {str(bool(began)).lower()} and continues with it" in capsys.readouterr().out
-    )
+    assert f"the run began with coupled {str(bool(began)).lower()} and continues with it" in capsys.readouterr().out
     assert "coupled" not in str(store.info().get("resumed"))
 
 

@@ -36,7 +36,7 @@ def test_looks_in_training_and_the_report(blind, tmp_path, capsys):
     divwatch.watch(trainer, every=1, **SETTINGS | {"encoder": blind})
     trainer.train()
     (line,) = _lines(capsys.readouterr().out)
-    assert f"{blind!r}. Set watch_encoder to a multilingual one, such as {MULTILINGUAL}" in line
+    assert f"{blind!r}. Set encoder to a multilingual one, such as {MULTILINGUAL}" in line
     run = RunDirectory.of(tmp_path)
     looks = run.looks()
     assert [look["status"] for look in looks] == ["ok"] * 3

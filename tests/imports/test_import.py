@@ -326,11 +326,15 @@ def test_files_beside_a_dump_are_passed_over_and_a_file_given_twice_is_read_once
 
 
 def test_looks_are_sent_to_wandb(tmp_path, live, monkeypatch):
+    import wandb
+
     _, rows = live
     as_plain(tmp_path / "dump", rows)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    wandb.teardown()  # it reads the environment once a process
     imported(tmp_path / "out", tmp_path / "dump", options=["--wandb"])
+    wandb.teardown()
     (record,) = Path(tmp_path).glob("wandb/offline-run-*/run-*.wandb")
     assert b"correct_diversity/all/sbert" in record.read_bytes()
 

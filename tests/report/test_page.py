@@ -430,6 +430,7 @@ def test_the_loss_of_a_run_without_a_record_of_it_comes_from_its_last_checkpoint
     states = {30: [{"step": 30, "loss": 3.0}], 90: [{"step": 30, "loss": 3.0}, {"step": 90, "reward": 0.5}]}
     for place, (step, log) in enumerate(states.items()):
         path = one_stage.parent / f"checkpoint-{step}" / "trainer_state.json"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"log_history": log}))
         os.utime(path, (place, place))
     assert RunDirectory(one_stage).training() == [{"step": 30, "loss": 3.0}, {"step": 90, "reward": 0.5}]
