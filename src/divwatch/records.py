@@ -133,7 +133,7 @@ class Change:
     """How a metric has changed since the baseline look, over a task or over the whole panel (task "all").
 
     change:          (mean now - mean at the baseline) / mean at the baseline; NaN if it cannot be computed.
-    change_interval: its 95 % interval.
+    change_interval: its 95 % interval; NaN for fewer than 5 prompts.
     alarm_step:      step of the look at which the fall was flagged; None: not flagged.
     onset_step:      the last step still at the baseline level; None before the alarm.
     onset_interval:  its 90 % interval.

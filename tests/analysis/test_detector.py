@@ -392,3 +392,15 @@ def test_the_wobble_is_found_under_any_trend(shape, wobble):
         looks = (1 + trend) * (1 + wobble * rng.standard_normal(40))
         estimates.append(fit_series(range(40), looks / looks[0] - 1, 0.0).wobble)
     assert 0.7 * wobble < np.mean(estimates) < 1.4 * wobble
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 4, 5])
+def test_a_change_of_few_prompts_has_no_interval(prompts):
+    """The variance of so few prompts is not known: their interval could be a point, or wider than the metric."""
+    detector = CollapseDetector(4)
+    values = np.linspace(0.3, 0.5, prompts)
+    detector.update(0, values)
+    status = detector.update(1, values * 1.17)
+    assert status.change == pytest.approx(0.17)
+    assert np.isfinite(status.change_interval).all() == (prompts >= 5)
+    assert not detector.update(2, values * 0.5).confirmed or prompts >= 5

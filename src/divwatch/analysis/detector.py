@@ -13,6 +13,7 @@ from scipy.stats import t as student
 
 from divwatch.analysis.alarm import MIN_PROMPTS, lasting_fall
 from divwatch.analysis.contrast import paired_change
+from divwatch.analysis.intervals import FEWEST
 from divwatch.analysis.series_fit import PRIOR_WOBBLE, SeriesFit, fit_series
 from divwatch.errors import DivwatchError
 
@@ -29,7 +30,8 @@ class CollapseStatus:
     change:          (mean now - mean at the baseline) / mean at the baseline over the prompts both have; NaN: none.
     n:               how many prompts both have.
     estimate:        of the true change, from all looks so far: an alarm's single look tends to lie too low.
-    change_interval: 95 %, of the true change: from all looks so far, with the wobble of checkpoints.
+    change_interval: 95 %, of the true change: from all looks so far, with the wobble of checkpoints. NaN for
+                     fewer than 5 prompts.
     beyond:          collapsed, and the last two changes are still beyond `min_drop`.
     confirmed:       beyond, and the interval excludes `min_drop` in this look and in the one before, so clearly that a
                      true drop of `min_drop` is ever confirmed in at most 5 % of runs.
@@ -273,10 +275,15 @@ class _Series:
         return lasting_fall(self.values, lambda: self.fit, margin, self.min_drop, alpha, self.max_looks)
 
     def change_interval(self, alarm_step: int | None = None) -> tuple[float, float]:
-        """95 % interval of the true change at the last look, from all looks. The measured change lies in it."""
+        """95 % interval of the true change at the last look, from all looks. The measured change lies in it.
+
+        NaN for fewer prompts than FEWEST: their variance is not known.
+        """
         if not self.looks:
             return (0.0, 0.0)
         last, change = self.looks[-1], self.looks[-1].change
+        if last.n < FEWEST:
+            return float("nan"), float("nan")
         _, paired, _ = paired_change(last.values[None], self.baseline.values[None])
         unequal = max(float(paired[0]) - 2 * self.sampling_variance, 0.0)
         lo, hi = self.fit.change_interval(0.95, unequal, self._fell_by(alarm_step))
