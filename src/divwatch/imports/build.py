@@ -17,7 +17,7 @@ from divwatch.errors import DivwatchError
 from divwatch.imports.files import Dump
 from divwatch.imports.groups import Choice, Spool, choose_groups
 from divwatch.monitor.description import describe_run
-from divwatch.monitor.record import event_row, look_row
+from divwatch.monitor.record import Record
 from divwatch.monitor.score_look import LookScorer, load_models
 from divwatch.outputs.terminal import bar_of
 from divwatch.records import Completion, Prompt, PromptSamples, ScoredLook
@@ -59,7 +59,8 @@ def import_run(
         for line in describe(dump, choice, len(prompts), correct_above):
             say(line)
         models = load_models(config)
-        run.create(
+        record = Record(run)
+        record.start(
             describe_run(
                 stage=stage, lineage=config.lineage or out.name, model=PANEL, output_dir=str(out), parent=parent,
                 config=config, panel={"name": PANEL}, prompts=prompts, max_steps=max(choice.steps[-1], 1),
@@ -71,16 +72,16 @@ def import_run(
         looks = []
         with bar_of("scoring", len(choice.steps)) as bar:
             for step in choice.steps:
-                looks.append(_look(run, scorer, scored, spool, prompts, step))
+                looks.append(_look(record, scorer, scored, spool, prompts, step))
                 bar.update(1)
     return run, looks
 
 
 def _look(
-    run: RunDirectory, scorer: LookScorer, scored: _ScoredByFile, spool: Spool, prompts: Sequence[Prompt], step: int
+    record: Record, scorer: LookScorer, scored: _ScoredByFile, spool: Spool, prompts: Sequence[Prompt], step: int
 ) -> ScoredLook:
     rows = sorted(spool.rows(step))
-    run.write_completions(
+    record.store_look(
         step,
         [
             Completion(prompts[at].id, prompts[at].task, sample, text, finished=True, tokens=0)
@@ -89,11 +90,8 @@ def _look(
     )
     scored.scores = {(prompts[at].id, sample): score for at, sample, _, score in rows}
     look = scorer.score(step, 0.0)
-    run.append_look(look_row(look))
-    known = {(event["task"], event["key"]) for event in run.events()}
-    for alarm in look.assessment.alarms:
-        if (alarm.task, alarm.key) not in known:
-            run.append_event(event_row(look, alarm))
+    record.add_look(look)
+    record.add_alarms(look, None)
     return look
 
 

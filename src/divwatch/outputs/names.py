@@ -40,6 +40,13 @@ def look_scalars(tasks: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
     return scalars
 
 
+def summary_values(assessment: RunAssessment) -> dict[str, float | str]:
+    """What the summary of a W&B run holds: the verdict, and the last assessment's scalars."""
+    scalars = assessment_scalars(assessment)
+    verdict = {VERDICT: assessment.verdict["sentence"], KIND: assessment.verdict["kind"]}
+    return {**verdict, **{SUMMARY + name: value for name, value in scalars.items()}}
+
+
 def assessment_scalars(assessment: RunAssessment) -> dict[str, float]:
     """What the looks show so far: the alarm, changes and onsets by task, and the parts of the change."""
     scalars: dict[str, float] = {ALARM: float(bool(assessment.alarms))}

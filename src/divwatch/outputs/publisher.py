@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
-from divwatch.outputs.names import KIND, OVERHEAD, SECONDS, SUMMARY, VERDICT, assessment_scalars, look_scalars
+from divwatch.outputs.names import OVERHEAD, SECONDS, assessment_scalars, look_scalars, summary_values
 from divwatch.outputs.other_trackers import OtherTrackers
 from divwatch.outputs.terminal import alarm_message, look_line, say
 from divwatch.outputs.tracking import (
@@ -98,11 +98,7 @@ class Publisher:
     def close(self, assessment: RunAssessment | None, path: Path) -> None:
         """Publishes what the run showed; waits for W&B, within bounds. assessment: None if no look was scored."""
         if assessment is not None:
-            verdict = assessment.verdict
-            scalars = assessment_scalars(assessment)
-            self._wandb.summarise(
-                {VERDICT: verdict["sentence"], KIND: verdict["kind"], **{SUMMARY + n: v for n, v in scalars.items()}}
-            )
+            self._wandb.summarise(summary_values(assessment))
             self._wandb.upload(path)
         self._wandb.close(CLOSE_LIMIT)
         self._others.close(CLOSE_LIMIT)

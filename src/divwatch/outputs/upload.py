@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from divwatch.errors import DivwatchError
-from divwatch.outputs.names import KIND, SUMMARY, VERDICT, assessment_scalars, look_scalars
+from divwatch.errors import DivwatchError, one_line
+from divwatch.outputs.names import assessment_scalars, look_scalars, summary_values
 from divwatch.outputs.tracking import WandbLog, table_rows
 from divwatch.records import ScoredLook
+from divwatch.store.lineage import steps_before
 from divwatch.store.run_directory import RunDirectory
 
 LIMIT = 600.0  # seconds to wait for W&B
@@ -32,18 +33,16 @@ def upload(run: RunDirectory, looks: Sequence[ScoredLook]) -> None:
             job_type=os.getenv("WANDB_JOB_TYPE", "import"),
         )
     except Exception as error:
-        raise DivwatchError(f"W&B cannot be used ({error}): log in, or set WANDB_MODE=offline") from None
+        raise DivwatchError(f"W&B cannot be used ({one_line(error)}): log in, or set WANDB_MODE=offline") from None
     log = WandbLog(pending=3 * len(looks) + 8)
     log.open(tracked, info["settings"])
+    offset = steps_before(run)
     texts = {prompt["id"]: prompt["text"] for prompt in info["panel"]["prompts"]}
     for look in looks:
         scalars = look_scalars(look.tasks) | assessment_scalars(look.assessment)
-        log.log_look(look.step, look.step, scalars, partial(_table, run, texts, look.step))
+        log.log_look(look.step, offset + look.step, scalars, partial(_table, run, texts, look.step))
     if looks:
-        verdict, last = looks[-1].assessment.verdict, assessment_scalars(looks[-1].assessment)
-        log.summarise(
-            {VERDICT: verdict["sentence"], KIND: verdict["kind"], **{SUMMARY + n: v for n, v in last.items()}}
-        )
+        log.summarise(summary_values(looks[-1].assessment))
     log.upload(run.path)
     log.close(LIMIT)
     tracked.finish()
