@@ -92,7 +92,7 @@ def plan(
     dtype = "float32" if device == "here" else "bfloat16"
     shape = shape_of(run.model, dtype, run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens)
+    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens, run.varied)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
     reference: Cost | None = None
     if before is not None:  # what the model of the cost makes of that run, beside its clock
