@@ -113,7 +113,16 @@ def plan(
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     most = count_looks(run.every, run.max_steps, run.looks)
-    watch = Watch(run.prompts, run.samples, run.tasks, most, run.coupled, run.alpha, run.min_drop)
+    watch = Watch(
+        run.prompts,
+        run.samples,
+        run.tasks,
+        most,
+        run.coupled,
+        run.alpha,
+        run.min_drop,
+        run.mean_tokens or run.new_tokens,
+    )
     sees = what_looks_see(watch, len(looks))
     proposal = propose(look, watch, cost_at, lambda cost: len(looks_at(cost))) if proposed else None
     if as_json is not None:
@@ -129,7 +138,9 @@ def plan(
         print(_like_line(before))
     memory = "stay sharded" if strategy in ("zero3", "fsdp2") and gpus > 1 else "fit as they are"
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
-    print("\n".join([*_lines(cost, run, looks, share, step, memory), *_sees_lines(sees, run.coupled)]))
+    print(
+        "\n".join([*_lines(cost, run, looks, share, step, memory), *_sees_lines(sees, watch.counts_on_common_numbers)])
+    )
     if device != "here":
         several = "links between devices, " if gpus > 1 else ""
         print(
