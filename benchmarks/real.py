@@ -30,9 +30,9 @@ STRONG_ONE = "gpt4_1106_preview_concise"  # about as long as the four together o
 STRONG = (STRONG_ONE, "gpt-4-turbo-2024-04-09", "gpt4_0613_concise", "claude-2.1_concise")
 WEAK = ("falcon-7b-instruct", "phi-2", "pythia-12b-mix-sft")
 NULL_SEED = 1000  # added to the seed: other rows of the 16 teachers than those of the run that is continued
-OPEN = 32  # prompts of NoveltyBench, drawn once
+OPEN = 28  # prompts of NoveltyBench, drawn once
 # IFEval's prompts whose answer is a line or two, so that a short look sees its end, chosen by reading the prompts.
-SHORT = (202, 1019, 1128, 1162, 1645, 1843, 2015, 2239, 2662, 3323, 3615, 3703)
+SHORT = (202, 1019, 1128, 1162, 1645, 2239, 3323, 3615)
 
 
 class Arm(NamedTuple):
@@ -51,7 +51,7 @@ ARMS = {
     for arm in (
         Arm("one", "sft", "one"),
         Arm("many", "sft", "many"),
-        Arm("null", "sft", "null", "many", ("--watch_looks", "6")),  # its looks show how checkpoints wobble
+        Arm("null", "sft", "null", "many", ("--watch_looks", "5")),  # its looks show how checkpoints wobble
         Arm("dpo-one", "dpo", "one", "many"),
         Arm("dpo-many", "dpo", "many", "many"),
     )
