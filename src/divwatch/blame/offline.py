@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
-from divwatch.blame.look import BlameLook, look_at
+from divwatch.blame.look import BlameLook, error_scale, look_at, look_influence
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.precondition import of_batches, of_optimizer, preconditioned
 from divwatch.blame.trace import Checkpoint
-from divwatch.blame.weights import prompt_shares, sample_influence
+from divwatch.blame.weights import prompt_shares
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
@@ -39,7 +39,6 @@ Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
-ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
 
 
 @dataclass(frozen=True)
@@ -134,24 +133,11 @@ def _measure(
 
 
 def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
-    """[prompts, K, directions]: `sample_influence` on a step against each direction.
-
-    Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus: enough for
-    an error.
-    """
-    k = look.weights.shape[1]
-    scale = np.zeros(len(look.prompts))
-    for task in dict.fromkeys(look.tasks):
-        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
-        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
-        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
-    read = list(np.flatnonzero(scale))
-    sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
+    """`look_influence` of a step against each direction. Without the nucleus: enough for an error."""
+    scale = error_scale(look)
+    sampled = [s for s, used in zip(look.sampled, np.repeat(scale > 0, look.weights.shape[1]), strict=True) if used]
     slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
-    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
-    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
-        influence[i] = scale[i] * sample_influence(look.prompts[i], -of_prompt)
-    return influence
+    return look_influence(look, scale, slopes)
 
 
 def _slopes(
