@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch import pretrained
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
@@ -33,7 +34,6 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
-from divwatch.smollm2 import resolve_model
 
 Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
@@ -182,33 +182,10 @@ def _pad(tokenizer: Any) -> int:
 def load_model(path: str, device: str) -> Any:
     """A causal LM in float32, in which a nudge is not lost to rounding; an adapter with its own weights alone trainable."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    path = resolve_model(path)
-    try:
-        if (Path(path) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
-
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return model.to(device)
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
-
-
-def load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(path))
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "
-            "give a checkpoint that the trainer saved with its tokenizer"
-        ) from None
+    if pretrained.is_adapter(path):
+        return pretrained.load_adapter(path, is_trainable=True, dtype=torch.float32).to(device)
+    return pretrained.load_model(path, dtype=torch.float32).to(device)
 
 
 def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, folder: str) -> Any:
@@ -219,7 +196,7 @@ def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, fo
         "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": config.device == "cpu",
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1,
     } | dict(config.trainer)  # fmt: skip
-    model, tokenizer = load_model(checkpoint.path, config.device), load_tokenizer(checkpoint.path)
+    model, tokenizer = load_model(checkpoint.path, config.device), pretrained.load_tokenizer(checkpoint.path)
     try:
         if data.kind == "sft":
             arguments: Any = SFTConfig(**settings | {"packing": False})
