@@ -21,25 +21,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch import pretrained
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
-from divwatch.blame.look import BlameLook, look_at
+from divwatch.blame.look import BlameLook, error_scale, look_at, look_influence
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.precondition import of_batches, of_optimizer, preconditioned
 from divwatch.blame.trace import Checkpoint
-from divwatch.blame.weights import prompt_shares, sample_influence
+from divwatch.blame.weights import prompt_shares
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
-from divwatch.smollm2 import resolve_model
 
 Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
-ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
 
 
 @dataclass(frozen=True)
@@ -134,24 +133,11 @@ def _measure(
 
 
 def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
-    """[prompts, K, directions]: `sample_influence` on a step against each direction.
-
-    Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus: enough for
-    an error.
-    """
-    k = look.weights.shape[1]
-    scale = np.zeros(len(look.prompts))
-    for task in dict.fromkeys(look.tasks):
-        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
-        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
-        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
-    read = list(np.flatnonzero(scale))
-    sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
+    """`look_influence` of a step against each direction. Without the nucleus: enough for an error."""
+    scale = error_scale(look)
+    sampled = [s for s, used in zip(look.sampled, np.repeat(scale > 0, look.weights.shape[1]), strict=True) if used]
     slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
-    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
-    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
-        influence[i] = scale[i] * sample_influence(look.prompts[i], -of_prompt)
-    return influence
+    return look_influence(look, scale, slopes)
 
 
 def _slopes(
@@ -196,33 +182,10 @@ def _pad(tokenizer: Any) -> int:
 def load_model(path: str, device: str) -> Any:
     """A causal LM in float32, in which a nudge is not lost to rounding; an adapter with its own weights alone trainable."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    path = resolve_model(path)
-    try:
-        if (Path(path) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
-
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return model.to(device)
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
-
-
-def load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(path))
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "
-            "give a checkpoint that the trainer saved with its tokenizer"
-        ) from None
+    if pretrained.is_adapter(path):
+        return pretrained.load_adapter(path, is_trainable=True, dtype=torch.float32).to(device)
+    return pretrained.load_model(path, dtype=torch.float32).to(device)
 
 
 def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, folder: str) -> Any:
@@ -233,7 +196,7 @@ def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, fo
         "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": config.device == "cpu",
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1,
     } | dict(config.trainer)  # fmt: skip
-    model, tokenizer = load_model(checkpoint.path, config.device), load_tokenizer(checkpoint.path)
+    model, tokenizer = load_model(checkpoint.path, config.device), pretrained.load_tokenizer(checkpoint.path)
     try:
         if data.kind == "sft":
             arguments: Any = SFTConfig(**settings | {"packing": False})
