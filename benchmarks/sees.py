@@ -63,8 +63,8 @@ def main() -> None:
     runs = parser.parse_args().runs
     print("| panel | fall | drawn within 2 / 4 | `plan` within 2 / 4 |\n|---|---|---|---|", flush=True)
     worst = 0.0
-    for watch in CASES:
-        for where, last, coupled, falls in PLACES:
+    for where, last, coupled, falls in PLACES:
+        for watch in CASES:
             for fall in falls:
                 looks = last + 2 + max(WITHIN)
                 left = Left(SHARED * fall, SHARED * PRIOR_WOBBLE) if coupled else INDEPENDENT

@@ -85,8 +85,8 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
     assert (sft.model, sft.step_tokens, sft.prompts, sft.samples, sft.new_tokens) == (
         "olmo3-7b",
         1_048_576,
-        120,
-        16,
+        150,
+        32,
         512,
     )
     assert (sft.every, sft.max_steps) == ("auto", round(2 * 1.7e9 / 1_048_576))
@@ -100,7 +100,7 @@ def test_looks_and_steps_are_those_of_the_config(monkeypatch):
 
 def test_what_is_given_wins_over_the_config():
     found = planned(ROOT / "configs/olmo3/instruct/sft.yaml", 8, 300, {"every": 7, "samples": 3, "model": "olmo3-32b"})
-    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 120)
+    assert (found.every, found.samples, found.model, found.prompts) == (7, 3, "olmo3-32b", 150)
 
 
 @pytest.mark.parametrize(
