@@ -238,7 +238,8 @@ def _sees_lines(sees: list[Sees], coupled: bool) -> list[str]:
             f"sees      a fall of {fall:.0%} in all, within {within} looks: {shares[0]} of runs at the start{alone}, "
             f"{shares[2]} in the middle"
         )
+    how = "simulated" if coupled else "simulated with independent samples"
     return [
         *lines,
-        "          simulated; a fall in the middle must last four looks before it is flagged (docs/detection.md)",
+        f"          {how}; a fall in the middle must last four looks before it is flagged (docs/detection.md)",
     ]
