@@ -1,10 +1,10 @@
 """The experiment of docs/blame.md: does blame from one run agree with leave-one-out ablation?
 
     python benchmarks/blame.py                      # all that is missing, in the order below; resumable
-    python benchmarks/blame.py --seeds 0 --only blame_graded_sft
+    python benchmarks/blame.py --seeds 0 --only blame_graded_sft --do train
     python benchmarks/blame.py --report-only        # the tables, from what is in runs/blame
 
-For each mix and seed: one training on the whole mix, with five checkpoints; one without each source, at the same number of
+For each mix and seed: one training on the whole mix, with checkpoints; one without each source, at the same number of
 steps; and blame at the checkpoints. The referee is leave-one-out: diversity after the whole mix minus diversity after the
 mix without the source, measured by the same look (same prompts and random numbers).
 
@@ -13,16 +13,19 @@ Criteria, fixed before the counted runs:
   first       the source that the referee finds narrowest comes first by `instead`: at least 90 % of the planted runs
   null        runs of the null mix in which any source is blamed: at most 5 %
   explained   predicted over observed change between 0.6 and 1.4: at least 8 of 10 trainings that change by 5 % or more
-  time        CPU time of blame at the base alone, over that of leave-one-out: at most 1/20
+  time        CPU time of blame over that of leave-one-out: at most 1/20
   remix       the suggested mix, retrained: at most half of the loss, accuracy within 2 points
-Each is reported for blame at the five checkpoints and at the base alone.
+Each is reported for blame at all checkpoints and at the base alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,8 @@ PLANTED = ("blame_graded_sft", "blame_task_sft", "blame_teachers_sft")
 NULL = ("ablation_null_sft",)
 DPO = ("blame_dpo",)
 SEEDS = (0, 1, 2)
-STEPS, SAVED, ROWS = 64, 16, 96
+WHAT = ("train", "leave-one-out", "blame", "remix")
+STEPS, SAVED, ROWS, SAMPLES = 64, 8, 64, 8
 SFT = {"per_device_train_batch_size": 32, "learning_rate": 3e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5}
 PAIRS = SFT | {"learning_rate": 2e-4, "loss_type": ["sigmoid_norm"], "beta": 5.0}
 
@@ -100,6 +104,7 @@ def write_look(model: Any, out: Path, seconds: float) -> None:
     (out / "look.json").write_text(json.dumps(values))
 
 
+@cache
 def watching() -> Any:
     """(settings, prompts, encoder) of every look."""
     from divwatch.config import WatchConfig
@@ -115,7 +120,7 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     if (folder / "blame.json").is_file():
         return
     from divwatch.blame.data import TrainingData, draw_rows
-    from divwatch.blame.offline import BlameConfig, measure
+    from divwatch.blame.offline import BlameConfig, measure_run
     from divwatch.blame.result import conclude, to_json
     from divwatch.blame.trace import in_order, learning_rates, read_checkpoint, share_of_learning
     from divwatch.mixes import load_mix
@@ -130,22 +135,28 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     kind = "preference" if mix in DPO else "sft"
     data = TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
     loss = {k: v for k, v in PAIRS.items() if k in ("loss_type", "beta")} if mix in DPO else {}
-    config = BlameConfig(watch, reference=str(BASE_MODEL), trainer={"max_length": 256, **loss})
+    config = BlameConfig(
+        replace(watch, samples=SAMPLES), 1000 * (seed + 1), reference=str(BASE_MODEL),
+        trainer={"max_length": 256, **loss}, by_task=False,
+    )  # fmt: skip
     saved = [] if base_only else range(SAVED, STEPS + 1, SAVED)
     paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in saved)]
     checkpoints = in_order([read_checkpoint(path) for path in paths])
-    measured, seconds = [], []
-    for checkpoint in checkpoints:
-        measured.append(measure(checkpoint, data, prompts, config, encoder))
-        seconds.append(time.process_time() - started)
-        started = time.process_time()
+    measured = measure_run(checkpoints, data, prompts, config, encoder)
+    seconds = time.process_time() - started
     rates = learning_rates(checkpoints, STEPS, (PAIRS if mix in DPO else SFT)["learning_rate"])
+    (folder / "measured.pickle").write_bytes(pickle.dumps((checkpoints, measured, rates, data)))
     result = {}
-    for name, count in (("five", len(checkpoints)), ("base", 1))[base_only:]:
+    for name, count in (("run", len(checkpoints)), ("base", 1))[base_only:]:
+        some = (
+            measured[:count]
+            if count > 1
+            else [m._replace(path=None, influence=m.influence[..., : len(shares)]) for m in measured[:1]]
+        )
         learning = share_of_learning(rates, [c.step for c in checkpoints[:count]])
-        answer = conclude(checkpoints[:count], measured[:count], learning, data, STEPS)
+        answer = conclude(checkpoints[:count], some, learning, data, STEPS)
         result[name] = to_json(answer, data, answer.observed["all"] if answer.observed else None, 5)
-        result[name]["seconds"] = sum(seconds[:count])
+        result[name]["seconds"] = seconds if count == len(checkpoints) else None
     (folder / "blame.json").write_text(json.dumps(result))
 
 
@@ -198,26 +209,29 @@ def check_gradient() -> str:
     return "\n".join([*lines, f"| all | {' | '.join(means)} |"])
 
 
-def run(mix: str, seed: int, remix: bool, base_only: bool, ablate: bool) -> None:
-    """The trainings of a mix and seed, and its blame."""
+def run(mix: str, seed: int, what: list[str], base_only: bool) -> None:
+    """The trainings of a mix and seed; its blame; the training on the mix that blame suggests."""
     from divwatch.tiny import BASE_MODEL
     from divwatch.tiny.mixes import MIXES
 
     folder = OUT / mix / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     if not (OUT / "base" / "look.json").is_file():
         from transformers import AutoModelForCausalLM
 
         write_look(AutoModelForCausalLM.from_pretrained(BASE_MODEL), OUT / "base", 0.0)
-    if ablate or not base_only:
+    if "train" in what and not base_only:
         train(mix, seed, folder / "whole")
-    folder.mkdir(parents=True, exist_ok=True)
-    blame(mix, seed, folder, base_only)
-    for component in MIXES[mix] if ablate else ():
-        train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
-    answers = json.loads((folder / "blame.json").read_text())
-    factors = answers.get("five", answers["base"])["mix_weight"]
-    if remix and factors is not None:
-        train(mix, seed, folder / "remix", weight=factors)
+    if "leave-one-out" in what:
+        for component in MIXES[mix]:
+            train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
+    if "blame" in what:
+        blame(mix, seed, folder, base_only)
+    if "remix" in what:
+        answers = json.loads((folder / "blame.json").read_text())
+        factors = answers.get("run", answers["base"])["mix_weight"]
+        if factors is not None:
+            train(mix, seed, folder / "remix", weight=factors)
 
 
 def report(mixes: list[str], seeds: list[int]) -> str:
@@ -249,7 +263,8 @@ def report(mixes: list[str], seeds: list[int]) -> str:
                     rank = f"{spearmanr(values, referee).statistic:.2f}"
                     first = f"{names[int(np.argmin(values))]} / {names[int(np.argmin(referee))]}"
                     spent = sum(v["train_seconds"] + v["look_seconds"] for k, v in looks.items() if k != "remix")
-                    cost = f"{answer[at]['seconds']:.0f} / {spent:.0f}"
+                    seconds = answer[at]["seconds"]
+                    cost = f"{'-' if seconds is None else round(seconds)} / {spent:.0f}"
                 predicted = answer[at]["explained"]["predicted"]
                 blamed = ", ".join(answer[at]["blamed"]) or "none"
                 change = f"{100 * predicted:+.1f} / {100 * observed:+.1f}"
@@ -269,8 +284,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*PLANTED, *NULL, *DPO])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--base-only", action="store_true", help="Blame at the base alone.")
-    parser.add_argument("--no-ablation", action="store_true", help="Without the trainings that leave a source out.")
-    parser.add_argument("--remix", action="store_true", help="Also train the suggested mixes.")
+    parser.add_argument("--do", nargs="+", choices=WHAT, default=list(WHAT), help="Steps; each needs those before it.")
     parser.add_argument(
         "--check-gradient", action="store_true", help="Only compare the gradient with finite differences."
     )
@@ -282,7 +296,7 @@ def main() -> None:
     if not options.report_only:
         for seed in options.seeds:
             for mix in options.only:
-                run(mix, seed, options.remix, options.base_only, not options.no_ablation)
+                run(mix, seed, options.do, options.base_only)
                 print(f"{time.strftime('%H:%M:%S')} {mix} seed {seed}", flush=True)
     print(report(options.only, options.seeds))
 

@@ -37,6 +37,8 @@ def result_lines(values: dict[str, Any]) -> list[str]:
     if e["observed"] is not None:
         check += f", observed {_points(e['observed'])}"
         check += f"; explained {e['share']:.2f} of it" if e["share"] is not None else ""
+    if len(values["checkpoints"]) > 1:
+        check += f". The rows' own gradients add up to {_points(e['first_order'])}"
     lines += ["", check + ".", "", "Rows that narrow most (points, if every row were like this one):"]
     half = (len(values["rows"]) + 1) // 2
     lines += [_row_line(row) for row in values["rows"][:half]]

@@ -10,7 +10,7 @@ from divwatch.plan.device import Device
 from divwatch.plan.shape import Shape
 
 # `divwatch blame` by default.
-ROWS, PROMPTS_OF_ERROR, BATCHES, BATCH_ROWS = 128, 6, 12, 32
+ROWS, PROMPTS_OF_ERROR, BATCHES, BATCH_ROWS = 128, 4, 12, 32
 
 
 @dataclass(frozen=True)

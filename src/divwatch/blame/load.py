@@ -1,0 +1,78 @@
+"""Loads a checkpoint for blame: the model in float32, its tokenizer, and TRL's trainer over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from divwatch.blame.data import TrainingData
+from divwatch.errors import DivwatchError, one_line
+from divwatch.smollm2 import resolve_model
+
+
+def load_model(path: str, device: str) -> Any:
+    """A causal LM in float32, in which a nudge is not lost to rounding; an adapter with its own weights alone trainable."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = resolve_model(path)
+    try:
+        if (Path(path) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return model.to(device)
+    except (OSError, ValueError) as error:
+        raise DivwatchError(
+            f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
+        ) from None
+
+
+def load_tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(path))
+    except (OSError, ValueError) as error:
+        raise DivwatchError(
+            f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "
+            "give a checkpoint that the trainer saved with its tokenizer"
+        ) from None
+
+
+def load_trainer(
+    path: str, data: TrainingData, settings: Mapping[str, Any], reference: str | None, device: str, folder: str
+) -> Any:
+    """TRL's own trainer over the rows: it tokenises and collates them, and is never asked to train.
+
+    settings: of SFTConfig or DPOConfig. reference: the model that DPO compares with. folder: its output_dir.
+    """
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    settings = {
+        "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": device == "cpu",
+        "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1, **settings,
+    }  # fmt: skip
+    model, tokenizer = load_model(path, device), load_tokenizer(path)
+    try:
+        if data.kind == "sft":
+            arguments: Any = SFTConfig(**settings | {"packing": False})
+            trainer: Any = SFTTrainer(model=model, args=arguments, train_dataset=data.rows, processing_class=tokenizer)
+        else:
+            adapter = hasattr(model, "peft_config")
+            trainer = DPOTrainer(
+                model=model, ref_model=None if adapter else load_model(reference or path, device),
+                args=DPOConfig(**settings), train_dataset=data.rows,
+                processing_class=tokenizer,
+            )  # fmt: skip
+    except (TypeError, ValueError, KeyError) as error:
+        raise DivwatchError(
+            f"TRL cannot read these rows or settings ({one_line(error, kind=False)}): "
+            "give rows in TRL's prompt-completion, messages or preference form, and settings of its trainer"
+        ) from None
+    if len(trainer.train_dataset) != len(data.labels):
+        raise DivwatchError("TRL dropped rows of the data: remove rows without an answer")
+    return trainer
