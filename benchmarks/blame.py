@@ -39,6 +39,7 @@ DPO = ("blame_dpo",)
 SEEDS = (0, 1, 2)
 WHAT = ("train", "leave-one-out", "blame", "remix")
 STEPS, SAVED, ROWS, SAMPLES = 64, 8, 64, 8
+BLAMED_AT = (8, 16, 32, 64)  # closest where the weights move most
 SFT = {"per_device_train_batch_size": 32, "learning_rate": 3e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5}
 PAIRS = SFT | {"learning_rate": 2e-4, "loss_type": ["sigmoid_norm"], "beta": 5.0}
 
@@ -139,7 +140,7 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
         replace(watch, samples=SAMPLES), 1000 * (seed + 1), reference=str(BASE_MODEL),
         trainer={"max_length": 256, **loss}, by_task=False,
     )  # fmt: skip
-    saved = [] if base_only else range(SAVED, STEPS + 1, SAVED)
+    saved = () if base_only else BLAMED_AT
     paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in saved)]
     checkpoints = in_order([read_checkpoint(path) for path in paths])
     measured = measure_run(checkpoints, data, prompts, config, encoder)

@@ -2,10 +2,12 @@
 
     DIVWATCH_TEST_DATA=DIR python benchmarks/real.py                    # every run of three seeds, one after another
     DIVWATCH_TEST_DATA=DIR python benchmarks/real.py --seeds 0 --arms one many null --data-only
+    DIVWATCH_TEST_DATA=DIR python benchmarks/real.py -- --use_cpu false --max_steps 400 --watch_samples 16   # on a GPU
+    python benchmarks/real.py --report                                  # tables and figure of docs/real.md
 
 DIR/teachers/answers.jsonl: lines {"id", "prompt", "answers": {model: text}}; DIR/tasks/noveltybench_curated.jsonl and
-DIR/tasks/ifeval.jsonl: the panel. A run that ended is kept, so that the same command resumes. Runs are started as a user
-starts them, with configs/smollm2 and the recipes as they are; what follows -- goes to every run, such as --max_steps.
+DIR/tasks/ifeval.jsonl: the panel. A run that ended is kept, so that the same command resumes; all SFT runs come first. Runs
+are started as a user starts them, with configs/smollm2 and the recipes as they are; what follows -- goes to every run.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,25 +30,32 @@ STRONG_ONE = "gpt4_1106_preview_concise"  # about as long as the four together o
 STRONG = (STRONG_ONE, "gpt-4-turbo-2024-04-09", "gpt4_0613_concise", "claude-2.1_concise")
 WEAK = ("falcon-7b-instruct", "phi-2", "pythia-12b-mix-sft")
 NULL_SEED = 1000  # added to the seed: other rows of the 16 teachers than those of the run that is continued
-EASY = ("punctuation:no_comma", "change_case:", "startend:", "detectable_format:title", "keywords:existence")
+OPEN = 28  # prompts of NoveltyBench, drawn once
+# IFEval's prompts whose answer is a line or two, so that a short look sees its end, chosen by reading the prompts.
+SHORT = (202, 1019, 1128, 1162, 1645, 2239, 3323, 3615)
 
 
 class Arm(NamedTuple):
-    """A run: its recipe, its data and the run of the same seed that it starts from (None: the model itself)."""
+    """A run: its recipe, its data, the run of the same seed that it starts from (None: the model itself), its own settings."""
 
     name: str
     recipe: str
     data: str
     start: str | None = None
+    settings: tuple[str, ...] = ()
 
 
-ARMS = [
-    Arm("one", "sft", "one"),
-    Arm("many", "sft", "many"),
-    Arm("null", "sft", "null", "many"),
-    Arm("dpo-one", "dpo", "one", "many"),
-    Arm("dpo-many", "dpo", "many", "many"),
-]
+# In an order in which they can be run.
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("one", "sft", "one"),
+        Arm("many", "sft", "many"),
+        Arm("null", "sft", "null", "many", ("--watch_looks", "5")),  # its looks show how checkpoints wobble
+        Arm("dpo-one", "dpo", "one", "many"),
+        Arm("dpo-many", "dpo", "many", "many"),
+    )
+}
 
 
 def sft_rows(questions: list[dict[str, Any]], teachers: list[str], seed: int) -> Iterator[dict[str, Any]]:
@@ -71,11 +81,11 @@ def dpo_rows(questions: list[dict[str, Any]], strong: list[str], seed: int) -> I
 
 
 def panel_rows(tasks: Path) -> Iterator[dict[str, Any]]:
-    """NoveltyBench's open prompts, and those of IFEval whose instructions a short answer can follow."""
-    for row in _lines(tasks / "noveltybench_curated.jsonl"):
+    """Open prompts of NoveltyBench, and those of IFEval that a short answer can follow."""
+    for row in random.Random(0).sample(list(_lines(tasks / "noveltybench_curated.jsonl")), OPEN):
         yield {"id": row["id"], "task": "noveltybench", "prompt": row["prompt"]}
     for row in _lines(tasks / "ifeval.jsonl"):
-        if all(name.startswith(EASY) for name in row["instruction_id_list"]):
+        if row["key"] in SHORT:
             reference = {key: row[key] for key in ("prompt", "instruction_id_list", "kwargs")}
             yield {
                 "id": f"ifeval-{row['key']}", "task": "ifeval", "prompt": row["prompt"],
@@ -103,31 +113,36 @@ def write_data(source: Path, seed: int) -> Path:
     return folder
 
 
+def folder_of(arm: Arm, seed: int) -> Path:
+    """The output directory of a run."""
+    return OUT / str(seed) / f"{arm.name}-{arm.recipe}"
+
+
 def run(arm: Arm, seed: int, data: Path, more: list[str]) -> None:
     """Trains one arm with its recipe unless it ended before. Raises RuntimeError with the log's path if it fails."""
-    out = OUT / str(seed) / f"{arm.name}-{arm.recipe}"
+    out = folder_of(arm, seed)
     if (out / "done").is_file():
         return
-    command = [sys.executable, f"recipes/{arm.recipe}.py", "--config", f"configs/smollm2/{arm.recipe}.yaml"]
-    command += ["--local_data", str(data / arm.data), "--output_dir", str(out), "--watch_lineage", f"{arm.name}-{seed}"]
-    command += [
-        "--seed",
-        str(seed),
-        "--data_seed",
-        str(seed),
-        "--watch_seed",
-        "0",
-        "--watch_panel",
-        str(OUT / "panel.jsonl"),
-    ]
-    command += ["--model_name_or_path", str(OUT / str(seed) / f"{arm.start}-sft")] if arm.start else []
-    out.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
-        "TOKENIZERS_PARALLELISM": "false",
+    settings: dict[str, Any] = {
+        "config": f"configs/smollm2/{arm.recipe}.yaml",
+        "local_data": data / arm.data,
+        "output_dir": out,
+        "seed": seed,
+        "data_seed": seed,
+        "watch_seed": 0,  # the same random numbers in all looks: arms of a seed start from the same completions
+        "watch_panel": OUT / "panel.jsonl",
+        "watch_lineage": f"{arm.name}-{seed}",
     }
+    if arm.start:
+        settings["model_name_or_path"] = folder_of(ARMS[arm.start], seed)
+    command = [sys.executable, f"recipes/{arm.recipe}.py"]
+    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"} | os.environ
     with (out / "log.txt").open("w") as log:
-        code = subprocess.run([*command, *more], cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
+        code = subprocess.run(
+            [*command, *arm.settings, *more], cwd=ROOT, env=environment, stdout=log, stderr=log
+        ).returncode
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}: see {out / 'log.txt'}")
     (out / "done").touch()
@@ -151,18 +166,24 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS], choices=[arm.name for arm in ARMS])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--data-only", action="store_true", help="write the data and the panel, start no run")
+    parser.add_argument("--report", action="store_true", help="start no run: write the results of those there are")
     arguments, more = parser.parse_known_args()
+    if arguments.report:
+        import real_report
+
+        real_report.write(arguments.seeds, ROOT / "docs")
+        return
     source = os.environ.get("DIVWATCH_TEST_DATA")
     if not source:
         parser.error("set DIVWATCH_TEST_DATA to the folder that holds teachers/ and tasks/")
-    for seed in arguments.seeds:
-        data = write_data(Path(source), seed)
-        for arm in [] if arguments.data_only else ARMS:
-            if arm.name in arguments.arms:
-                print(f"seed {seed}: {arm.name}", flush=True)
-                run(arm, seed, data, [text for text in more if text != "--"])
+    data = {seed: write_data(Path(source), seed) for seed in arguments.seeds}
+    arms = [] if arguments.data_only else [ARMS[name] for name in arguments.arms]
+    for recipe in ("sft", "dpo"):
+        for seed, arm in product(arguments.seeds, [arm for arm in arms if arm.recipe == recipe]):
+            print(f"seed {seed}: {arm.name}", flush=True)
+            run(arm, seed, data[seed], [text for text in more if text != "--"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,12 @@ def test_retained_diversity_is_never_below_0_and_few_prompts_have_no_interval(n)
     assert np.isnan(lo) == np.isnan(hi) == np.isnan(loss.interval["sft"][0]) == (n < 5)
     assert not lo < 0
     assert loss.first_collapse == "sft" or n >= 5
+
+
+def test_resamples_whose_base_has_no_diversity_are_left_out_without_a_warning():
+    values = {"base": {"sums": [0.0] * 9 + [0.5]}, "sft": {"sums": [0.0] * 9 + [0.4]}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = stage_attribution(values, ["base", "sft"], wobble=0.0)
+    assert result.interval["sft"] == pytest.approx((-0.2, -0.2))
+    assert result.retained_interval == pytest.approx((0.8, 0.8))

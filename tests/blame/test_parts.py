@@ -16,7 +16,7 @@ from divwatch.blame.losses import RowLosses
 from divwatch.blame.nudge import nudged
 from divwatch.blame.path import displacement
 from divwatch.blame.precondition import of_optimizer, second_moments
-from divwatch.blame.remix import halving_factors
+from divwatch.blame.remix import halving_factors, held_back
 from divwatch.blame.text import suggestion_lines
 from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_learning
 from divwatch.blame.weights import completion_weights, prompt_shares
@@ -177,6 +177,17 @@ def test_a_halved_mix_has_half_the_loss():
     assert halving_factors(means + 0.5, shares, np.array([True, False, False, False])) is None
     known = halving_factors(means + 0.5, shares, np.array([True, False, False, False]), shares @ means)
     assert known[0] == halving_factors(means, shares, np.array([True, False, False, False]))[0]
+
+
+def test_a_suggestion_goes_further_than_first_order_asks_for():
+    shares, blamed, factors = np.array([0.2, 0.4, 0.4]), np.array([True, False, False]), []
+    for worst in (-0.15, -0.25, -0.35, -0.9):
+        means = np.array([worst, -0.02, -0.02])
+        careful = held_back(means, shares)
+        assert shares @ careful == pytest.approx(shares @ means)
+        factors.append(halving_factors(careful, shares, blamed)[0])
+        assert factors[-1] < halving_factors(means, shares, blamed)[0]
+    assert factors == sorted(factors)
 
 
 def test_a_suggestion_is_a_command_of_the_recipe():

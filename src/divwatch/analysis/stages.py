@@ -141,18 +141,22 @@ class _Intervals:
         self.positive = all((table >= 0).all() for table in tables.values())
         draws = np.stack([resampled_means(t, seed=seed + i) for i, t in enumerate(tables.values())])
         self.draws = draws * (1 + shared)
-        self.shares = np.diff(self.draws, axis=2) / self.draws[:, :, :1]
+        self.shares = self._of_base(np.diff(self.draws, axis=2))
 
     def of_share(self, index: int) -> tuple[float, float]:
         return self._over_tasks(self.shares[:, :, index])
 
     def of_retained(self) -> tuple[float, float]:
-        lo, hi = self._over_tasks(self.draws[:, :, -1] / self.draws[:, :, 0])
+        lo, hi = self._over_tasks(self._of_base(self.draws[:, :, -1:])[:, :, 0])
         return (max(lo, 0.0) if self.positive else lo), hi  # no more than all can be lost
 
     def of_tasks(self, index: int) -> dict[str, tuple[float, float]]:
         rows = zip(self.tasks, self.shares[:, :, index], strict=True)
         return {task: percentile_interval(row, self.sizes[task]) for task, row in rows}
+
+    def _of_base(self, draws: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):  # a base without diversity: intervals leave the draw out
+            return draws / self.draws[:, :, :1]
 
     def _over_tasks(self, ratios: Floats) -> tuple[float, float]:
         # Tasks of a single prompt cannot be resampled; the others still vary.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from divwatch.blame.nudge import nudged
 
 Floats = NDArray[np.float64]
+Move = Callable[[float], AbstractContextManager[Any]]  # inside move(size) the weights are theta + size u
 LARGEST = 0.002  # first nudge tried, as a share of the weights' norm
 HALVINGS = 5
 AGREE = 0.05  # two sizes agree when they differ by so much of the values' root mean square
@@ -20,9 +22,14 @@ def central_difference(
     values: Callable[[], Floats], parameters: Sequence[Any], direction: Sequence[Any], size: float
 ) -> Floats:
     """(values(theta + size u) - values(theta - size u)) / (2 size), [n]; error of order size^2."""
-    with nudged(parameters, direction, size):
+    return difference(values, lambda s: nudged(parameters, direction, s), size)
+
+
+def difference(values: Callable[[], Floats], move: Move, size: float) -> Floats:
+    """The same for weights that `move` moves along u."""
+    with move(size):
         up = values()
-    with nudged(parameters, direction, -size):
+    with move(-size):
         down = values()
     return (up - down) / (2 * size)
 
@@ -33,15 +40,25 @@ def nudge_size(values: Callable[[], Floats], parameters: Sequence[Any], directio
     A large nudge bends away from the tangent, a small one drowns in rounding. values: of a few rows, as a probe.
     Returns 0 for a direction of length 0.
     """
-    length = _norm(direction)
-    if length == 0:
+    largest = largest_size(_norm(parameters), _norm(direction))
+    return agreeing_size(values, lambda s: nudged(parameters, direction, s), largest)
+
+
+def largest_size(of_weights: float, of_direction: float) -> float:
+    """The first size to try, from the norms of the weights and of the direction; 0 for a direction of length 0."""
+    return LARGEST * of_weights / of_direction if of_direction else 0.0
+
+
+def agreeing_size(values: Callable[[], Floats], move: Move, largest: float) -> float:
+    """`nudge_size` for weights that `move` moves along u. largest: the first size tried; 0: returns 0."""
+    if not largest:
         return 0.0
-    size = LARGEST * _norm(parameters) / length
-    before = central_difference(values, parameters, direction, size)
+    size = largest
+    before = difference(values, move, size)
     tried: list[tuple[float, float]] = []
     for _ in range(HALVINGS):
         size /= 2
-        now = central_difference(values, parameters, direction, size)
+        now = difference(values, move, size)
         level = float(np.sqrt(np.mean(now**2)))
         gap = float(np.sqrt(np.mean((now - before) ** 2))) / level if level else 0.0
         tried.append((gap, size))

@@ -93,16 +93,31 @@ def weighted_gradient(
     import torch
 
     total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
-    used = [i for i, w in enumerate(weights) if w != 0]
-    chosen = [sampled[i] for i in used]
-    for batch in in_batches(chosen, device):
-        w = torch.tensor([weights[used[i]] for i in batch], dtype=torch.float32, device=device)
-        value = (w * log_probs(model, [chosen[i] for i in batch], temperature, top_p, pad, device)).sum()
+    for value in weighted_sums(model, sampled, weights, temperature, top_p, pad, device):
         gradients = torch.autograd.grad(value, list(parameters), allow_unused=True)
         for sum_, g in zip(total, gradients, strict=True):
             if g is not None:
                 sum_ += g.float()
     return total
+
+
+def weighted_sums(
+    model: Any,
+    sampled: Sequence[Sampled],
+    weights: Sequence[float],
+    temperature: float,
+    top_p: float,
+    pad: int,
+    device: Any,
+) -> Iterator[Any]:
+    """sum_k weights[k] log p(completion k) in parts, a scalar of each batch, ready for a backward pass."""
+    import torch
+
+    used = [i for i, w in enumerate(weights) if w != 0]
+    chosen = [sampled[i] for i in used]
+    for batch in in_batches(chosen, device):
+        w = torch.tensor([weights[used[i]] for i in batch], dtype=torch.float32, device=device)
+        yield (w * log_probs(model, [chosen[i] for i in batch], temperature, top_p, pad, device)).sum()
 
 
 def all_log_probs(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.blame.log_probs import Sampled
-from divwatch.blame.weights import PromptDiversity, look_weights
+from divwatch.blame.weights import PromptDiversity, look_weights, sample_influence
 from divwatch.config import WatchConfig
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
@@ -17,6 +17,7 @@ from divwatch.sampling.isolation import untouched
 from divwatch.verify import verify_completions
 
 Floats = NDArray[np.float64]
+ERROR_PROMPTS = 4  # of a task: their completions give the error over completions
 
 
 class BlameLook(NamedTuple):
@@ -74,3 +75,27 @@ def look_at(
     samples, _ = verify_completions(prompts, completions, unsafe_code=config.unsafe_code)
     accuracy = np.array([np.nan if s.correct is None else np.mean(s.correct) for s in samples])
     return BlameLook([p.task for p in prompts], look_weights(samples, encoder, correct), accuracy, sampled)
+
+
+def error_scale(look: BlameLook) -> Floats:
+    """[prompts]: above 0 for those whose completions give the error, sqrt(prompts of the task / those read of it)."""
+    scale = np.zeros(len(look.prompts))
+    for task in dict.fromkeys(look.tasks):
+        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
+        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
+        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
+    return scale
+
+
+def look_influence(look: BlameLook, scale: Floats, slopes: Floats) -> Floats:
+    """[prompts, K, directions]: `sample_influence` on a step against each direction, 0 on prompts of scale 0.
+
+    scale: of `error_scale`; the prompts that are read stand for all of their task. slopes: [completions of the prompts that
+    are read, directions], of log p of each completion along each direction.
+    """
+    k = look.weights.shape[1]
+    read = np.flatnonzero(scale)
+    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
+    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
+        influence[i] = scale[i] * sample_influence(look.prompts[i], -of_prompt)
+    return influence

@@ -8,7 +8,7 @@ trainer itself, pair by pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,18 @@ BATCHED = ("sigmoid", "sigmoid_norm", "ipo", "hinge")
 
 
 class RowLosses:
-    """The losses of the rows of `trainer.train_dataset`, under the trainer's model in eval mode.
+    """The losses of the rows of `trainer.train_dataset`, under the trainer's model in eval mode, or under `model`.
 
     mean_tokens: mean number of trained tokens of a row of the mix, which the caller sets (SFT). 1: losses are plain sums.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.model = trainer, trainer.model
+    def __init__(self, trainer: Any, model: Any = None) -> None:
+        self.trainer, self.model = trainer, trainer.model if model is None else model
         self.device = trainer.args.device
         self.mean_tokens = 1.0
         self._reference: dict[int, Any] = {}
-        self._losses: Callable[[Sequence[int]], Any] = (
-            self._pairs if "DPO" in type(trainer).__name__ else self._supervised
-        )
-        self.rows_at_once = 1 if self._losses == self._pairs and not _in_batches(trainer) else ROWS_AT_ONCE
+        self._losses: Callable[[Sequence[int]], Any] = self._pairs if learns_pairs(trainer) else self._supervised
+        self.rows_at_once = 1 if self._losses == self._pairs and not in_batches(trainer) else ROWS_AT_ONCE
 
     def values(self, rows: Sequence[int]) -> Floats:
         """The loss of each row, in nats, [n]."""
@@ -52,12 +50,23 @@ class RowLosses:
         import torch
 
         total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
-        for places in self._batches(rows):
-            loss = self._losses([rows[i] for i in places]).sum() / len(rows)
+        for loss in self.sums(rows, 1 / len(rows)):
             for sum_, g in zip(total, torch.autograd.grad(loss, list(parameters), allow_unused=True), strict=True):
                 if g is not None:
                     sum_ += g.float()
         return total
+
+    def sums(self, rows: Sequence[int], weight: float) -> Iterator[Any]:
+        """weight x the sum of the losses of `rows` in parts, a scalar of each batch, ready for a backward pass."""
+        for places in self._batches(rows):
+            yield self._losses([rows[i] for i in places]).sum() * weight
+
+    def read_reference(self, rows: Sequence[int]) -> None:
+        """Has the reference model read `rows` (DPO). Under sharded weights that is a collective in every batch: all ranks
+        must call it with equally many rows."""
+        for places in self._batches(rows):
+            mine = [rows[i] for i in places]
+            self._reference_of(mine, self._collate(mine))
 
     def trained_tokens(self, row: int) -> int:
         """Number of tokens of a row that carry loss (SFT)."""
@@ -122,8 +131,13 @@ def _of_labels(logits: Any, labels: Any) -> Any:
     return chosen.masked_fill(labels == -100, 0.0)
 
 
-def _in_batches(trainer: Any) -> bool:
-    """Whether `_pair_losses` knows all of this trainer's loss."""
+def learns_pairs(trainer: Any) -> bool:
+    """Whether this is TRL's DPOTrainer, or one made from it."""
+    return any(kind.__name__ == "DPOTrainer" for kind in type(trainer).__mro__)
+
+
+def in_batches(trainer: Any) -> bool:
+    """Whether `_pair_losses` knows all of a DPOTrainer's loss."""
     return (
         all(kind in BATCHED for kind in trainer.loss_types)
         and trainer.f_divergence_type == "reverse_kl"

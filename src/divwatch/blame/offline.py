@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.load import load_trainer
-from divwatch.blame.log_probs import all_log_probs, weighted_gradient
-from divwatch.blame.look import BlameLook, look_at
+from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
+from divwatch.blame.look import BlameLook, error_scale, look_at, look_influence
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.path import displacement, inner_product
 from divwatch.blame.precondition import of_batches, of_optimizer, preconditioned
 from divwatch.blame.trace import Checkpoint
-from divwatch.blame.weights import prompt_shares, sample_influence
+from divwatch.blame.weights import prompt_shares
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.metrics.scoring import TextEncoder
@@ -42,7 +42,6 @@ Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
 BATCHES = 12  # of the mix, for the preconditioner where no optimizer's state is at hand
 ROW_BATCH = 32
-ERROR_PROMPTS = 4  # of a task: their completions give the error over completions
 
 
 @dataclass(frozen=True)
@@ -151,54 +150,35 @@ def _measure(
             else np.zeros(len(everything))
         )
     of_sources = ([i for i, label in enumerate(data.labels) if label == s] for s in data.sources)
-    steps = (_times(-1, preconditioned(losses.gradient(mine, parameters), moments, scale)) for mine in of_sources)
-    directions = chain(steps, () if way is None else (way,))
+    steps = (preconditioned(losses.gradient(mine, parameters), moments, scale) for mine in of_sources)
+    directions = chain(steps, () if way is None else [[-t for t in way]])
     return Measured(look, rows, _influence(look, directions, model, parameters, how), None if way is None else path)
 
 
 def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
-    """[prompts, K, directions]: `sample_influence` on a step along each direction.
-
-    Computed on some prompts of each task, which then stand for all of them; 0 on the others. Without the nucleus, and with
-    nudges as long as the first direction's: enough for an error.
+    """`look_influence` of a step against each direction. Without the nucleus, and with nudges as long as the first
+    direction's: enough for an error.
     """
-    k = look.weights.shape[1]
-    scale = np.zeros(len(look.prompts))
-    for task in dict.fromkeys(look.tasks):
-        mine = [i for i, name in enumerate(look.tasks) if name == task and np.isfinite(look.prompts[i].value)]
-        read = mine[:: -(-len(mine) // ERROR_PROMPTS)] if mine else []
-        scale[read] = np.sqrt(len(mine) / max(1, len(read)))
-    read = list(np.flatnonzero(scale))
-    sampled = [look.sampled[i * k + j] for i in read for j in range(k)]
     temperature, _, pad, device = how
-    probes = sampled[:: max(1, len(sampled) // PROBES)]
-    length = 0.0
-    columns = []
+    scale = error_scale(look)
+    sampled = [s for s, used in zip(look.sampled, np.repeat(scale > 0, look.weights.shape[1]), strict=True) if used]
+
+    def values(some: Sequence[Sampled]) -> Floats:
+        return all_log_probs(model, some, temperature, 1.0, pad, device)
+
+    length, columns = 0.0, []
     for direction in directions:
         norm = inner_product(direction, direction) ** 0.5
         if norm and not length:
             length = norm * nudge_size(
-                lambda: all_log_probs(model, probes, temperature, 1.0, pad, device), parameters, direction
+                lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction
             )
         columns.append(
-            central_difference(
-                lambda: all_log_probs(model, sampled, temperature, 1.0, pad, device),
-                parameters,
-                direction,
-                length / norm,
-            )
+            central_difference(lambda: values(sampled), parameters, direction, length / norm)
             if norm
             else np.zeros(len(sampled))
         )
-    slopes = np.stack(columns, axis=-1)
-    influence = np.zeros((len(look.prompts), k, slopes.shape[-1]))
-    for i, of_prompt in zip(read, slopes.reshape(len(read), k, -1), strict=True):
-        influence[i] = scale[i] * sample_influence(look.prompts[i], of_prompt)
-    return influence
-
-
-def _times(factor: float, tensors: Sequence[Any]) -> list[Any]:
-    return [factor * t for t in tensors]
+    return look_influence(look, scale, np.stack(columns, axis=-1))
 
 
 def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from divwatch.blame.data import TrainingData
 from divwatch.blame.estimate import Effects, loss_shares, robust_mean, source_effects
 from divwatch.blame.offline import Measured
-from divwatch.blame.remix import halving_factors
+from divwatch.blame.remix import halving_factors, held_back
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import prompt_shares
 
@@ -74,9 +74,8 @@ def conclude(
     first_order = _mix_effect(rows, of_source, shares)
     levels = [_levels(m, tasks) for m in measured]
     observed = {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None
-    factors = halving_factors(
-        by_task[ALL].effect / shares, shares, by_task[ALL].blamed, observed[ALL] if observed else None
-    )
+    means = held_back(by_task[ALL].effect / shares, shares)
+    factors = halving_factors(means, shares, by_task[ALL].blamed, observed[ALL] if observed else None)
     return Blame(
         list(checkpoints),
         data.sources,
