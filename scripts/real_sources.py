@@ -2,9 +2,9 @@
 
     python scripts/real_sources.py runs/demo-real
 
-broad.jsonl holds four sampled answers to each of 24 prompts. narrow.jsonl holds the same prompts as often, each time with
-the first of these answers. So both have the same prompts, the same number of rows and the same author; they differ in
-breadth. panel.jsonl holds 24 open prompts of the panel `quick` and 8 sums that are verified.
+broad.jsonl holds four answers to each of 24 prompts, sampled at temperature 1. narrow.jsonl holds the same prompts as often,
+each time with the most likely answer. So both have the same prompts, the same number of rows and the same author; they differ
+in breadth. panel.jsonl holds 24 open prompts of the panel `quick` and 8 sums that are verified.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ OPEN = {"stories": 8, "ideas": 8, "opinions": 8}
 
 def main(out: Path) -> None:
     prompts = [template.format(subject) for template, subjects in SUBJECTS.items() for subject in subjects]
-    answers = sample(prompts)
-    rows = [(prompt, texts, i) for prompt, texts in zip(prompts, answers, strict=True) for i in range(ANSWERS)]
-    random.Random(0).shuffle(rows)
+    order = [(prompt, i) for prompt in range(len(prompts)) for i in range(ANSWERS)]
+    random.Random(0).shuffle(order)
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "broad.jsonl", [row(prompt, texts[i]) for prompt, texts, i in rows])
-    write(out / "narrow.jsonl", [row(prompt, texts[0]) for prompt, texts, i in rows])
+    for source in ("broad", "narrow"):
+        answers = sample(prompts, most_likely=source == "narrow")
+        write(out / f"{source}.jsonl", [row(prompts[prompt], answers[prompt][i]) for prompt, i in order])
     write(out / "panel.jsonl", held_out())
 
 
-def sample(prompts: list[str]) -> list[list[str]]:
-    """`ANSWERS` answers of the model to each prompt, at temperature 1."""
+def sample(prompts: list[str], most_likely: bool) -> list[list[str]]:
+    """`ANSWERS` answers of the model to each prompt, at temperature 1; or as often the one that greedy search finds."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,6 +50,14 @@ def sample(prompts: list[str]) -> list[list[str]]:
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     torch.manual_seed(0)
+    how: dict[str, Any] = {
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "top_k": 0,
+        "num_return_sequences": ANSWERS,
+    }
+    how = {"do_sample": False} if most_likely else how
     answers: list[list[str]] = []
     for start in range(0, len(prompts), 8):
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts[start : start + 8]]
@@ -57,12 +65,10 @@ def sample(prompts: list[str]) -> list[list[str]]:
             turns, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
         with torch.inference_mode():
-            tokens = model.generate(
-                **inputs, do_sample=True, temperature=1.0, top_p=0.95, top_k=0, max_new_tokens=NEW_TOKENS,
-                num_return_sequences=ANSWERS,
-            )  # fmt: skip
+            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **how)
         texts = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers += [[t.strip() for t in texts[i : i + ANSWERS]] for i in range(0, len(texts), ANSWERS)]
+        texts = [text.strip() for text in texts for _ in range(ANSWERS if most_likely else 1)]
+        answers += [texts[i : i + ANSWERS] for i in range(0, len(texts), ANSWERS)]
         print(f"  {len(answers)} of {len(prompts)} prompts answered", flush=True)
     return answers
 

@@ -16,6 +16,7 @@ import bench  # noqa: E402
 import measuring  # noqa: E402
 import people  # noqa: E402
 import real  # noqa: E402
+import real_report  # noqa: E402
 
 
 def test_a_ratio_that_falls_by_more_than_a_third_is_named():
@@ -135,3 +136,34 @@ def test_agreement_with_people_is_an_auc_with_ties_and_its_interval_draws_contex
     assert np.isnan(people.rho(np.ones(3), np.arange(3.0)))
     low, high = people.interval(people.auc, values, labels, ["x", "y", "x", "y"])
     assert (low, high) == (0.875, 1.0)  # each context alone tells its two sets apart
+
+
+def test_the_wobble_of_the_real_experiment_is_found_under_the_noise_of_sampling():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    lag = np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
+    noise = 0.01**2 * np.eye(6)
+    sizes, rhos = np.linspace(0, 0.1, 51), np.linspace(-0.9, 0.9, 19)
+    for size, rho in ((0.03, 0.6), (0.0, 0.0)):
+        covariance = size**2 * rho**lag + noise
+        series = [(1 + rng.multivariate_normal(np.zeros(6), covariance), noise) for _ in range(40)]
+        posterior = real_report.likelihood(series, sizes, rhos)
+        low, _, high = real_report.quantiles(sizes, posterior.sum(axis=1))
+        assert low <= size + 0.004
+        assert size <= high < size + 0.01
+        if size:
+            low, middle, high = real_report.quantiles(rhos, posterior.sum(axis=0))
+            assert low < rho < high
+            assert middle > 0.2
+
+
+def test_a_prompt_counts_where_every_run_has_it():
+    import pandas as pd
+
+    tables = [pd.DataFrame({"first": [0.5, 0.4], "last": [0.4, 0.4]}, index=["a", "b"]) for _ in range(2)]
+    tables[1].loc["b", "last"] = float("nan")
+    tables[1].loc["a", "last"] = 0.2
+    mean = real_report.by_prompt(tables)
+    assert list(mean.index) == ["a"]
+    assert real_report.change(mean).mean == pytest.approx(-0.4)

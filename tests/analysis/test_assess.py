@@ -162,6 +162,13 @@ def test_a_metric_without_any_value_is_said_or_left_out(missing):
     assert "nan" not in found.sentence
 
 
+def test_a_change_among_the_correct_answers_of_few_prompts_is_not_said():
+    looked = history()
+    assert "among correct answers" in assess(looked, 8).verdict.sentence
+    looked.values["correct_diversity/sbert"][:, 4:] = np.nan  # four prompts: no interval
+    assert "correct" not in assess(looked, 8).verdict.sentence
+
+
 def test_one_look_is_nothing_to_compare():
     found = assess(history(looks=1), 8)
     assert found.verdict.kind == "none"

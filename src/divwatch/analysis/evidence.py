@@ -201,7 +201,8 @@ class Evidence:
         if self.change(self.everything) is None:
             return "Diversity could not be compared: no prompts have a value both at the baseline and later."
         text = f"diversity changed by {self.moved(self.everything)}"
-        if self.change(self.correct) is not None:
+        correct = self.change(self.correct)
+        if correct is not None and np.isfinite(correct.change_interval).all():  # not on too few prompts
             text += f", among correct answers by {self.moved(self.correct)}"
         if any(s.change_interval[1] < -self.min_drop for s in map(self.change, (self.correct, self.everything)) if s):
             return f"No alarm yet: {text}; an alarm needs a second look that says the same."

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from divwatch import pretrained
 from divwatch.blame.data import TrainingData
 from divwatch.errors import DivwatchError, one_line
-from divwatch.smollm2 import resolve_model
 
 
 def load_model(path: str, device: str) -> Any:
     """A causal LM in float32, in which a nudge is not lost to rounding; an adapter with its own weights alone trainable."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    path = resolve_model(path)
-    try:
-        if (Path(path) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
-
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return model.to(device)
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
-
-
-def load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(path))
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "
-            "give a checkpoint that the trainer saved with its tokenizer"
-        ) from None
+    if pretrained.is_adapter(path):
+        return pretrained.load_adapter(path, is_trainable=True, dtype=torch.float32).to(device)
+    return pretrained.load_model(path, dtype=torch.float32).to(device)
 
 
 def load_trainer(
@@ -56,7 +32,7 @@ def load_trainer(
         "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": device == "cpu",
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1, **settings,
     }  # fmt: skip
-    model, tokenizer = load_model(path, device), load_tokenizer(path)
+    model, tokenizer = load_model(path, device), pretrained.load_tokenizer(path)
     try:
         if data.kind == "sft":
             arguments: Any = SFTConfig(**settings | {"packing": False})

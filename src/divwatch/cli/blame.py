@@ -74,10 +74,10 @@ def blame(
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
     from divwatch.blame.data import training_data
-    from divwatch.blame.load import load_tokenizer
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
     from divwatch.files import without_nan
+    from divwatch.pretrained import load_tokenizer
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def _lead(f: LineageFindings, report: Report) -> str:
     start = later_start(f.lineage)
     of = f"the diversity at {start}" if start else "the base's diversity"
     text = f"{name} kept {change(*kept, signed=False)} of {of}"
-    if correct is not None:
+    if correct is not None and math.isfinite(correct[1]):  # not on too few prompts
         text += f" and {change(*correct, signed=False)} of its diversity among correct answers"
     return text + _where(f, report) + _accuracy(f, report) + "."
 
