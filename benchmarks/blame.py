@@ -28,6 +28,7 @@ import pickle
 import time
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -237,49 +238,112 @@ def run(mix: str, seed: int, what: list[str], base_only: bool) -> None:
             train(mix, seed, folder / "remix", weight=factors)
 
 
-def report(mixes: list[str], seeds: list[int]) -> str:
-    """One line per mix and seed that is complete, and the criteria over them."""
+def outcomes(mixes: list[str], seeds: list[int]) -> list[dict[str, Any]]:
+    """What each mix and seed with a blame.json gave, by place of blame (`run`, `base`), as far as its trainings are done."""
     from scipy.stats import spearmanr
 
     base = json.loads((OUT / "base" / "look.json").read_text())
+    found = []
+    for mix, seed in ((mix, seed) for mix in mixes for seed in seeds):
+        folder = OUT / mix / f"seed-{seed}"
+        if not (folder / "blame.json").is_file():
+            continue
+        looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
+        for at, answer in json.loads((folder / "blame.json").read_text()).items():
+            names = list(answer["sources"])
+            one: dict[str, Any] = {"mix": mix, "seed": seed, "at": at, "blamed": answer["blamed"]} | answer["explained"]
+            one |= {"names": names, "instead": [answer["sources"][s]["all"]["instead"] for s in names]}
+            one["seconds"] = answer["seconds"]
+            if "whole" in looks:
+                one["change"] = looks["whole"]["diversity"]["all"] - base["diversity"]["all"]
+                one["per_cent"] = 100 * one["change"] / base["diversity"]["all"]
+                one["accuracy"] = looks["whole"]["accuracy"]
+            trained = [k for k in looks if k != "remix"]
+            if len(trained) == 1 + len(names):
+                one["referee"] = [
+                    looks["whole"]["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names
+                ]
+                one["rank"] = float(spearmanr(one["instead"], one["referee"]).statistic)
+                one["first"] = [names[int(np.argmin(values))] for values in (one["instead"], one["referee"])]
+                one["leave_one_out"] = sum(looks[k]["train_seconds"] + looks[k]["look_seconds"] for k in trained)
+            if "remix" in looks and at == "run":
+                one["remix"] = looks["remix"]["diversity"]["all"] - base["diversity"]["all"]
+                one["remix_accuracy"] = looks["remix"]["accuracy"]
+                one["weights"] = {s: f for s, f in answer["mix_weight"].items() if f != 1}
+            found.append(one)
+    return found
+
+
+def report(mixes: list[str], seeds: list[int]) -> str:
+    """One line for each mix and seed, and the criteria over them."""
+    found = outcomes(mixes, seeds)
     lines = [
-        "| mix, seed | blame at | rank correlation | first by blame / by leave-one-out | blamed | predicted / observed, points "
-        "| CPU s: blame / leave-one-out |",
+        "| mix, seed | at | rank | first: blame, leave-one-out | blamed | change predicted, first order, observed (points) "
+        "| CPU s: blame, leave-one-out |",
         "|---|---|---|---|---|---|---|",
     ]
+    for one in found:
+        change = ", ".join(f"{100 * one.get(k, np.nan):+.1f}" for k in ("predicted", "first_order", "change"))
+        cost = ", ".join(f"{one[k]:.0f}" if one.get(k) else "-" for k in ("seconds", "leave_one_out"))
+        rank = f"{one['rank']:.2f}" if "rank" in one else "-"
+        first, blamed = ", ".join(one.get("first", ["-"])), " ".join(one["blamed"]) or "none"
+        lines.append(f"| {one['mix']}, {one['seed']} | {one['at']} | {rank} | {first} | {blamed} | {change} | {cost} |")
+        if "remix" in one:
+            lines.append(
+                f"| {one['mix']}, {one['seed']} | remix {one['weights']} | | | | {100 * one['change']:+.1f} to "
+                f"{100 * one['remix']:+.1f}, accuracy {100 * one['accuracy']:.1f} to {100 * one['remix_accuracy']:.1f} % | |"
+            )
+    lines += ["", "| mix | source | instead, by seed | leave-one-out, by seed |", "|---|---|---|---|"]
     for mix in mixes:
-        for seed in seeds:
-            folder = OUT / mix / f"seed-{seed}"
-            looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
-            if not (folder / "blame.json").is_file():
-                continue
-            answer = json.loads((folder / "blame.json").read_text())
-            names = list(answer["base"]["sources"])
-            whole = looks.get("whole")
-            observed = whole["diversity"]["all"] - base["diversity"]["all"] if whole else float("nan")
-            complete = whole is not None and all(f"without-{s}" in looks for s in names)
-            for at in answer:
-                values = [answer[at]["sources"][s]["all"]["instead"] for s in names]
-                rank = first = cost = "not run"
-                if complete:
-                    referee = [whole["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names]
-                    rank = f"{spearmanr(values, referee).statistic:.2f}"
-                    first = f"{names[int(np.argmin(values))]} / {names[int(np.argmin(referee))]}"
-                    spent = sum(v["train_seconds"] + v["look_seconds"] for k, v in looks.items() if k != "remix")
-                    seconds = answer[at]["seconds"]
-                    cost = f"{'-' if seconds is None else round(seconds)} / {spent:.0f}"
-                predicted = answer[at]["explained"]["predicted"]
-                blamed = ", ".join(answer[at]["blamed"]) or "none"
-                change = f"{100 * predicted:+.1f} / {100 * observed:+.1f}"
-                lines.append(f"| {mix}, {seed} | {at} | {rank} | {first} | {blamed} | {change} | {cost} |")
-            if "remix" in looks:
-                new = looks["remix"]
-                lines.append(
-                    f"| {mix}, {seed} | remix | loss {100 * observed:+.1f} to "
-                    f"{100 * (new['diversity']['all'] - base['diversity']['all']):+.1f} points | accuracy "
-                    f"{100 * whole['accuracy']:.1f} to {100 * new['accuracy']:.1f} % | | | |"
-                )
-    return "\n".join(lines)
+        mine = [one for one in found if one["mix"] == mix and one["at"] == "run" and "referee" in one]
+        for name in sorted(mine[0]["names"]) if mine else ():
+            cells = [
+                ", ".join(f"{100 * one[k][one['names'].index(name)]:+.1f}" for one in mine)
+                for k in ("instead", "referee")
+            ]
+            lines.append(f"| {mix} | {name} | {cells[0]} | {cells[1]} |")
+    return "\n".join([*lines, "", *criteria(found)])
+
+
+def criteria(found: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for at in ("run", "base"):
+        here = [one for one in found if one["at"] == at]
+        planted = [one for one in here if one["mix"] in PLANTED and "rank" in one]
+        if planted:
+            ranks, firsts = [one["rank"] for one in planted], [one["first"][0] == one["first"][1] for one in planted]
+            found_first = f"narrowest first in {sum(firsts)} of {len(firsts)}"
+            lines.append(f"{at}: rank correlation {np.mean(ranks):.2f}, {found_first}")
+            lines.append(f"{at}: leave-one-out with another seed's: {_between_seeds(planted):.2f}")
+        null = [bool(one["blamed"]) for one in here if one["mix"] in NULL]
+        lines.append(f"{at}: a source blamed in {sum(null)} of {len(null)} null runs")
+        changed = [one for one in here if at == "run" and abs(one.get("per_cent", 0)) >= 5]
+        for kind in ("predicted", "first_order"):
+            shares = [one[kind] / one["change"] for one in changed]
+            good = sum(0.6 <= share <= 1.4 for share in shares)
+            lines.append(f"{at}: {kind} explains 0.6 to 1.4 in {good} of {len(shares)}: {np.round(shares, 2).tolist()}")
+        timed = [one for one in planted if one["seconds"]]
+        if timed:
+            ratios = [one["seconds"] / one["leave_one_out"] for one in timed]
+            lines.append(f"{at}: CPU time over that of leave-one-out, one seed: {np.round(ratios, 2).tolist()}")
+    remix = [one for one in found if "remix" in one]
+    if remix:
+        left = np.mean([one["remix"] for one in remix]) / np.mean([one["change"] for one in remix])
+        accuracy = np.mean([one["remix_accuracy"] - one["accuracy"] for one in remix])
+        lines.append(f"remix, {len(remix)} seeds: {left:.2f} of the loss, accuracy {100 * accuracy:+.1f} points")
+    return lines
+
+
+def _between_seeds(planted: list[dict[str, Any]]) -> float:
+    """Mean rank correlation of the referee with itself over pairs of seeds: what a perfect method can expect to reach."""
+    from scipy.stats import spearmanr
+
+    values = [
+        spearmanr(one["referee"], [other["referee"][other["names"].index(s)] for s in one["names"]]).statistic
+        for one, other in combinations(planted, 2)
+        if one["mix"] == other["mix"]
+    ]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def main() -> None:
