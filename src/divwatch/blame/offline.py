@@ -125,8 +125,8 @@ def _measure(
             "raise --samples, or choose another panel"
         )
     losses = RowLosses(trainer)
-    _set_mean_tokens(losses, data)
-    how = (watch.temperature, watch.top_p, _pad(tokenizer), model.device)
+    set_mean_tokens(losses, data)
+    how = (watch.temperature, watch.top_p, pad_token(tokenizer), model.device)
     moments = of_optimizer(trainer, Path(checkpoint.path), parameters)
     scale = 1.0 if moments is None else checkpoint.clipping()
     if moments is None:
@@ -181,7 +181,7 @@ def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameter
     return look_influence(look, scale, np.stack(columns, axis=-1))
 
 
-def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
+def set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
     """Mean over the mix of a row's trained tokens: what SFTTrainer divides the loss of a batch by, per row."""
     if data.kind != "sft":
         return
@@ -201,5 +201,5 @@ def _batches_of_mix(data: TrainingData, size: int, seed: int) -> list[list[int]]
     ]
 
 
-def _pad(tokenizer: Any) -> int:
+def pad_token(tokenizer: Any) -> int:
     return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
