@@ -4,6 +4,7 @@
 the other and several tests read them, because starting a launch takes longer than training.
 """
 
+import numpy as np
 import pytest
 
 from divwatch.store.run_directory import RunDirectory
@@ -20,17 +21,13 @@ FAST = [("zero2", "dpo"), ("single", "lora")]
 FULL = [("ddp", "dpo"), ("zero2", "sft"), ("zero3", "dpo"), ("fsdp2", "sft"), ("ddp", "lora"), ("zero3", "lora")]
 TRAINING = {"steps": 3, "gradient_checkpointing": True}
 COMPARED = {"off": None, "watched": {"every": 2}, "naive": {}}
+BLAMED = {"blamed": {"every": 2, "prompts": 1, "samples": 6, "blame": True, "blame_rows": 2}}
 # The real clock, and a share that allows some looks and not all.
 AUTO = {"every": "auto", "max_overhead": 0.3, "metrics": ["ead"], "training": {"steps": 8}}
 # More rows than fit into a batch, and answers much shorter than the limit: batches are refilled.
 REFILLED = {
-    "every": 1,
-    "prompts": 30,
-    "samples": 16,
-    "max_new_tokens": 256,
-    "metrics": ["ead"],
-    "training": {"steps": 1},
-}
+    "every": 1, "prompts": 20, "samples": 16, "max_new_tokens": 256, "metrics": ["ead"], "training": {"steps": 1},
+}  # fmt: skip
 IN_STEP = {"in_step": {"every": 2, "gather": False}}  # weights left sharded, ranks decode in step
 
 
@@ -79,6 +76,19 @@ def assert_drawn_as_alone(run, prompts, one_by_one=False, **settings):
     return together
 
 
+def assert_blamed(out, results):
+    """Blame at each look after the first, of every source, in the record and in the trainer's log."""
+    lines = RunDirectory.of(out / "blamed").blames()
+    assert [line["step"] for line in lines] == [2, 3]
+    for line in lines:
+        effects = [values["effect"] for tasks in line["sources"].values() for values in tasks.values()]
+        assert np.isfinite(effects).all()
+        assert max(map(abs, effects)) > 1e-9
+    named = {f"blame/{source}/{task}" for source, tasks in lines[0]["sources"].items() for task in tasks}
+    logged = [entry for entry in results["blamed"]["log"] if named <= entry.keys()]
+    assert [entry["step"] for entry in logged] == [2, 3]
+
+
 def assert_nothing_changed(strategy, out, results, kind="", model=True):
     """The watched arms of a kind end with the weights and the log of the arm without a monitor."""
     folder = kind + "/" if kind else ""
@@ -89,17 +99,19 @@ def assert_nothing_changed(strategy, out, results, kind="", model=True):
     assert proof["zero"] == PROOF[strategy]["zero"]
     assert strategy != "zero3" or proof["sharded"] > 40
     assert proof["training"], "a look left the model in eval mode"
-    off, naive, *watched = (f"{folder}{arm}" for arm in ("off", "naive", "watched", "in_step"))
+    off, naive, *watched = (f"{folder}{arm}" for arm in ("off", "naive", "watched", "in_step", "blamed"))
     for arm in results.keys() & set(watched):
         assert looks(out, arm) == [(0, "ok"), (2, "ok"), (3, "ok")]
         assert weights(results, arm) == weights(results, off), arm
     assert weights(results, naive) != weights(results, off), "nothing random in training: the comparison shows nothing"
     assert own_metrics(results, f"{folder}watched") == own_metrics(results, off)
+    if "blamed" in results and not kind:
+        assert_blamed(out, results)
 
 
 @pytest.mark.parametrize(("strategy", "kind"), [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in FULL)])
 def test_final_weights_are_bit_identical_with_and_without_the_monitor(strategy, kind, tmp_path):
-    arms = COMPARED | (IN_STEP if strategy in ("zero3", "fsdp2") else {})
+    arms = COMPARED | BLAMED | (IN_STEP if strategy in ("zero3", "fsdp2") else {})
     results = launch(strategy, tmp_path, {"kind": kind, "training": TRAINING, "arms": arms}, PROOF[strategy]["world"])
     assert_nothing_changed(strategy, tmp_path, results, model=kind != "lora")
 
@@ -110,7 +122,7 @@ class TestDDP:
     @pytest.fixture(scope="class")
     def ddp(self, tmp_path_factory):
         faulty = {"every": 2, "on_error": "record", "samples": 8}
-        arms = COMPARED | {f"grpo/{name}": settings for name, settings in COMPARED.items()}
+        arms = COMPARED | BLAMED | {f"grpo/{name}": settings for name, settings in COMPARED.items()}
         for where in ("before", "inside", "memory"):
             arms[where] = faulty | {"fault": {"where": where, "rank": 1, "step": 2}}
         arms["first"] = faulty | {"fault": {"where": "before", "rank": 0, "step": 0}}
@@ -118,6 +130,9 @@ class TestDDP:
         arms["one_each"] = {"every": 2, "prompts": 1, "samples": 2}
         arms["background"] = {"every": 2, "background": True}
         arms["auto"] = AUTO
+        arms["stays"] = BLAMED["blamed"] | {"fault": {"where": "nudge_stays", "step": 2}}
+        fault = {"where": "in_blame", "rank": 1, "step": 2}
+        arms["in_blame"] = BLAMED["blamed"] | {"on_error": "record", "fault": fault}
         stop = {"every": 1, "on_collapse": "stop", "prompts": 48, "metrics": ["ead", "sbert"]}
         arms["stop"] = stop | {"fault": {"where": "alike", "step": 2}, "training": {"steps": 8}}
         arms["ranks"] = {"every": 1, "prompts": 30, "samples": 8, "metrics": ["ead"], "training": {"steps": 1}}
@@ -141,6 +156,16 @@ class TestDDP:
         assert failed["reason"] == "rank 1: RuntimeError: planted inside a batch"
         assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
 
+    def test_ranks_fail_and_agree_in_blame_and_the_look_stands(self, ddp):
+        out, results = ddp
+        assert weights(results, "in_blame") == weights(results, "off")
+        assert looks(out, "in_blame") == [(0, "ok"), (2, "ok"), (3, "ok")]
+        assert [line["step"] for line in RunDirectory.of(out / "in_blame").blames()] == [3]
+
+    def test_a_nudge_that_is_not_undone_changes_the_weights(self, ddp):
+        """The negative control of blame: computed on the weights in training, it leaves them elsewhere."""
+        assert weights(ddp[1], "stays") != weights(ddp[1], "off")
+
     def test_ranks_agree_on_the_looks_that_rank_0_plans_from_its_clock(self, ddp):
         assert_ranks_share_a_schedule(*ddp)
 
@@ -159,7 +184,7 @@ class TestDDP:
 
 FAULT = {"where": "inside", "rank": 1, "step": 2}
 LONG = {"every": 2, "on_error": "record", "prompts": 48, "samples": 16, "fault": FAULT}
-SHARDED = COMPARED | IN_STEP
+SHARDED = COMPARED | BLAMED | IN_STEP
 SHARDED |= {
     "inside": LONG,
     "before": {"every": 2, "on_error": "record", "gather": False, "fault": FAULT | {"where": "before"}},

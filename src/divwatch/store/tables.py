@@ -91,6 +91,11 @@ class RunTables:
         """The trainer's loss and reward by step."""
         return RunReader(self.directory).training()
 
+    def blames(self) -> list[dict[str, Any]]:
+        """The lines of blame.jsonl that name sources with their effects on all tasks, by step."""
+        lines = RunReader(self.directory, []).blames()
+        return [line for line in lines if all("all" in of for of in (line.get("sources") or {"": {}}).values())]
+
     def planned_looks(self) -> int | None:
         return RunReader(self.directory).planned_looks()
 
