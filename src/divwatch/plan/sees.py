@@ -2,7 +2,7 @@
 
 Falls are put into simulated series of the planned panel, and the real detector judges them look by look. The noise of a
 prompt's value has the moments of runs whose completions are really drawn (`benchmarks/drawn_runs.py`; docs/cost.md compares
-both). How much of it common random numbers take away is set to the least that was measured.
+both). Common random numbers are counted on for short answers alone.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ RUNS, RUNS_MIDDLE = 400, 100
 # of the gamma distribution of what common random numbers leave, since few completions change and most of them narrow.
 SINGLE, PAIRS, RISE = 0.56, 1.2, 2.3
 TAILS, SKEW = 8, 6
-# Common random numbers leave min(1, APART sqrt(d)) of it after a change by d, of answers of at most SHORT tokens; of longer
-# ones they are taken to leave all (docs/detection.md).
-APART, SHORT = 2.3, 64
+# Common random numbers leave min(1, APART d) of it after a change by d, as the embedded model's Think SFT did at a fall by
+# 10.7 %, of answers of at most SHORT tokens; of longer ones they are taken to leave all (docs/detection.md).
+APART, SHORT = 5.0, 64
 PERSISTENCE = 0.5  # correlation of the wobble between neighbouring looks
 QUIET = 8  # at most so many looks are simulated before a fall in the middle
 MEAN_LEVEL = 0.35  # of `simulate`
@@ -89,11 +89,11 @@ class Watch:
     def left(self, fall: float) -> Left:
         """
         >>> Watch(64, 16, tokens=20).left(0.1), Watch(64, 16, tokens=400).left(0.1)
-        (Left(fall=0.7273238618387272, wobble=0.22999999999999998), Left(fall=1.0, wobble=1.0))
+        (Left(fall=0.5, wobble=0.05), Left(fall=1.0, wobble=1.0))
         """
         if not self.counts_on_common_numbers:
             return INDEPENDENT
-        return Left(*(min(1.0, APART * math.sqrt(change)) for change in (max(fall, PRIOR_WOBBLE), PRIOR_WOBBLE)))
+        return Left(min(1.0, APART * max(fall, PRIOR_WOBBLE)), APART * PRIOR_WOBBLE)
 
     @property
     def alpha_of_all(self) -> float:
