@@ -62,6 +62,7 @@ class DiversityCallback(TrainerCallback):
     the trackers' callbacks: they open their runs at the start of training before this one is called.
 
     mix: a description of the training data, for the record. clock: the time in seconds, from which looks are planned.
+    rows: the training data before a trainer with `packing` has joined rows of several sources, for `watch_blame`.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class DiversityCallback(TrainerCallback):
         config: WatchConfig | None = None,
         mix: Any = None,
         clock: Callable[[], float] = time.monotonic,
+        rows: Any = None,
     ) -> None:
+        self._rows = rows
         self.trainer = trainer
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
@@ -149,7 +152,7 @@ class DiversityCallback(TrainerCallback):
         recorder = self.recorder
         opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
         self.prompts, self._steps_with_look, self.config = opened.prompts, opened.steps, opened.config
-        self._blame = start_blame(self.trainer, self.config, self.ranks, self._load_encoder, self._note)
+        self._blame = start_blame(self.trainer, self.config, self.ranks, self._load_encoder, self._rows, self._note)
         if opened.look_now:
             self._look(control)
             self._look_at_full_length()

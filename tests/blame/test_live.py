@@ -8,6 +8,7 @@ import pytest
 import divwatch
 from divwatch.blame.data import TrainingData
 from divwatch.blame.live_data import rows_of_training
+from divwatch.blame.losses import RowLosses
 from divwatch.blame.offline import BlameConfig, measure_run
 from divwatch.blame.trace import read_checkpoint
 from divwatch.config import WatchConfig
@@ -16,7 +17,7 @@ from divwatch.metrics.encoder import load_encoder
 from divwatch.monitor.panel_of_run import panel_of_run
 from divwatch.outputs.report import write_report
 from divwatch.store.run_directory import RunDirectory
-from tests.training import SETTINGS, dpo_trainer, grpo_trainer, sft_trainer
+from tests.training import SETTINGS, dataset, dpo_trainer, grpo_trainer, sft_trainer
 
 BLAME = SETTINGS | {"every": 2, "prompts": 2, "samples": 6, "blame": True, "blame_rows": 3}
 
@@ -96,6 +97,18 @@ def test_what_cannot_be_blamed_is_one_line(make, change, reason, tmp_path):
     with pytest.raises(DivwatchError, match=reason) as error:
         rows_of_training(trainer, 4, 0)
     assert "\n" not in str(error.value)
+
+
+def test_rows_that_the_trainer_packed_are_read_from_the_data_before_packing(tmp_path):
+    plain = sft_trainer(tmp_path, max_length=64)
+    packing = sft_trainer(tmp_path, max_length=64, packing=True)
+    assert "source" not in packing.train_dataset.column_names
+    expected = rows_of_training(plain, 3, 0)
+    data = rows_of_training(packing, 3, 0, unpacked=dataset("instruct_sft"))
+    assert (data.labels, data.shares) == (expected.labels, expected.shares)
+    assert data.rows["input_ids"][:] == expected.rows["input_ids"][:]
+    losses = [RowLosses(t, plain.model, d.rows).values([0, 1, 5]) for t, d in ((plain, expected), (packing, data))]
+    assert losses[1] == pytest.approx(losses[0])
 
 
 def test_training_goes_on_without_blame_where_there_are_no_second_moments(tmp_path, capsys):

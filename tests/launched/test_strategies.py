@@ -108,8 +108,9 @@ class TestDDP:
         arms["one_each"] = {"every": 2, "prompts": 1, "samples": 2}
         arms["background"] = {"every": 2, "background": True}
         arms["auto"] = AUTO
-        stays = {"where": "nudge_stays", "step": 2}
-        arms["stays"] = BLAMED["blamed"] | {"fault": stays}
+        arms["stays"] = BLAMED["blamed"] | {"fault": {"where": "nudge_stays", "step": 2}}
+        fault = {"where": "in_blame", "rank": 1, "step": 2}
+        arms["in_blame"] = BLAMED["blamed"] | {"on_error": "record", "fault": fault}
         stop = {"every": 1, "on_collapse": "stop", "prompts": 48, "metrics": ["ead", "sbert"]}
         arms["stop"] = stop | {"fault": {"where": "alike", "step": 2}, "training": {"steps": 8}}
         arms["ranks"] = {"every": 1, "prompts": 30, "samples": 8, "metrics": ["ead"], "training": {"steps": 1}}
@@ -132,6 +133,12 @@ class TestDDP:
         failed = RunDirectory.of(out / "inside").looks()[1]
         assert failed["reason"] == "rank 1: RuntimeError: planted inside a batch"
         assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
+
+    def test_ranks_fail_and_agree_in_blame_and_the_look_stands(self, ddp):
+        out, results = ddp
+        assert weights(results, "in_blame") == weights(results, "off")
+        assert looks(out, "in_blame") == [(0, "ok"), (2, "ok"), (3, "ok")]
+        assert [line["step"] for line in RunDirectory.of(out / "in_blame").blames()] == [3]
 
     def test_a_nudge_that_is_not_undone_changes_the_weights(self, ddp):
         """The negative control of blame: computed on the weights in training, it leaves them elsewhere."""

@@ -12,15 +12,18 @@ from divwatch.sampling.known import uses_prompt_learning
 LATER = "run divwatch blame on its checkpoints"
 
 
-def rows_of_training(trainer: Any, per_source: int, seed: int) -> TrainingData:
+def rows_of_training(trainer: Any, per_source: int, seed: int, unpacked: Any = None) -> TrainingData:
     """Up to `per_source` rows of each source of the trainer's data, tokenised, the same on all ranks.
 
-    Raises DivwatchError, one line with the fix, if this training cannot be blamed while it runs.
+    unpacked: the data before the trainer packed them. Raises DivwatchError, one line with the fix, if this training cannot
+    be blamed while it runs.
     """
-    reason = _why_not(trainer) or _why_not_data(trainer) or _why_offloaded(trainer)
+    packed = bool(getattr(trainer.args, "packing", False))
+    data = unpacked if packed else trainer.train_dataset
+    reason = _why_not(trainer) or _why_not_data(data) or _why_offloaded(trainer)
     if reason is not None:
         raise DivwatchError(reason)
-    labels = ["unknown" if s is None else str(s) for s in trainer.train_dataset["source"]]
+    labels = _sources(data)
     counts: dict[str, int] = {}
     for label in labels:
         counts[label] = counts.get(label, 0) + 1
@@ -30,7 +33,14 @@ def rows_of_training(trainer: Any, per_source: int, seed: int) -> TrainingData:
     chosen = draw_rows(labels, per_source, seed)
     shares = {s: n / len(labels) for s, n in counts.items()}
     kind = "preference" if learns_pairs(trainer) else "sft"
-    return TrainingData(trainer.train_dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
+    rows = data.select(chosen)
+    if packed:  # as the trainer does it without packing; it may leave out rows that are cut before their answer
+        rows = trainer._prepare_dataset(rows, trainer.processing_class, trainer.args, False, None, "blame")
+    return TrainingData(rows, _sources(rows), shares, kind)
+
+
+def _sources(data: Any) -> list[str]:
+    return ["unknown" if s is None else str(s) for s in data["source"]]
 
 
 def _why_not(trainer: Any) -> str | None:
@@ -51,16 +61,13 @@ def _why_not(trainer: Any) -> str | None:
     return None
 
 
-def _why_not_data(trainer: Any) -> str | None:
-    data = trainer.train_dataset
+def _why_not_data(data: Any) -> str | None:
+    if data is None:
+        return f"packing joins rows of several sources: set packing: false, or {LATER}"
     if not hasattr(data, "select") or not hasattr(data, "column_names"):
         return "it draws rows of the training data by number: give the trainer a Dataset, no IterableDataset"
-    if getattr(trainer.args, "packing", False):
-        return f"packing joins rows of several sources: set packing: false, or {LATER}"
     if "source" not in data.column_names:
         return "the training data have no column source, which names where a row comes from: add one"
-    if not any(name.endswith("_ids") for name in data.column_names):
-        return "the training data are not tokenised by the trainer: leave skip_prepare_dataset out, and give texts"
     return None
 
 

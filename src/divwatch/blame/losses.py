@@ -9,6 +9,7 @@ trainer itself, pair by pair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ class RowLosses:
     def __init__(self, trainer: Any, model: Any = None, rows: Any = None) -> None:
         self.trainer, self.model = trainer, trainer.model if model is None else model
         self.rows = trainer.train_dataset if rows is None else rows
+        self._collator = trainer.data_collator
+        if getattr(self._collator, "padding_free", False):  # one sequence of all rows, where a row cannot be told apart
+            self._collator = replace(self._collator, padding_free=False)
         self.device = trainer.args.device
         self.mean_tokens = 1.0
         self._reference: dict[int, Any] = {}
@@ -83,7 +87,7 @@ class RowLosses:
         return [order[i : i + self.rows_at_once] for i in range(0, len(order), self.rows_at_once)]
 
     def _collate(self, rows: Sequence[int]) -> dict[str, Any]:
-        batch = self.trainer.data_collator([self.rows[i] for i in rows])
+        batch = self._collator([self.rows[i] for i in rows])
         return {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
 
     def _supervised(self, rows: Sequence[int]) -> Any:

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 class LiveBlame:
-    """Blame of one training. encoder: loads the one of the metrics; called once, on rank 0.
+    """Blame of one training. encoder: loads the one of the metrics; called once, on rank 0. unpacked: see `rows_of_training`.
 
     Raises DivwatchError, one line with the fix, if this training cannot be blamed while it runs.
     """
 
-    def __init__(self, trainer: Any, config: WatchConfig, ranks: Ranks, encoder: Callable[[], Any]) -> None:
+    def __init__(
+        self, trainer: Any, config: WatchConfig, ranks: Ranks, encoder: Callable[[], Any], unpacked: Any
+    ) -> None:
         self.trainer, self.config, self.ranks = trainer, config, ranks
         self._load_encoder = encoder
         self._encoder: Any = None
         with untouched(trainer.model, trainer.args.device):
-            self.data = rows_of_training(trainer, config.blame_rows, config.seed)
+            self.data = rows_of_training(trainer, config.blame_rows, config.seed, unpacked)
 
     def keeps(self, step: int) -> KeptLook | None:
         """What the look at `step` fills; None before the first step: the optimizer has seen no gradient."""
@@ -50,13 +52,18 @@ class LiveBlame:
 
 
 def start_blame(
-    trainer: Any, config: WatchConfig, ranks: Ranks, encoder: Callable[[], Any], note: Callable[[str], None]
+    trainer: Any,
+    config: WatchConfig,
+    ranks: Ranks,
+    encoder: Callable[[], Any],
+    unpacked: Any,
+    note: Callable[[str], None],
 ) -> LiveBlame | None:
     """Blame as the settings ask for it; None, and a note, where it cannot be computed: training continues without it."""
     if not config.blame:
         return None
     try:
-        return LiveBlame(trainer, config, ranks, encoder)
+        return LiveBlame(trainer, config, ranks, encoder, unpacked)
     except DivwatchError as error:
         if ranks.main:
             note(f"watch_blame is off: {error}")
