@@ -27,6 +27,7 @@ from divwatch.errors import DivwatchError, one_line
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
+from divwatch.sampling.memory import release
 from divwatch.sampling.plan import Row
 from divwatch.sampling.ranks import LookFailed, Ranks, raise_if_failed
 from divwatch.sampling.request import Request
@@ -89,6 +90,8 @@ def blame_look(
                 raise LookFailed(str(error) if isinstance(error, DivwatchError) else one_line(error)) from error
             reason = f"rank {ranks.rank} failed where the others wait for it: {one_line(error)}"
             raise LookEnds(reason) from error
+        finally:
+            release(source.device)
 
 
 def _weigh(prompts: Sequence[Prompt], completions: Sequence[Completion], encoder: TextEncoder) -> BlameLook:

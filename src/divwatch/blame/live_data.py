@@ -56,6 +56,8 @@ def _why_not(trainer: Any) -> str | None:
     base = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
     if getattr(base, "is_quantized", False) or getattr(base, "hf_quantizer", None) is not None:
         return f"quantised weights cannot be nudged: {LATER}"
+    if getattr(trainer, "_is_vision_dataset", False):
+        return f"it reads no images: {LATER}"
     if uses_prompt_learning(trainer.model):
         return "it knows no virtual tokens (prompt learning): train LoRA or the whole model"
     return None

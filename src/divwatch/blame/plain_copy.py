@@ -43,6 +43,24 @@ def plain_copy(model: Any, weight: Callable[[Any], Any]) -> Any:
     return of_module(model).eval()
 
 
+def checkpoint_layers(model: Any) -> None:
+    """Lets the layers of a copy compute their activations again in a backward pass, where those of the model do.
+
+    transformers does so in train mode only. The layer alone is set to it, not what it holds, so that nothing is dropped out;
+    layers that drop out themselves are left alone.
+    """
+    from functools import partial
+
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    for layer in layers:
+        if layer.gradient_checkpointing and not getattr(layer, "dropout", 0.0):
+            layer.training = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
 def _bare(module: Any) -> Any:
     """A module of the same class and settings, without parameters, buffers, children and hooks."""
     import torch

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from divwatch.blame.derivative import Move, largest_size
-from divwatch.blame.plain_copy import plain_copy
+from divwatch.blame.plain_copy import checkpoint_layers, plain_copy
 from divwatch.blame.precondition import preconditioned, second_moments
 from divwatch.sampling.memory import free_bytes
 from divwatch.sampling.ranks import Ranks
@@ -31,6 +31,7 @@ class Shadow:
         live = source.unwrapped
         self._trained = [p for p in live.parameters() if p.requires_grad]
         self.model = plain_copy(live, self._copied)
+        checkpoint_layers(self.model)
         self._copies = [p for p in self.model.parameters() if p.requires_grad]
         _link_states(optimizer)
         self._half = next((p.dtype for p in live.parameters() if p.is_floating_point() and p.dtype.itemsize == 2), None)
