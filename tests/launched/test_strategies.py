@@ -24,6 +24,10 @@ COMPARED = {"off": None, "watched": {"every": 2}, "naive": {}}
 BLAMED = {"blamed": {"every": 2, "prompts": 1, "samples": 6, "blame": True, "blame_rows": 2}}
 # The real clock, and a share that allows some looks and not all.
 AUTO = {"every": "auto", "max_overhead": 0.3, "metrics": ["ead"], "training": {"steps": 8}}
+# More rows than fit into a batch, and answers much shorter than the limit: batches are refilled.
+REFILLED = {
+    "every": 1, "prompts": 20, "samples": 16, "max_new_tokens": 256, "metrics": ["ead"], "training": {"steps": 1},
+}  # fmt: skip
 IN_STEP = {"in_step": {"every": 2, "gather": False}}  # weights left sharded, ranks decode in step
 
 
@@ -52,6 +56,24 @@ def assert_ranks_share_a_schedule(out, results):
     steps, planned = looks(out, "auto"), RunDirectory.of(out / "auto").schedule()["steps"]
     assert steps == [(step, "ok") for step in planned]
     assert (planned[0], planned[-1]) == (0, 8)
+
+
+def assert_drawn_as_alone(run, prompts, one_by_one=False, **settings):
+    """The first look has the completions that one process draws; returns them. one_by_one: of each prompt by itself."""
+    from divwatch.config import WatchConfig
+    from divwatch.panel import choose
+    from divwatch.sampling import Source, sample
+    from divwatch.tiny.panel import panel
+    from tests.training import SETTINGS, load_model, load_tokenizer
+
+    config, chosen = WatchConfig(**SETTINGS | settings), choose(panel(), prompts, 0)
+    source, tokenizer = Source(load_model()), load_tokenizer()
+    looks = [[prompt] for prompt in chosen] if one_by_one else [chosen]
+    alone = [c for look in looks for c in sample(source, tokenizer, look, config, 0)]
+    together = RunDirectory.of(run).read_completions(0)
+    assert [(c.prompt_id, c.sample) for c in together] == [(c.prompt_id, c.sample) for c in alone]
+    assert sum(a.text == b.text for a, b in zip(alone, together, strict=True)) >= 0.98 * len(alone)
+    return together
 
 
 def assert_blamed(out, results):
@@ -155,18 +177,7 @@ class TestDDP:
 
     def test_ranks_draw_what_a_single_process_draws(self, ddp):
         """Each row has its own random stream: ranks and batches change only the last digits of a probability."""
-        from divwatch.config import WatchConfig
-        from divwatch.panel import choose
-        from divwatch.sampling import Source, sample
-        from divwatch.tiny.panel import panel
-        from tests.training import SETTINGS, load_model, load_tokenizer
-
-        config = WatchConfig(**SETTINGS | {"prompts": 30, "samples": 8})
-        alone = sample(Source(load_model()), load_tokenizer(), choose(panel(), 30, 0), config, 0)
-        together = RunDirectory.of(ddp[0] / "ranks").read_completions(0)
-        assert [(c.prompt_id, c.sample) for c in together] == [(c.prompt_id, c.sample) for c in alone]
-        same = sum(one.text == other.text for one, other in zip(alone, together, strict=True))
-        assert same >= 0.98 * len(alone)
+        together = assert_drawn_as_alone(ddp[0] / "ranks", 30, samples=8)
         by_prompt = {c.prompt_id: {o.text for o in together if o.prompt_id == c.prompt_id} for c in together}
         assert sum(map(len, by_prompt.values())) > 4 * len(by_prompt), "ranks drew the same"
 
@@ -203,13 +214,16 @@ class TestZeRO3:
     @pytest.fixture(scope="class")
     def zero3(self, tmp_path_factory):
         out = tmp_path_factory.mktemp("zero3")
-        arms = SHARDED | {"ends": LONG | {"gather": False}}
+        arms = SHARDED | {"refilled": REFILLED | {"gather": False}, "ends": LONG | {"gather": False}}
         return out, start("zero3", out, {"kind": "sft", "training": TRAINING, "arms": arms})
 
     def test_ranks_change_nothing_fail_and_agree(self, zero3):
         out, done = zero3
         assert (out / "few.json").exists(), done.stdout[-4000:]
         assert_sharded_ranks_agree("zero3", out, read_results(out, SHARDED))
+
+    def test_ranks_that_refill_in_step_draw_what_a_single_process_draws(self, zero3):
+        assert_drawn_as_alone(zero3[0] / "refilled", 20, one_by_one=True, samples=16, max_new_tokens=256)
 
     def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(self, zero3):
         """The run ends in bounded time with rank and reason on one line; it can be resumed."""

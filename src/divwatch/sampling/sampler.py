@@ -7,6 +7,7 @@ up. A failure inside a forward that is itself a collective ends the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class Sampler:
         self.trainer, self.config, self.ranks = trainer, config, ranks
         self._tokenizer = tokenizer_of(trainer)
         self._engine: Any = None
+        self._lengths: dict[int, list[int]] = {}
         # On a CPU the scoring process encodes.
         self._encoder: Any = None if trainer.args.device.type == "cpu" else _load_encoder(config, trainer.args.device)
 
@@ -98,6 +100,7 @@ class Sampler:
             self._embed if self._encoder is not None else None,
             self._engine,
             keep,
+            self._lengths,
         )
 
     def encoder(self) -> Any:
@@ -136,10 +139,15 @@ def _sample(
     embed: Callable[[Sequence[Completion]], Embeddings] | None = None,
     engine: Any = None,
     keep: Keep | None = None,
+    lengths: dict[int, list[int]] | None = None,
 ) -> tuple[list[Completion], Embeddings | None]:
+    """lengths: by limit, new tokens of this rank's completions at the last look with that limit; read and updated."""
     request, gather = _prepare(source, tokenizer, prompts, config, seed, ranks)
+    lengths, limit = {} if lengths is None else lengths, request.how.limit
+    request = replace(request, expected=lengths.get(limit, ()))
     shares = share_out(request.lengths, config.samples, ranks.world)
     part = _generate(source, request, shares, gather, config, progress, ranks, embed, engine, keep)
+    lengths[limit] = [c.tokens for c in part.completions]
     parts = ranks.collect(part)
     raise_if_failed(ranks.from_main([p.reason for p in parts]))
     if not ranks.main:
