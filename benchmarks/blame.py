@@ -1,10 +1,10 @@
 """The experiment of docs/blame.md: does blame from one run agree with leave-one-out ablation?
 
     python benchmarks/blame.py                      # all that is missing, in the order below; resumable
-    python benchmarks/blame.py --seeds 0 --only blame_graded_sft
+    python benchmarks/blame.py --seeds 0 --only blame_graded_sft --do train
     python benchmarks/blame.py --report-only        # the tables, from what is in runs/blame
 
-For each mix and seed: one training on the whole mix, with five checkpoints; one without each source, at the same number of
+For each mix and seed: one training on the whole mix, with checkpoints; one without each source, at the same number of
 steps; and blame at the checkpoints. The referee is leave-one-out: diversity after the whole mix minus diversity after the
 mix without the source, measured by the same look (same prompts and random numbers).
 
@@ -13,16 +13,22 @@ Criteria, fixed before the counted runs:
   first       the source that the referee finds narrowest comes first by `instead`: at least 90 % of the planted runs
   null        runs of the null mix in which any source is blamed: at most 5 %
   explained   predicted over observed change between 0.6 and 1.4: at least 8 of 10 trainings that change by 5 % or more
-  time        CPU time of blame at the base alone, over that of leave-one-out: at most 1/20
+  time        CPU time of blame over that of leave-one-out: at most 1/20
   remix       the suggested mix, retrained: at most half of the loss, accuracy within 2 points
-Each is reported for blame at the five checkpoints and at the base alone.
+Each is reported for blame at the base and four checkpoints (`run`), at the base alone, and at step 16 alone (`middle`).
+
+Method and criteria were frozen in this file before any of the runs with seeds 0, 1 and 2; ways were tried on seed 10.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import time
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +40,9 @@ PLANTED = ("blame_graded_sft", "blame_task_sft", "blame_teachers_sft")
 NULL = ("ablation_null_sft",)
 DPO = ("blame_dpo",)
 SEEDS = (0, 1, 2)
-STEPS, SAVED, ROWS = 64, 16, 96
+WHAT = ("train", "leave-one-out", "blame", "remix")
+STEPS, SAVED, ROWS, SAMPLES = 64, 8, 64, 8
+BLAMED_AT = (8, 16, 32, 64)  # closest where the weights move most
 SFT = {"per_device_train_batch_size": 32, "learning_rate": 3e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5}
 PAIRS = SFT | {"learning_rate": 2e-4, "loss_type": ["sigmoid_norm"], "beta": 5.0}
 
@@ -100,6 +108,7 @@ def write_look(model: Any, out: Path, seconds: float) -> None:
     (out / "look.json").write_text(json.dumps(values))
 
 
+@cache
 def watching() -> Any:
     """(settings, prompts, encoder) of every look."""
     from divwatch.config import WatchConfig
@@ -112,12 +121,11 @@ def watching() -> Any:
 
 def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     """Blame at the base and the saved checkpoints of the whole mix's training; and at the base alone."""
-    if (folder / "blame.json").is_file():
+    if (folder / "measured.pickle").is_file():
         return
     from divwatch.blame.data import TrainingData, draw_rows
-    from divwatch.blame.offline import BlameConfig, measure
-    from divwatch.blame.result import conclude, to_json
-    from divwatch.blame.trace import in_order, learning_rates, read_checkpoint, share_of_learning
+    from divwatch.blame.offline import BlameConfig, measure_run
+    from divwatch.blame.trace import in_order, learning_rates, read_checkpoint
     from divwatch.mixes import load_mix
     from divwatch.tiny import BASE_MODEL
 
@@ -130,23 +138,38 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     kind = "preference" if mix in DPO else "sft"
     data = TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
     loss = {k: v for k, v in PAIRS.items() if k in ("loss_type", "beta")} if mix in DPO else {}
-    config = BlameConfig(watch, reference=str(BASE_MODEL), trainer={"max_length": 256, **loss})
-    saved = [] if base_only else range(SAVED, STEPS + 1, SAVED)
+    config = BlameConfig(
+        replace(watch, samples=SAMPLES), 1000 * (seed + 1), reference=str(BASE_MODEL),
+        trainer={"max_length": 256, **loss}, by_task=False,
+    )  # fmt: skip
+    saved = () if base_only else BLAMED_AT
     paths = [str(BASE_MODEL), *(str(folder / "whole" / f"checkpoint-{s}") for s in saved)]
     checkpoints = in_order([read_checkpoint(path) for path in paths])
-    measured, seconds = [], []
-    for checkpoint in checkpoints:
-        measured.append(measure(checkpoint, data, prompts, config, encoder))
-        seconds.append(time.process_time() - started)
-        started = time.process_time()
+    measured = measure_run(checkpoints, data, prompts, config, encoder)
+    seconds = time.process_time() - started
     rates = learning_rates(checkpoints, STEPS, (PAIRS if mix in DPO else SFT)["learning_rate"])
-    result = {}
-    for name, count in (("five", len(checkpoints)), ("base", 1))[base_only:]:
-        learning = share_of_learning(rates, [c.step for c in checkpoints[:count]])
-        answer = conclude(checkpoints[:count], measured[:count], learning, data, STEPS)
-        result[name] = to_json(answer, data, answer.observed["all"] if answer.observed else None, 5)
-        result[name]["seconds"] = sum(seconds[:count])
-    (folder / "blame.json").write_text(json.dumps(result))
+    (folder / "measured.pickle").write_bytes(pickle.dumps((checkpoints, measured, rates, data, seconds)))
+
+
+def answers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What blame says at all checkpoints (`run`), at the base alone and at the third checkpoint alone (`middle`)."""
+    from divwatch.blame.result import conclude, to_json
+    from divwatch.blame.trace import share_of_learning
+
+    checkpoints, measured, rates, data, seconds = pickle.loads((folder / "measured.pickle").read_bytes())
+    places = {"base": [0]}
+    if len(measured) > 1:
+        places |= {"run": list(range(len(measured))), "middle": [2]}
+    found = {}
+    for name, chosen in places.items():
+        some = [measured[i] for i in chosen]
+        if len(some) == 1:
+            some = [m._replace(path=None, influence=m.influence[..., : len(data.shares)]) for m in some]
+        at = [checkpoints[i] for i in chosen]
+        answer = conclude(at, some, share_of_learning(rates, [c.step for c in at]), data, STEPS)
+        found[name] = to_json(answer, data, answer.observed["all"] if answer.observed else None, 5)
+        found[name]["seconds"] = seconds * len(some) / len(measured)
+    return found
 
 
 def check_gradient() -> str:
@@ -198,70 +221,138 @@ def check_gradient() -> str:
     return "\n".join([*lines, f"| all | {' | '.join(means)} |"])
 
 
-def run(mix: str, seed: int, remix: bool, base_only: bool, ablate: bool) -> None:
-    """The trainings of a mix and seed, and its blame."""
+def run(mix: str, seed: int, what: list[str], base_only: bool) -> None:
+    """The trainings of a mix and seed; its blame; the training on the mix that blame suggests."""
     from divwatch.tiny import BASE_MODEL
     from divwatch.tiny.mixes import MIXES
 
     folder = OUT / mix / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     if not (OUT / "base" / "look.json").is_file():
         from transformers import AutoModelForCausalLM
 
         write_look(AutoModelForCausalLM.from_pretrained(BASE_MODEL), OUT / "base", 0.0)
-    if ablate or not base_only:
+    if "train" in what and not base_only:
         train(mix, seed, folder / "whole")
-    folder.mkdir(parents=True, exist_ok=True)
-    blame(mix, seed, folder, base_only)
-    for component in MIXES[mix] if ablate else ():
-        train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
-    answers = json.loads((folder / "blame.json").read_text())
-    factors = answers.get("five", answers["base"])["mix_weight"]
-    if remix and factors is not None:
-        train(mix, seed, folder / "remix", weight=factors)
+    if "leave-one-out" in what:
+        for component in MIXES[mix]:
+            train(mix, seed, folder / f"without-{component.name}", drop=(component.name,))
+    if "blame" in what:
+        blame(mix, seed, folder, base_only)
+    if "remix" in what:
+        factors = answers(folder)["base" if base_only else "run"]["mix_weight"]
+        if factors is not None:
+            train(mix, seed, folder / "remix", weight=factors)
 
 
-def report(mixes: list[str], seeds: list[int]) -> str:
-    """One line per mix and seed that is complete, and the criteria over them."""
+def outcomes(mixes: list[str], seeds: list[int]) -> list[dict[str, Any]]:
+    """What each mix and seed that was blamed gave, by place of blame, as far as its trainings are done."""
     from scipy.stats import spearmanr
 
     base = json.loads((OUT / "base" / "look.json").read_text())
+    found = []
+    for mix, seed in ((mix, seed) for mix in mixes for seed in seeds):
+        folder = OUT / mix / f"seed-{seed}"
+        if not (folder / "measured.pickle").is_file():
+            continue
+        looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
+        for at, answer in answers(folder).items():
+            names = list(answer["sources"])
+            one: dict[str, Any] = {"mix": mix, "seed": seed, "at": at, "blamed": answer["blamed"]} | answer["explained"]
+            one |= {"names": names, "instead": [answer["sources"][s]["all"]["instead"] for s in names]}
+            one["seconds"] = answer["seconds"]
+            if "whole" in looks:
+                one["change"] = looks["whole"]["diversity"]["all"] - base["diversity"]["all"]
+                one["per_cent"] = 100 * one["change"] / base["diversity"]["all"]
+                one["accuracy"] = looks["whole"]["accuracy"]
+            trained = [k for k in looks if k != "remix"]
+            if len(trained) == 1 + len(names):
+                one["referee"] = [
+                    looks["whole"]["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names
+                ]
+                one["rank"] = float(spearmanr(one["instead"], one["referee"]).statistic)
+                one["first"] = [names[int(np.argmin(values))] for values in (one["instead"], one["referee"])]
+                one["leave_one_out"] = sum(looks[k]["train_seconds"] + looks[k]["look_seconds"] for k in trained)
+            if "remix" in looks and at == "run":
+                one["remix"] = looks["remix"]["diversity"]["all"] - base["diversity"]["all"]
+                one["remix_accuracy"] = looks["remix"]["accuracy"]
+                one["weights"] = {s: f for s, f in answer["mix_weight"].items() if f != 1}
+            found.append(one)
+    return found
+
+
+def report(mixes: list[str], seeds: list[int]) -> str:
+    """One line for each mix and seed, and the criteria over them."""
+    found = outcomes(mixes, seeds)
     lines = [
-        "| mix, seed | blame at | rank correlation | first by blame / by leave-one-out | blamed | predicted / observed, points "
-        "| CPU s: blame / leave-one-out |",
+        "| mix, seed | at | rank | first: blame, leave-one-out | blamed | change predicted, first order, observed (points) "
+        "| CPU s: blame, leave-one-out |",
         "|---|---|---|---|---|---|---|",
     ]
+    for one in found:
+        change = ", ".join(f"{100 * one.get(k, np.nan):+.1f}" for k in ("predicted", "first_order", "change"))
+        cost = ", ".join(f"{one[k]:.0f}" if one.get(k) else "-" for k in ("seconds", "leave_one_out"))
+        rank = f"{one['rank']:.2f}" if "rank" in one else "-"
+        first, blamed = ", ".join(one.get("first", ["-"])), " ".join(one["blamed"]) or "none"
+        lines.append(f"| {one['mix']}, {one['seed']} | {one['at']} | {rank} | {first} | {blamed} | {change} | {cost} |")
+        if "remix" in one:
+            lines.append(
+                f"| {one['mix']}, {one['seed']} | remix {one['weights']} | | | | {100 * one['change']:+.1f} to "
+                f"{100 * one['remix']:+.1f}, accuracy {100 * one['accuracy']:.1f} to {100 * one['remix_accuracy']:.1f} % | |"
+            )
+    lines += ["", "| mix | source | instead, by seed | leave-one-out, by seed |", "|---|---|---|---|"]
     for mix in mixes:
-        for seed in seeds:
-            folder = OUT / mix / f"seed-{seed}"
-            looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
-            if not (folder / "blame.json").is_file():
-                continue
-            answer = json.loads((folder / "blame.json").read_text())
-            names = list(answer["base"]["sources"])
-            whole = looks.get("whole")
-            observed = whole["diversity"]["all"] - base["diversity"]["all"] if whole else float("nan")
-            complete = whole is not None and all(f"without-{s}" in looks for s in names)
-            for at in answer:
-                values = [answer[at]["sources"][s]["all"]["instead"] for s in names]
-                rank = first = cost = "not run"
-                if complete:
-                    referee = [whole["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names]
-                    rank = f"{spearmanr(values, referee).statistic:.2f}"
-                    first = f"{names[int(np.argmin(values))]} / {names[int(np.argmin(referee))]}"
-                    spent = sum(v["train_seconds"] + v["look_seconds"] for k, v in looks.items() if k != "remix")
-                    cost = f"{answer[at]['seconds']:.0f} / {spent:.0f}"
-                predicted = answer[at]["explained"]["predicted"]
-                blamed = ", ".join(answer[at]["blamed"]) or "none"
-                change = f"{100 * predicted:+.1f} / {100 * observed:+.1f}"
-                lines.append(f"| {mix}, {seed} | {at} | {rank} | {first} | {blamed} | {change} | {cost} |")
-            if "remix" in looks:
-                new = looks["remix"]
+        mine = [one for one in found if one["mix"] == mix and one["at"] == "run" and "referee" in one]
+        for name in sorted(mine[0]["names"]) if mine else ():
+            cells = [
+                ", ".join(f"{100 * one[k][one['names'].index(name)]:+.1f}" for one in mine)
+                for k in ("instead", "referee")
+            ]
+            lines.append(f"| {mix} | {name} | {cells[0]} | {cells[1]} |")
+    return "\n".join([*lines, "", *criteria(found)])
+
+
+def criteria(found: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for at in ("run", "middle", "base"):
+        here = [one for one in found if one["at"] == at]
+        planted = [one for one in here if one["mix"] in PLANTED and "rank" in one]
+        if planted:
+            ranks, firsts = [one["rank"] for one in planted], [one["first"][0] == one["first"][1] for one in planted]
+            found_first = f"narrowest first in {sum(firsts)} of {len(firsts)}"
+            lines.append(f"{at}: rank correlation {np.mean(ranks):.2f}, {found_first}")
+            lines.append(f"{at}: leave-one-out with another seed's: {_between_seeds(planted):.2f}")
+        null = [bool(one["blamed"]) for one in here if one["mix"] in NULL]
+        lines.append(f"{at}: a source blamed in {sum(null)} of {len(null)} null runs")
+        changed = [one for one in here if at == "run" and abs(one.get("per_cent", 0)) >= 5]
+        for kind in ("predicted", "first_order"):
+            shares = [one[kind] / one["change"] for one in changed]
+            good = sum(0.6 <= share <= 1.4 for share in shares)
+            if shares:
                 lines.append(
-                    f"| {mix}, {seed} | remix | loss {100 * observed:+.1f} to "
-                    f"{100 * (new['diversity']['all'] - base['diversity']['all']):+.1f} points | accuracy "
-                    f"{100 * whole['accuracy']:.1f} to {100 * new['accuracy']:.1f} % | | | |"
+                    f"{at}: {kind} explains 0.6 to 1.4 in {good} of {len(shares)}: {np.round(shares, 2).tolist()}"
                 )
-    return "\n".join(lines)
+        if planted:
+            ratios = [one["seconds"] / one["leave_one_out"] for one in planted]
+            lines.append(f"{at}: CPU time over that of leave-one-out, one seed: {np.round(ratios, 2).tolist()}")
+    remix = [one for one in found if "remix" in one]
+    if remix:
+        left = np.mean([one["remix"] for one in remix]) / np.mean([one["change"] for one in remix])
+        accuracy = np.mean([one["remix_accuracy"] - one["accuracy"] for one in remix])
+        lines.append(f"remix, {len(remix)} seeds: {left:.2f} of the loss, accuracy {100 * accuracy:+.1f} points")
+    return lines
+
+
+def _between_seeds(planted: list[dict[str, Any]]) -> float:
+    """Mean rank correlation of the referee with itself over pairs of seeds: what a perfect method can expect to reach."""
+    from scipy.stats import spearmanr
+
+    values = [
+        spearmanr(one["referee"], [other["referee"][other["names"].index(s)] for s in one["names"]]).statistic
+        for one, other in combinations(planted, 2)
+        if one["mix"] == other["mix"]
+    ]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def main() -> None:
@@ -269,8 +360,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*PLANTED, *NULL, *DPO])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--base-only", action="store_true", help="Blame at the base alone.")
-    parser.add_argument("--no-ablation", action="store_true", help="Without the trainings that leave a source out.")
-    parser.add_argument("--remix", action="store_true", help="Also train the suggested mixes.")
+    parser.add_argument("--do", nargs="+", choices=WHAT, default=list(WHAT), help="Steps; each needs those before it.")
     parser.add_argument(
         "--check-gradient", action="store_true", help="Only compare the gradient with finite differences."
     )
@@ -282,7 +372,7 @@ def main() -> None:
     if not options.report_only:
         for seed in options.seeds:
             for mix in options.only:
-                run(mix, seed, options.remix, options.base_only, not options.no_ablation)
+                run(mix, seed, options.do, options.base_only)
                 print(f"{time.strftime('%H:%M:%S')} {mix} seed {seed}", flush=True)
     print(report(options.only, options.seeds))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import wobble
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "runs" / "lineages"
@@ -159,6 +160,21 @@ def claim_table(seeds: list[int]) -> str:
     return "\n".join(lines)
 
 
+def wobble_text(seeds: list[int]) -> str:
+    """How much the looks of the control runs wobble: the detector's prior is a guess until then."""
+    import pandas as pd
+
+    from divwatch.store.tables import load_run
+
+    series = []
+    for folder in [OUT / f"seed-{seed}" / name for seed in seeds for name in ("control-sft", _dpo_dir(ARMS[3]))]:
+        if (folder / "done").is_file():
+            run = load_run(folder / "divwatch")
+            looks = [run.values_at(step, "diversity/sbert") for step, comparable in run.scored_looks() if comparable]
+            series.append(wobble.relative_series(pd.concat(looks, axis=1).dropna().to_numpy()))
+    return f"Wobble of {len(series)} control runs, from {wobble.described(series, largest=0.05)}."
+
+
 def figure(seeds: list[int], path: Path) -> None:
     """Plots the change of diversity since the base: one line a seed, one panel a lineage."""
     from divwatch.outputs.charts.area import Point, Series
@@ -204,12 +220,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report-only", action="store_true")
+    parser.add_argument(
+        "--wobble", action="store_true", help="only print the wobble of the control runs that have ended"
+    )
     options = parser.parse_args()
+    if options.wobble:
+        print(wobble_text(options.seeds))
+        return
     started = time.monotonic()
     if not options.report_only:
         run_all(options.seeds, options.workers)
         print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
-    text = planted_table(options.seeds) + "\n\n" + claim_table(options.seeds)
+    text = planted_table(options.seeds) + "\n\n" + claim_table(options.seeds) + "\n\n" + wobble_text(options.seeds)
     print(text)
     write(text, ROOT / "docs" / "lineages.md")
     figure(options.seeds, ROOT / "docs" / "lineages.png")

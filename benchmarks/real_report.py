@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import wobble
 from measuring import place
 from real import ARMS, folder_of
 from scipy import stats
@@ -172,55 +173,21 @@ def null_wobble(runs: Runs) -> list[str]:
     """What all prompts of a look share in runs that should not change, beyond the noise of sampling."""
     if "null" not in runs:
         return []
-    series = [relative_series(run) for run in runs["null"].values()]
+    series = [wobble.relative_series(looks_of(run)) for run in runs["null"].values()]
     lines = ["| `null` | change of the mean at each look, % | noise of one look's change, % |", "|---|---|---|"]
     for (seed, run), (y, noise) in zip(runs["null"].items(), series, strict=True):
         steps = [step for step, comparable in run.scored_looks() if comparable]
         moved = ", ".join(f"{100 * (v - y[0]):+.1f} (step {step})" for step, v in zip(steps, y, strict=True))
         error = np.sqrt(noise[0, 0] + np.diag(noise) - 2 * noise[0])[1:].mean()
         lines.append(f"| seed {seed} | {moved} | {100 * error:.1f} |")
-    sizes, rhos = np.linspace(0, 0.15, 151), np.linspace(-0.9, 0.95, 38)
-    posterior = likelihood(series, sizes, rhos)
-    size, rho = (quantiles(grid, posterior.sum(axis=a)) for grid, a in ((sizes, 1), (rhos, 0)))
-    contrasts = sum(len(y) - 1 for y, _ in series)
-    size_text = "{:.1f} % of the level [{:.1f}, {:.1f}]".format(*(100 * size[[1, 0, 2]]))
-    rho_text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*rho[[1, 0, 2]])
-    lines += [
-        "",
-        f"Wobble, from {contrasts} contrasts of looks within runs, sampling noise removed: {size_text}; correlation of "
-        f"neighbouring looks {rho_text} (median and 95 % of the posterior under flat priors, 0 to 15 % and -0.9 to 0.95).",
-    ]
+    lines += ["", f"Wobble, from {wobble.described(series, largest=0.15)}."]
     return lines
 
 
-def relative_series(run: RunTables) -> tuple[Floats, Floats]:
-    """(y, noise): the mean of each look over the run's mean level, [L], and the covariance of its sampling errors, [L, L].
-
-    The errors are those of means over prompts, shown by how differently prompts move from look to look.
-    """
+def looks_of(run: RunTables) -> Floats:
+    """[prompts, looks] of the task's prompts that have a value at every comparable look."""
     steps = [step for step, comparable in run.scored_looks() if comparable]
-    table = pd.concat([run.values_at(step, KEY) for step in steps], axis=1).xs(TASK, level="task").dropna().to_numpy()
-    level = table.mean()
-    moved = table - table.mean(axis=1, keepdims=True)
-    return table.mean(axis=0) / level, np.cov(moved.T) / len(table) / level**2
-
-
-def likelihood(series: list[tuple[Floats, Floats]], sizes: Floats, rhos: Floats) -> Floats:
-    """Posterior [sizes, rhos] under flat priors of a first-order autoregression around a level of each run's own."""
-    log = np.zeros((len(sizes), len(rhos)))
-    for y, noise in series:
-        looks = np.arange(len(y))
-        contrasts = np.linalg.svd(np.eye(len(y)) - 1 / len(y))[0][:, :-1].T  # what is left without the level
-        wobble = sizes[:, None, None, None] ** 2 * rhos[:, None, None] ** np.abs(looks[:, None] - looks)
-        covariance = contrasts @ (wobble + noise) @ contrasts.T  # [sizes, rhos, L - 1, L - 1]
-        z = contrasts @ y
-        log -= 0.5 * (np.linalg.slogdet(covariance)[1] + np.linalg.solve(covariance, z[:, None])[..., 0] @ z)
-    posterior = np.exp(log - log.max())
-    return posterior / posterior.sum()
-
-
-def quantiles(grid: Floats, weight: Floats) -> Floats:
-    return np.interp((0.025, 0.5, 0.975), np.cumsum(weight) - weight / 2, grid)
+    return pd.concat([run.values_at(step, KEY) for step in steps], axis=1).xs(TASK, level="task").dropna().to_numpy()
 
 
 def samples(runs: Runs) -> list[str]:

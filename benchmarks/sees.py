@@ -2,7 +2,8 @@
 
 `plan` simulates series from a noise model; `drawn_runs.py` draws K answers per prompt and look from policies whose true
 diversity is known. Both go through the same detector. A policy cannot fall by the wanted share where it is narrow
-already, so its fall is set such that the panel's true one is as wanted.
+already, so its fall is set such that the panel's true one is as wanted. Common random numbers leave more noise in `plan`
+than in these runs (SHARED), so `plan`'s simulation is given what they leave here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ from drawn_runs import POOL, World, draw, expected, policy, pool
 from scipy.optimize import brentq
 
 from divwatch.analysis.detector import CollapseDetector
-from divwatch.plan.sees import PERSISTENCE, WITHIN, Watch, delays
+from divwatch.analysis.series_fit import PRIOR_WOBBLE
+from divwatch.plan.sees import INDEPENDENT, PERSISTENCE, WITHIN, Left, Watch, delays
+from divwatch.words import counted
 
-LOOKS, MIDDLE = 13, 6
-CASES = [Watch(120, 16, 15), Watch(96, 16, 4), Watch(64, 16, 1), Watch(120, 8, 15)]
+MIDDLE = 6
+SHARED = 2.6  # share of the noise of a change that common numbers leave here, per relative change
+CASES = [Watch(150, 32, 15), Watch(96, 48, 4), Watch(64, 16, 1), Watch(120, 16, 15), Watch(120, 8, 15)]
+PLACES = (
+    ("start", 0, False, (0.05, 0.1, 0.2)),
+    ("start, common", 0, True, (0.05, 0.1)),
+    ("middle", MIDDLE, False, (0.1, 0.2)),
+)
 
 
 @lru_cache
@@ -54,16 +63,17 @@ def main() -> None:
     runs = parser.parse_args().runs
     print("| panel | fall | drawn within 2 / 4 | `plan` within 2 / 4 |\n|---|---|---|---|", flush=True)
     worst = 0.0
-    for watch in CASES:
-        for where, last, coupled in (("start, common", 0, True), ("start", 0, False), ("middle", MIDDLE, False)):
-            for fall in (0.05, 0.1, 0.2):
+    for where, last, coupled, falls in PLACES:
+        for watch in CASES:
+            for fall in falls:
                 looks = last + 2 + max(WITHIN)
+                left = Left(SHARED * fall, SHARED * PRIOR_WOBBLE) if coupled else INDEPENDENT
                 drawn = drawn_delays(watch, looks, last, fall, coupled, runs)
-                plan = delays(watch, looks, last + 1, fall, coupled, runs)
+                plan = delays(watch, looks, last + 1, fall, left, runs)
                 both = [[(d <= w).mean() for w in WITHIN] for d in (drawn, plan)]
                 worst = max(worst, float(np.abs(np.subtract(*both)).max()))
                 cells = [" / ".join(f"{share:.2f}" for share in shares) for shares in both]
-                panel = f"{watch.prompts} x {watch.samples}, {watch.tasks} tasks, {where}"
+                panel = f"{watch.prompts} x {watch.samples}, {counted(watch.tasks, 'task')}, {where}"
                 print(f"| {panel} | {fall:.0%} | {cells[0]} | {cells[1]} |", flush=True)
     print(f"largest difference {worst:.3f}, {runs} runs each")
 

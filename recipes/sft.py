@@ -27,7 +27,7 @@ def main() -> None:
         processing_class=tokenizer,
         peft_config=recipe.peft_config(model),
     )
-    trainer.add_callback(DiversityCallback(trainer, watch_config, mix=report.as_dict()))
+    trainer.add_callback(DiversityCallback(trainer, watch_config, mix=report.as_dict(), rows=dataset))
     recipe.train(trainer)
 
 

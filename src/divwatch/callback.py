@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
+from divwatch.monitor.blame import LiveBlame, start_blame
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.recorder import Recorder, Requests
 from divwatch.monitor.rollouts import unwatch_rollouts, watch_rollouts
@@ -28,6 +29,7 @@ from divwatch.sampling.watchable import check_watchable, why_uncoupled
 
 if TYPE_CHECKING:
     from divwatch.analysis.assess import Assessment
+    from divwatch.blame.live import KeptLook
 
 # Seconds after which rank 0 answers waiting ranks: far below the time limit of any collective.
 HEARTBEAT = 20.0
@@ -60,6 +62,7 @@ class DiversityCallback(TrainerCallback):
     the trackers' callbacks: they open their runs at the start of training before this one is called.
 
     mix: a description of the training data, for the record. clock: the time in seconds, from which looks are planned.
+    rows: the training data before a trainer with `packing` has joined rows of several sources, for `watch_blame`.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class DiversityCallback(TrainerCallback):
         config: WatchConfig | None = None,
         mix: Any = None,
         clock: Callable[[], float] = time.monotonic,
+        rows: Any = None,
     ) -> None:
+        self._rows = rows
         self.trainer = trainer
         self.config = config or WatchConfig()
         self.ranks = Ranks.of(trainer.accelerator)
@@ -80,6 +85,7 @@ class DiversityCallback(TrainerCallback):
         self.recorder = Recorder(trainer, self.config, panel, mix, clock) if self.ranks.main else None
         self._clock = clock
         self._sampler: Sampler | None = None
+        self._blame: LiveBlame | None = None
         self._steps_with_look: set[int] = set()
         self._next_meeting = 0
         self._keep: tuple[int, bool] | None = None  # a step whose checkpoint is kept, and whether it has no other use
@@ -146,6 +152,7 @@ class DiversityCallback(TrainerCallback):
         recorder = self.recorder
         opened = self._on_all_ranks(lambda: recorder.open(state) if recorder else None)
         self.prompts, self._steps_with_look, self.config = opened.prompts, opened.steps, opened.config
+        self._blame = start_blame(self.trainer, self.config, self.ranks, self._load_encoder, self._rows, self._note)
         if opened.look_now:
             self._look(control)
             self._look_at_full_length()
@@ -199,8 +206,12 @@ class DiversityCallback(TrainerCallback):
 
     def _look(self, control: Any) -> None:
         """A look that fails is recorded with its reason, and training continues."""
-        self._steps_with_look.add(self.trainer.state.global_step)
-        failure = self._take_look(full=False)
+        step = self.trainer.state.global_step
+        self._steps_with_look.add(step)
+        kept = self._blame.keeps(step) if self._blame is not None else None
+        failure = self._take_look(kept=kept)
+        if kept is not None and self.ranks.from_main(failure is None):
+            failure = self._blame_rows(step, kept)
         if self.config.on_collapse in ("save", "stop"):
             self._act(control)
         self._on_main(lambda recorder: recorder.poll())
@@ -212,8 +223,34 @@ class DiversityCallback(TrainerCallback):
         if self.config.full_tokens is not None:
             self._take_look(full=True)
 
-    def _take_look(self, full: bool) -> LookFailed | None:
-        """Samples on all ranks and hands the look to the recorder; returns the failure, if there was one."""
+    def _blame_rows(self, step: int, kept: KeptLook) -> LookFailed | None:
+        """Blame at the look that was just taken, on all ranks; returns the failure, if there was one."""
+        assert self._blame is not None
+        started, data = self._clock(), self._blame.data
+        try:
+            measured = self._blame.measure(self.prompts, kept)
+        except LookEnds as error:
+            self._say_end(error)
+            raise
+        except LookFailed as error:
+            reason, seconds = str(error), self._clock() - started
+            self._on_main(lambda recorder: recorder.record_blame_failure(step, reason, seconds))
+            return error
+        seconds = self._clock() - started
+        self._on_main(lambda recorder: recorder.add_blame(step, measured, data, seconds))
+        return None
+
+    def _load_encoder(self) -> Any:
+        from divwatch.metrics.encoder import load_encoder
+
+        own = self._sampler.encoder() if self._sampler is not None else None
+        return own or load_encoder(self.config.encoder, device=str(self.trainer.args.device))
+
+    def _take_look(self, full: bool = False, kept: KeptLook | None = None) -> LookFailed | None:
+        """Samples on all ranks and hands the look to the recorder; returns the failure, if there was one.
+
+        kept: gets what blame needs of the look.
+        """
         assert self._sampler is not None
         step, started = self.trainer.state.global_step, self._clock()
         config = self.config.at_full_length() if full else self.config
@@ -221,9 +258,9 @@ class DiversityCallback(TrainerCallback):
         total = len(prompts) * config.samples // self.ranks.world
         try:
             with bar_of(f"look at step {step}", total, shown=self.ranks.main) as bar:
-                sampled = self._sampler.sample(prompts, config, step, bar.update)
+                sampled = self._sampler.sample(prompts, config, step, bar.update, kept.keep if kept else None)
         except LookEnds as error:
-            say(f"divwatch: {error}; the run ends; start it again with resume_from_checkpoint")
+            self._say_end(error)
             raise
         except Exception as error:
             if not isinstance(error, LookFailed):  # only LookFailed is raised on all ranks
@@ -235,12 +272,17 @@ class DiversityCallback(TrainerCallback):
             return error
         if self.recorder is None:
             return None
+        if kept is not None:
+            kept.completions, kept.embeddings = sampled
         try:
             seconds = self._clock() - started
             self.recorder.submit(step, *sampled, seconds, full)
         except LookFailed as error:  # it could not be stored
             return error
         return None
+
+    def _say_end(self, error: LookEnds) -> None:
+        say(f"divwatch: {error}; the run ends; start it again with resume_from_checkpoint")
 
     def _act(self, control: Any) -> None:
         """Saves or stops as the looks ask, on all ranks. Waits for the scores of this look."""

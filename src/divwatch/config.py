@@ -123,6 +123,12 @@ class WatchConfig:
         "run, all looks counted. Otherwise a look that is due and would exceed it is skipped, except the first and the "
         "last. 0: no limit (under auto 22 looks, or as many as looks says).",
     )
+    blame: bool = _setting(
+        False,
+        "At every look after the first, also say which sources of the training data (their column source) narrow the model "
+        "(SFT and DPO). Its time counts in max_overhead.",
+    )
+    blame_rows: int = _setting(64, "Rows of each source to read for blame.")
     alpha: float = _setting(0.05, "Probability of any false alarm over the whole run, if diversity does not change.")
     min_drop: float = _setting(0.05, "Smallest relative loss of diversity that counts as a collapse.")
     on_collapse: str = _setting(
@@ -175,7 +181,7 @@ class WatchConfig:
         self._check_every()
         if self.looks is not None:
             _whole("looks", self.looks, 2)
-        for name, low in (("prompts", 1), ("samples", 2), ("seed", 0)):
+        for name, low in (("prompts", 1), ("samples", 2), ("seed", 0), ("blame_rows", 2)):
             _whole(name, getattr(self, name), low)
         for name in ("max_new_tokens", "think_tokens", "full_tokens"):
             if getattr(self, name) is not None:

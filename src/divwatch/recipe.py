@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from divwatch import pretrained
 from divwatch.errors import DivwatchError, one_line
 from divwatch.smollm2 import resolve_model
 
@@ -51,21 +52,12 @@ class MixArguments:
 
 def load_tokenizer(mixing: MixArguments, training: Any, model: Any) -> Any:
     """The checkpoint's tokenizer, with the chat template of `--chat_template`."""
-    from transformers import AutoTokenizer
-
     from divwatch.mixes.templates import chat_template
 
     template = chat_template(mixing.chat_template) if mixing.chat_template else None
-    name = model.model_name_or_path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.model_revision, trust_remote_code=training.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {name!r} cannot be loaded ({one_line(error, kind=False)}): "
-            "give a directory that holds one, or a hub name that can be reached"
-        ) from None
+    tokenizer = pretrained.load_tokenizer(
+        model.model_name_or_path, revision=model.model_revision, trust_remote_code=training.trust_remote_code
+    )
     tokenizer.chat_template = template or tokenizer.chat_template
     return tokenizer
 

@@ -56,6 +56,28 @@ def test_the_result_of_a_mix_as_json(small, tmp_path, capsys):
     assert "Predicted change of diversity by source, over 10 steps" in capsys.readouterr().out
 
 
+def test_the_effects_at_two_checkpoints_add_up_to_the_change_along_the_path(small, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    later, out = tmp_path / "checkpoint-4", tmp_path / "blame.json"
+    model = AutoModelForCausalLM.from_pretrained(BASE_MODEL)
+    model.lm_head.weight.data *= 1.5  # sharper answers
+    model.save_pretrained(later)
+    AutoTokenizer.from_pretrained(BASE_MODEL).save_pretrained(later)
+    (later / "trainer_state.json").write_text(json.dumps({"global_step": 4, "log_history": []}))
+    blame(later, BASE_MODEL, "--mix", "tiny/ablation_sft", *small, "--samples", 8, "--no-by-task", "--json", out)
+    result = json.loads(out.read_text())
+    explained, effects = result["explained"], [e["all"]["effect"] for e in result["sources"].values()]
+    assert set(result["sources"]["script"]) == {"all"}
+    assert [c["step"] for c in result["checkpoints"]] == [0, 4]
+    assert sum(effects) == pytest.approx(explained["predicted"])
+    assert sum(c["predicted"] for c in result["checkpoints"]) == pytest.approx(explained["predicted"])
+    assert explained["observed"] < 0
+    assert explained["ci95"][0] < explained["observed"] < explained["ci95"][1]
+    assert explained["first_order"] != pytest.approx(explained["predicted"])
+    assert "The rows' own gradients add up to" in capsys.readouterr().out
+
+
 def test_pairs_from_a_file(small, tmp_path):
     pairs = [row for row, _ in zip(tiny_rows("think_dpo", 0), range(40), strict=False)]
     file, out = tmp_path / "pairs.jsonl", tmp_path / "blame.json"

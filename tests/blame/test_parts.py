@@ -14,8 +14,9 @@ from divwatch.blame.log_probs import all_log_probs, weighted_gradient
 from divwatch.blame.look import look_at
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.nudge import nudged
+from divwatch.blame.path import displacement
 from divwatch.blame.precondition import of_optimizer, second_moments
-from divwatch.blame.remix import halving_factors
+from divwatch.blame.remix import halving_factors, held_back
 from divwatch.blame.text import suggestion_lines
 from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_learning
 from divwatch.blame.weights import completion_weights, prompt_shares
@@ -132,6 +133,34 @@ def test_effects_find_the_planted_source_and_leave_equal_ones_alone():
     assert np.mean(wrong) <= 0.1
 
 
+def test_effects_add_up_to_the_change_along_the_path_and_differences_stay():
+    rng = np.random.default_rng(2)
+    shares, of_source = np.array([0.5, 0.3, 0.2]), np.repeat(np.arange(3), 50)
+    rows, influence = rng.normal(0, 0.2, 150), rng.normal(0, 0.3, (8, 6, 4))
+    alone = source_effects(rows, of_source, shares, influence[..., :3], [range(8)])
+    known = source_effects(rows, of_source, shares, influence, [range(8)], path=-0.07)
+    assert known.total == pytest.approx(-0.07)
+    assert known.effect.sum() == pytest.approx(-0.07)
+    assert known.plain.sum() == pytest.approx(-0.07)
+    assert known.instead == pytest.approx(alone.instead)
+    assert known.instead_high == pytest.approx(alone.instead_high)
+    # What the rows' own effects lack goes to each source by its share of the rows.
+    assert known.effect - alone.effect == pytest.approx(shares * (-0.07 - alone.total))
+
+
+def test_the_ways_of_the_checkpoints_add_up_to_the_whole_way(tmp_path):
+    models = [load_model() for _ in range(3)]
+    for step, model in enumerate(models):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p), alpha=0.01 * step)
+        model.save_pretrained(tmp_path / str(step))
+    ends = [None, *(str(tmp_path / str(step)) for step in range(3)), None]
+    ways = [displacement(models[k], ends[k], ends[k + 2]) for k in range(3)]
+    for first, last, *way in zip(models[0].parameters(), models[2].parameters(), *ways, strict=True):
+        assert torch.allclose(sum(way), last - first, atol=1e-6)
+
+
 def test_a_lone_source_has_nothing_to_be_left_out_for():
     assert left_out(np.array([1.0])).tolist() == [[0.0]]
 
@@ -148,6 +177,17 @@ def test_a_halved_mix_has_half_the_loss():
     assert halving_factors(means + 0.5, shares, np.array([True, False, False, False])) is None
     known = halving_factors(means + 0.5, shares, np.array([True, False, False, False]), shares @ means)
     assert known[0] == halving_factors(means, shares, np.array([True, False, False, False]))[0]
+
+
+def test_a_suggestion_goes_further_than_first_order_asks_for():
+    shares, blamed, factors = np.array([0.2, 0.4, 0.4]), np.array([True, False, False]), []
+    for worst in (-0.15, -0.25, -0.35, -0.9):
+        means = np.array([worst, -0.02, -0.02])
+        careful = held_back(means, shares)
+        assert shares @ careful == pytest.approx(shares @ means)
+        factors.append(halving_factors(careful, shares, blamed)[0])
+        assert factors[-1] < halving_factors(means, shares, blamed)[0]
+    assert factors == sorted(factors)
 
 
 def test_a_suggestion_is_a_command_of_the_recipe():

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from divwatch import callback
+from divwatch.blame import live, shadow
 from divwatch.sampling import in_process, sampler
 from divwatch.sampling.ranks import Ranks
 from tests.faults.undisturbed import scoring_processes
@@ -34,7 +35,13 @@ def plant(fault, trainer):
     if where in AT_A_LOOK:
         _at_a_look(here, lambda: AT_A_LOOK[where](Path(trainer.args.output_dir)))
     else:
-        kinds = {"inside": _inside, "memory": _memory, "dies_inside": _dies_inside}
+        kinds = {
+            "inside": _inside,
+            "in_blame": _in_blame,
+            "nudge_stays": _nudge_stays,
+            "memory": _memory,
+            "dies_inside": _dies_inside,
+        }
         (kinds | {"tracker_raises": _tracker_raises, "tracker_hangs": _tracker_hangs})[where](here)
     if where == "asleep":
         _replace(callback, "HEARTBEAT", 2.0)
@@ -129,6 +136,28 @@ def _inside(here):
         return real(*arguments)
 
     _replace(in_process, "decode_batch", fails)
+
+
+def _in_blame(here):
+    """This rank cannot read its completions along a source's direction."""
+    real = live.all_log_probs
+
+    def fails(*arguments):
+        if here():
+            raise RuntimeError("planted in blame")
+        return real(*arguments)
+
+    _replace(live, "all_log_probs", fails)
+
+
+def _nudge_stays(here):
+    """Blame computes on the weights in training in place of a copy, so that nobody undoes its nudges."""
+    real = shadow.own_tensor
+
+    def same(weight, *arguments):
+        return weight if here() else real(weight, *arguments)
+
+    _replace(shadow, "own_tensor", same)
 
 
 def _dies_inside(here):

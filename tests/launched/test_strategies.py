@@ -4,6 +4,7 @@
 the other and several tests read them, because starting a launch takes longer than training.
 """
 
+import numpy as np
 import pytest
 
 from divwatch.store.run_directory import RunDirectory
@@ -20,8 +21,13 @@ FAST = [("zero2", "dpo"), ("single", "lora")]
 FULL = [("ddp", "dpo"), ("zero2", "sft"), ("zero3", "dpo"), ("fsdp2", "sft"), ("ddp", "lora"), ("zero3", "lora")]
 TRAINING = {"steps": 3, "gradient_checkpointing": True}
 COMPARED = {"off": None, "watched": {"every": 2}, "naive": {}}
+BLAMED = {"blamed": {"every": 2, "prompts": 1, "samples": 6, "blame": True, "blame_rows": 2}}
 # The real clock, and a share that allows some looks and not all.
 AUTO = {"every": "auto", "max_overhead": 0.3, "metrics": ["ead"], "training": {"steps": 8}}
+# More rows than fit into a batch, and answers much shorter than the limit: batches are refilled.
+REFILLED = {
+    "every": 1, "prompts": 20, "samples": 16, "max_new_tokens": 256, "metrics": ["ead"], "training": {"steps": 1},
+}  # fmt: skip
 IN_STEP = {"in_step": {"every": 2, "gather": False}}  # weights left sharded, ranks decode in step
 
 
@@ -52,6 +58,37 @@ def assert_ranks_share_a_schedule(out, results):
     assert (planned[0], planned[-1]) == (0, 8)
 
 
+def assert_drawn_as_alone(run, prompts, one_by_one=False, **settings):
+    """The first look has the completions that one process draws; returns them. one_by_one: of each prompt by itself."""
+    from divwatch.config import WatchConfig
+    from divwatch.panel import choose
+    from divwatch.sampling import Source, sample
+    from divwatch.tiny.panel import panel
+    from tests.training import SETTINGS, load_model, load_tokenizer
+
+    config, chosen = WatchConfig(**SETTINGS | settings), choose(panel(), prompts, 0)
+    source, tokenizer = Source(load_model()), load_tokenizer()
+    looks = [[prompt] for prompt in chosen] if one_by_one else [chosen]
+    alone = [c for look in looks for c in sample(source, tokenizer, look, config, 0)]
+    together = RunDirectory.of(run).read_completions(0)
+    assert [(c.prompt_id, c.sample) for c in together] == [(c.prompt_id, c.sample) for c in alone]
+    assert sum(a.text == b.text for a, b in zip(alone, together, strict=True)) >= 0.98 * len(alone)
+    return together
+
+
+def assert_blamed(out, results):
+    """Blame at each look after the first, of every source, in the record and in the trainer's log."""
+    lines = RunDirectory.of(out / "blamed").blames()
+    assert [line["step"] for line in lines] == [2, 3]
+    for line in lines:
+        effects = [values["effect"] for tasks in line["sources"].values() for values in tasks.values()]
+        assert np.isfinite(effects).all()
+        assert max(map(abs, effects)) > 1e-9
+    named = {f"blame/{source}/{task}" for source, tasks in lines[0]["sources"].items() for task in tasks}
+    logged = [entry for entry in results["blamed"]["log"] if named <= entry.keys()]
+    assert [entry["step"] for entry in logged] == [2, 3]
+
+
 def assert_nothing_changed(strategy, out, results, kind="", model=True):
     """The watched arms of a kind end with the weights and the log of the arm without a monitor."""
     folder = kind + "/" if kind else ""
@@ -62,17 +99,19 @@ def assert_nothing_changed(strategy, out, results, kind="", model=True):
     assert proof["zero"] == PROOF[strategy]["zero"]
     assert strategy != "zero3" or proof["sharded"] > 40
     assert proof["training"], "a look left the model in eval mode"
-    off, naive, *watched = (f"{folder}{arm}" for arm in ("off", "naive", "watched", "in_step"))
+    off, naive, *watched = (f"{folder}{arm}" for arm in ("off", "naive", "watched", "in_step", "blamed"))
     for arm in results.keys() & set(watched):
         assert looks(out, arm) == [(0, "ok"), (2, "ok"), (3, "ok")]
         assert weights(results, arm) == weights(results, off), arm
     assert weights(results, naive) != weights(results, off), "nothing random in training: the comparison shows nothing"
     assert own_metrics(results, f"{folder}watched") == own_metrics(results, off)
+    if "blamed" in results and not kind:
+        assert_blamed(out, results)
 
 
 @pytest.mark.parametrize(("strategy", "kind"), [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in FULL)])
 def test_final_weights_are_bit_identical_with_and_without_the_monitor(strategy, kind, tmp_path):
-    arms = COMPARED | (IN_STEP if strategy in ("zero3", "fsdp2") else {})
+    arms = COMPARED | BLAMED | (IN_STEP if strategy in ("zero3", "fsdp2") else {})
     results = launch(strategy, tmp_path, {"kind": kind, "training": TRAINING, "arms": arms}, PROOF[strategy]["world"])
     assert_nothing_changed(strategy, tmp_path, results, model=kind != "lora")
 
@@ -83,7 +122,7 @@ class TestDDP:
     @pytest.fixture(scope="class")
     def ddp(self, tmp_path_factory):
         faulty = {"every": 2, "on_error": "record", "samples": 8}
-        arms = COMPARED | {f"grpo/{name}": settings for name, settings in COMPARED.items()}
+        arms = COMPARED | BLAMED | {f"grpo/{name}": settings for name, settings in COMPARED.items()}
         for where in ("before", "inside", "memory"):
             arms[where] = faulty | {"fault": {"where": where, "rank": 1, "step": 2}}
         arms["first"] = faulty | {"fault": {"where": "before", "rank": 0, "step": 0}}
@@ -91,6 +130,9 @@ class TestDDP:
         arms["one_each"] = {"every": 2, "prompts": 1, "samples": 2}
         arms["background"] = {"every": 2, "background": True}
         arms["auto"] = AUTO
+        arms["stays"] = BLAMED["blamed"] | {"fault": {"where": "nudge_stays", "step": 2}}
+        fault = {"where": "in_blame", "rank": 1, "step": 2}
+        arms["in_blame"] = BLAMED["blamed"] | {"on_error": "record", "fault": fault}
         stop = {"every": 1, "on_collapse": "stop", "prompts": 48, "metrics": ["ead", "sbert"]}
         arms["stop"] = stop | {"fault": {"where": "alike", "step": 2}, "training": {"steps": 8}}
         arms["ranks"] = {"every": 1, "prompts": 30, "samples": 8, "metrics": ["ead"], "training": {"steps": 1}}
@@ -114,6 +156,16 @@ class TestDDP:
         assert failed["reason"] == "rank 1: RuntimeError: planted inside a batch"
         assert len(RunDirectory.of(out / "few").read_completions(2)) == 3
 
+    def test_ranks_fail_and_agree_in_blame_and_the_look_stands(self, ddp):
+        out, results = ddp
+        assert weights(results, "in_blame") == weights(results, "off")
+        assert looks(out, "in_blame") == [(0, "ok"), (2, "ok"), (3, "ok")]
+        assert [line["step"] for line in RunDirectory.of(out / "in_blame").blames()] == [3]
+
+    def test_a_nudge_that_is_not_undone_changes_the_weights(self, ddp):
+        """The negative control of blame: computed on the weights in training, it leaves them elsewhere."""
+        assert weights(ddp[1], "stays") != weights(ddp[1], "off")
+
     def test_ranks_agree_on_the_looks_that_rank_0_plans_from_its_clock(self, ddp):
         assert_ranks_share_a_schedule(*ddp)
 
@@ -125,25 +177,14 @@ class TestDDP:
 
     def test_ranks_draw_what_a_single_process_draws(self, ddp):
         """Each row has its own random stream: ranks and batches change only the last digits of a probability."""
-        from divwatch.config import WatchConfig
-        from divwatch.panel import choose
-        from divwatch.sampling import Source, sample
-        from divwatch.tiny.panel import panel
-        from tests.training import SETTINGS, load_model, load_tokenizer
-
-        config = WatchConfig(**SETTINGS | {"prompts": 30, "samples": 8})
-        alone = sample(Source(load_model()), load_tokenizer(), choose(panel(), 30, 0), config, 0)
-        together = RunDirectory.of(ddp[0] / "ranks").read_completions(0)
-        assert [(c.prompt_id, c.sample) for c in together] == [(c.prompt_id, c.sample) for c in alone]
-        same = sum(one.text == other.text for one, other in zip(alone, together, strict=True))
-        assert same >= 0.98 * len(alone)
+        together = assert_drawn_as_alone(ddp[0] / "ranks", 30, samples=8)
         by_prompt = {c.prompt_id: {o.text for o in together if o.prompt_id == c.prompt_id} for c in together}
         assert sum(map(len, by_prompt.values())) > 4 * len(by_prompt), "ranks drew the same"
 
 
 FAULT = {"where": "inside", "rank": 1, "step": 2}
 LONG = {"every": 2, "on_error": "record", "prompts": 48, "samples": 16, "fault": FAULT}
-SHARDED = COMPARED | IN_STEP
+SHARDED = COMPARED | BLAMED | IN_STEP
 SHARDED |= {
     "inside": LONG,
     "before": {"every": 2, "on_error": "record", "gather": False, "fault": FAULT | {"where": "before"}},
@@ -173,13 +214,16 @@ class TestZeRO3:
     @pytest.fixture(scope="class")
     def zero3(self, tmp_path_factory):
         out = tmp_path_factory.mktemp("zero3")
-        arms = SHARDED | {"ends": LONG | {"gather": False}}
+        arms = SHARDED | {"refilled": REFILLED | {"gather": False}, "ends": LONG | {"gather": False}}
         return out, start("zero3", out, {"kind": "sft", "training": TRAINING, "arms": arms})
 
     def test_ranks_change_nothing_fail_and_agree(self, zero3):
         out, done = zero3
         assert (out / "few.json").exists(), done.stdout[-4000:]
         assert_sharded_ranks_agree("zero3", out, read_results(out, SHARDED))
+
+    def test_ranks_that_refill_in_step_draw_what_a_single_process_draws(self, zero3):
+        assert_drawn_as_alone(zero3[0] / "refilled", 20, one_by_one=True, samples=16, max_new_tokens=256)
 
     def test_a_rank_failing_inside_a_sharded_forward_ends_the_run_with_the_reason(self, zero3):
         """The run ends in bounded time with rank and reason on one line; it can be resumed."""

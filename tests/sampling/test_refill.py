@@ -1,18 +1,24 @@
 """Rows that are interrupted and continued in another batch have the tokens of rows decoded to their end, in less work."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+from divwatch.config import WatchConfig
+from divwatch.panel import choose
 from divwatch.records import Prompt
-from divwatch.sampling import in_process
+from divwatch.sampling import Source, in_process, sample
 from divwatch.sampling.decoding import Decoding
 from divwatch.sampling.plan import Row
 from divwatch.sampling.ranks import Ranks
 from divwatch.sampling.request import Request
+from divwatch.sampling.sampler import Sampler
+from divwatch.tiny.panel import panel
+from tests.training import load_model, load_tokenizer, sft_trainer
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50,
@@ -166,3 +172,49 @@ def test_ranks_in_step_make_as_many_forwards(to_the_end):
         thread.join()
     assert [completions[row] for row in ROWS] == to_the_end
     assert len(set(forwards)) == 1
+
+
+@contextmanager
+def inputs_of(model):
+    """(rows, tokens) of each forward."""
+    shapes = []
+    with model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    ):
+        yield shapes
+
+
+def test_a_look_at_the_embedded_model_has_the_tokens_that_its_prompts_have_alone():
+    """More rows than fit into a batch, with answers of 1 to 300 tokens; three of four layers see a window of 64 tokens."""
+    model, tokenizer = load_model(dropout=0.0).double(), load_tokenizer()
+    prompts = choose(panel(), 12, 0)
+    config = WatchConfig(samples=12, max_new_tokens=256, temperature=2.6, top_p=1.0)
+    with inputs_of(model) as shapes:
+        together = sample(Source(model), tokenizer, prompts, config, seed=0)
+    read = max(len(tokenizer.apply_chat_template(p.messages, add_generation_prompt=True)["input_ids"]) for p in prompts)
+    assert max(width for _, width in shapes) > read, "no row was interrupted"
+    alone = []
+    for prompt in prompts[::3]:  # 12 rows: a batch that nothing waits for
+        with inputs_of(model) as shapes:
+            alone += sample(Source(model), tokenizer, [prompt], config, seed=0)
+        assert all(width == 1 for _, width in shapes[1:])
+    compared = [c for c in together if c.prompt_id in {p.id for p in prompts[::3]}]
+    assert [(c.text, c.tokens) for c in compared] == [(c.text, c.tokens) for c in alone]
+    lengths = sorted(c.tokens for c in together)
+    assert lengths[len(lengths) // 2] < 64 < 128 < lengths[-1]
+
+
+def test_the_next_look_reserves_room_for_the_lengths_of_the_last_one(tmp_path):
+    """Its rows fit into one batch, where the first look, which knew the limit alone, needed two or more."""
+    trainer = sft_trainer(tmp_path)
+    config = WatchConfig(samples=16, max_new_tokens=256)
+    sampler, prompts = Sampler(trainer, config, Ranks()), choose(panel(), 12, 0)
+    looks = []
+    for step in range(2):
+        with inputs_of(trainer.model) as shapes:
+            completions, _ = sampler.sample(prompts, config, step, lambda done: None)
+        looks.append(([c.text for c in completions], max(rows for rows, _ in shapes), len(shapes)))
+    (first, rows, forwards), (second, rows_after, forwards_after) = looks
+    assert rows < len(first) == rows_after
+    assert forwards_after < forwards
+    assert sum(one == other for one, other in zip(first, second, strict=True)) >= 0.98 * len(first)

@@ -36,6 +36,10 @@ COOLING = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 10.0])  # its size at the fir
 P_COOLING = 0.1  # prior of the last two
 # Prior of a change: none, one of any size, one below what matters, or two.
 P_NONE, P_ONE, P_SMALL, P_TWO = 0.06, 0.64, 0.12, 0.18
+# The prior behind an alarm trusts wobble more and changes less: a wobble taken for changes would make the looks seem
+# steadier than they are, and raise false alarms. Behind an interval it would pull large changes towards none.
+ALARM_NONE, ALARM_ONE, ALARM_SMALL, ALARM_TWO = 0.3, 0.3, 0.3, 0.1
+ALARM_COOLING = 0.3
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
 IMPOSSIBLE = 1e-16  # probability of a wobble's size and correlation that is left out
@@ -99,15 +103,16 @@ class SeriesFit:
     """The posterior, over the C sizes and correlations of the wobble that are possible, and H hypotheses.
 
     weight, mean, variance: [C, H] probability, and the change at the last look with its variance. size: [C, H] of the
-    first change. wobble_sd: [C] size of the wobble at the first look, correlation: [C] its index in CORRELATIONS. knee:
-    [H] the look before the (first) change, -1 where there is none. large: [H] whether its prior is that of a change that
-    matters. looks: L.
+    first change. alarm_weight: [C] probability by the prior behind an alarm. wobble_sd: [C] size of the wobble at the
+    first look, correlation: [C] its index in CORRELATIONS. knee: [H] the look before the (first) change, -1 where there
+    is none. large: [H] whether its prior is that of a change that matters. looks: L.
     """
 
     weight: Floats
     mean: Floats
     variance: Floats
     size: Floats
+    alarm_weight: Floats
     wobble_sd: Floats
     correlation: NDArray[np.intp]
     knee: NDArray[np.intp]
@@ -128,8 +133,9 @@ class SeriesFit:
     def z(self, of: Contrast, margin: float = 0.0) -> Floats:
         """[K] how far each of K changes lies below -margin, as a normal deviate of the posterior predictive.
 
-        The wobble's size and correlation are averaged over their posterior, so a run that has shown little yet is
-        judged with heavy tails. The prompts' variance has n - 1 degrees of freedom. -inf where there is no change.
+        The wobble's size and correlation are averaged over their posterior by the prior behind an alarm, so a run that
+        has shown little yet is judged with heavy tails. The prompts' variance has n - 1 degrees of freedom. -inf where
+        there is no change.
         """
         usable = np.isfinite(of.change)
         change, own = np.where(usable, of.change + margin, 0.0), np.where(usable, of.variance_without(margin), 1.0)
@@ -138,7 +144,7 @@ class SeriesFit:
         variance = np.maximum(own + self.wobble_sd[:, None] ** 2 * shares[cell], 1e-18)  # [C, K]
         with np.errstate(divide="ignore"):
             df = np.minimum((np.maximum(of.n, 2) - 1) * (variance / np.maximum(own, 1e-18)) ** 2, 1e8)
-        p = self.wobble_weight @ stdtr(df, change / np.sqrt(variance))
+        p = self.alarm_weight @ stdtr(df, change / np.sqrt(variance))
         return np.where(usable, -ndtri(np.clip(p, 1e-300, 1.0)), -np.inf)
 
     def change_interval(
@@ -195,15 +201,15 @@ def fit_series(steps: Sequence[float], changes: Floats, sampling_variance: float
     count = len(basis.knee)
     m = _project(basis, changes, sampling_variance)
     posterior = _Posterior(1 + 5 * count)
-    posterior.add(m.base[..., None] + np.log(P_NONE), 0.0, 0.0, 0.0)
-    single = posterior.add(*_single(basis, m, SIZE, P_ONE))
-    posterior.add(*_single(basis, m, SMALL, P_SMALL))
+    posterior.add(m.base[..., None] + np.log(P_NONE), 0.0, 0.0, 0.0, ALARM_NONE / P_NONE)
+    single = posterior.add(*_single(basis, m, SIZE, P_ONE), ALARM_ONE / P_ONE)
+    posterior.add(*_single(basis, m, SMALL, P_SMALL), ALARM_SMALL / P_SMALL)
     knees = [np.array([-1]), basis.knee, basis.knee]
     # A second change is added to the best single one, another to the best second one, and so on: three rounds find the
     # two changes of any series that has two.
     best = posterior.best(single)
     for _ in range(3):
-        pairs = posterior.add(*_pairs(basis, m, best))
+        pairs = posterior.add(*_pairs(basis, m, best), ALARM_TWO / P_TWO)
         knees.append(np.minimum(basis.knee[best], basis.knee))
         best = posterior.best(pairs)
     large = np.repeat([False, True, False, True, True, True], [part.size for part in knees])
@@ -211,15 +217,27 @@ def fit_series(steps: Sequence[float], changes: Floats, sampling_variance: float
 
 
 class _Posterior:
-    """Hypotheses, added in blocks [R, W, h]: log weight, mean and variance of the last change, size of the first."""
+    """Hypotheses, added in blocks [R, W, h]: log weight, mean and variance of the last change, size of the first.
+
+    alarm_ratio: prior of the block behind an alarm, over that behind an interval.
+    """
 
     def __init__(self, hypotheses: int) -> None:
         shape = (len(CORRELATIONS), len(WOBBLES), hypotheses)
         self.log_weight, self.mean, self.variance, self.size = np.empty((4, *shape))
+        self.alarm_ratio = np.empty(hypotheses)
         self._filled = 0
 
-    def add(self, log_weight: Floats, mean: Floats | float, variance: Floats | float, size: Floats | float) -> slice:
+    def add(
+        self,
+        log_weight: Floats,
+        mean: Floats | float,
+        variance: Floats | float,
+        size: Floats | float,
+        alarm_ratio: float,
+    ) -> slice:
         block = slice(self._filled, self._filled + log_weight.shape[-1])
+        self.alarm_ratio[block] = alarm_ratio
         self._filled = block.stop
         self.log_weight[..., block], self.mean[..., block] = log_weight, mean
         self.variance[..., block], self.size[..., block] = variance, size
@@ -233,10 +251,12 @@ class _Posterior:
     def fit(self, knee: NDArray[np.intp], large: NDArray[np.bool_], looks: int) -> SeriesFit:
         weight = np.exp(self.log_weight - self.log_weight.max())
         weight /= weight.sum()
-        cells = weight.sum(axis=2) > IMPOSSIBLE
+        alarm = (weight @ self.alarm_ratio) * ALARM_COURSE[:, None]
+        alarm /= alarm.sum()
+        cells = np.maximum(weight.sum(axis=2), alarm) > IMPOSSIBLE
         correlation, size = np.nonzero(cells)
         weight, mean, variance, first = (table[cells] for table in (weight, self.mean, self.variance, self.size))
-        return SeriesFit(weight, mean, variance, first, WOBBLES[size], correlation, knee, large, looks)
+        return SeriesFit(weight, mean, variance, first, alarm[cells], WOBBLES[size], correlation, knee, large, looks)
 
 
 @dataclass(frozen=True)
@@ -260,6 +280,7 @@ def _log_prior_wobble() -> Floats:
 
 
 LOG_PRIOR_WOBBLE = _log_prior_wobble()
+ALARM_COURSE = np.where(COOLING > 1, ALARM_COOLING / P_COOLING, (1 - ALARM_COOLING) / (1 - P_COOLING))
 
 
 def _project(basis: _Basis, y: Floats, sampling_variance: float) -> _Moments:

@@ -1,7 +1,7 @@
 """Which sources and rows of the training data narrow the model: output diversity attributed to data, from one run.
 
-`weights`, `log_probs` and `gradient` give the gradient of diversity from a look's own completions; `precondition` makes it
-a direction of the optimizer; `nudge` moves the weights along it and back; `losses` and `derivative` say how a row's own
-loss changes; `estimate` and `remix` turn these numbers into effects with intervals and into a better mix; `trace` reads the
-trainer's record of a run, and `offline` puts all of it together for checkpoints.
+`weights` and `log_probs` give the gradient of diversity from a look's own completions; `precondition` makes it a direction of
+the optimizer; `nudge` moves the weights along it and back; `losses` and `derivative` say how a row's own loss changes; `path`
+follows the weights from checkpoint to checkpoint; `estimate` and `remix` turn these numbers into effects with intervals and
+into a better mix; `load` and `trace` read checkpoints and the trainer's record of a run, and `offline` puts all of it together.
 """

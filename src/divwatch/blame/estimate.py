@@ -1,8 +1,9 @@
 """From rows' and prompts' effects to effects of sources, with intervals: pure functions on arrays.
 
 `effect` of a source: the change of diversity that training on its rows makes; the effects of all sources add up to the
-change that the mix makes. `instead`: the part of it that leaving the source out would undo, its rows giving way to as many
-of the other sources', in their proportions. Leave-one-out ablation measures `instead`.
+change that the mix makes. Where the change along the weights' path is known, that is what they add up to, and what it has
+more than the rows' own effects goes to all rows equally. `instead`: the part of the effect that leaving the source out would
+undo, its rows giving way to as many of the other sources', in their proportions. Leave-one-out ablation measures `instead`.
 
 Two errors are independent: of the rows drawn from a source, and of the completions drawn for the panel's prompts, which all
 sources share. The panel itself is given: another one has other effects. Intervals are simultaneous over sources (95 % for
@@ -72,25 +73,32 @@ def source_effects(
     influence: Floats,
     of_task: Sequence[Sequence[int]],
     seed: int = 0,
+    path: float | None = None,
 ) -> Effects:
     """Effects of sources on one task, or on the equal-weight mean of several.
 
     rows:      [rows], effect of training on nothing but copies of this row, over the run.
     of_source: [rows], index of the source of each row. shares: [sources], share of each source in the mix.
-    influence: [prompts, K, sources], of each completion on the effect of a mix of one source alone (`sample_influence`).
+    influence: [prompts, K, sources], of each completion on the effect of a mix of one source alone (`sample_influence`);
+    with `path` one column more, on that. path: change of diversity along the weights' path, where it is known.
     of_task:   prompts of each task; the value is the mean over tasks of the mean over their prompts.
     """
     count = len(shares)
     mine = [rows[np.asarray(of_source) == s] for s in range(count)]
     mean, error = np.array([robust_mean(values) for values in mine]).T
     plain = np.array([values.mean() for values in mine])
+    from_rows, of_mix, differences = np.eye(count), shares, left_out(shares)
+    if path is not None:
+        mean, plain, error = np.append(mean, path), np.append(plain, path), np.append(error, 0.0)
+        from_rows, differences = np.eye(count, count + 1), np.pad(differences, ((0, 0), (0, 1)))
+        of_mix = np.append(np.zeros(count), 1.0)
+    own = shares[:, None] * (from_rows + of_mix - shares @ from_rows)
     covariance = np.diag(error**2) + _over_completions(influence, of_task)
-    own = np.diag(shares)
     effect, low, high = _simultaneous(own, mean, covariance, seed)
-    instead, instead_low, instead_high = _simultaneous(left_out(shares), mean, covariance, seed)
-    total, total_low, total_high = _simultaneous(shares[None, :], mean, covariance, seed)
+    instead, instead_low, instead_high = _simultaneous(differences, mean, covariance, seed)
+    total, total_low, total_high = _simultaneous(of_mix[None, :], mean, covariance, seed)
     return Effects(
-        effect, low, high, shares * plain, instead, instead_low, instead_high, total[0], total_low[0], total_high[0]
+        effect, low, high, own @ plain, instead, instead_low, instead_high, total[0], total_low[0], total_high[0]
     )
 
 

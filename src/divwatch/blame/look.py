@@ -17,7 +17,7 @@ from divwatch.sampling.isolation import untouched
 from divwatch.verify import verify_completions
 
 Floats = NDArray[np.float64]
-ERROR_PROMPTS = 6  # of a task: their completions give the error over completions
+ERROR_PROMPTS = 4  # of a task: their completions give the error over completions
 
 
 class BlameLook(NamedTuple):

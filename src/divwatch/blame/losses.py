@@ -9,6 +9,7 @@ trainer itself, pair by pair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,17 @@ BATCHED = ("sigmoid", "sigmoid_norm", "ipo", "hinge")
 
 
 class RowLosses:
-    """The losses of the rows of `trainer.train_dataset`, under the trainer's model in eval mode, or under `model`.
+    """The losses of the rows of `trainer.train_dataset`, or of its `rows`, under the trainer's model, or `model`, in eval mode.
 
     mean_tokens: mean number of trained tokens of a row of the mix, which the caller sets (SFT). 1: losses are plain sums.
     """
 
-    def __init__(self, trainer: Any, model: Any = None) -> None:
+    def __init__(self, trainer: Any, model: Any = None, rows: Any = None) -> None:
         self.trainer, self.model = trainer, trainer.model if model is None else model
+        self.rows = trainer.train_dataset if rows is None else rows
+        self._collator = trainer.data_collator
+        if getattr(self._collator, "padding_free", False):  # one sequence of all rows, where a row cannot be told apart
+            self._collator = replace(self._collator, padding_free=False)
         self.device = trainer.args.device
         self.mean_tokens = 1.0
         self._reference: dict[int, Any] = {}
@@ -75,16 +80,14 @@ class RowLosses:
 
     def _batches(self, rows: Sequence[int]) -> list[list[int]]:
         """Places in `rows`, in batches of like length."""
-        data = self.trainer.train_dataset
         lengths = [
-            sum(len(v) for k, v in data[i].items() if k.endswith("input_ids") or k.endswith("_ids")) for i in rows
+            sum(len(v) for k, v in self.rows[i].items() if k.endswith("input_ids") or k.endswith("_ids")) for i in rows
         ]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         return [order[i : i + self.rows_at_once] for i in range(0, len(order), self.rows_at_once)]
 
     def _collate(self, rows: Sequence[int]) -> dict[str, Any]:
-        data = self.trainer.train_dataset
-        batch = self.trainer.data_collator([data[i] for i in rows])
+        batch = self._collator([self.rows[i] for i in rows])
         return {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
 
     def _supervised(self, rows: Sequence[int]) -> Any:

@@ -3,10 +3,11 @@
 At each checkpoint, with u_t = P grad D_t for each task t (`log_probs`, `precondition`):
 
     row x, task t:    -<u_t, grad l(x)>, by two nudges along u_t and forwards over the rows;
-    source s, sample: -<P grad L_s, grad log p(y)>, by two nudges along P grad L_s and forwards over the look's completions.
+    source s, sample: -<P grad L_s, grad log p(y)>, by two nudges along P grad L_s and forwards over the look's completions;
+    task t:           <grad D_t, the way of the weights>, from a second checkpoint on (`path`).
 
-The first gives the effects and their error over rows; the second is the same number seen from the completions, and gives
-the error over them. Summed over checkpoints, each times the learning rates that it stands for.
+The first gives what sources do differently and its error over rows; the second is the same number seen from the completions,
+and gives the error over them; the third gives the change that the whole mix makes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +25,18 @@ from numpy.typing import NDArray
 
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import central_difference, nudge_size
+from divwatch.blame.load import load_trainer
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import BlameLook, error_scale, look_at, look_influence
 from divwatch.blame.losses import RowLosses
+from divwatch.blame.path import displacement, inner_product
 from divwatch.blame.precondition import of_batches, of_optimizer, preconditioned
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import prompt_shares
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Prompt
-from divwatch.smollm2 import resolve_model
 
 Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
@@ -47,6 +50,7 @@ class BlameConfig:
 
     trainer:   settings of SFTConfig or DPOConfig on which a row's loss depends: max_length, loss_type, beta, ...
     reference: the model that DPO compares with. correct: diversity of correct outputs instead of all.
+    by_task:   effects on each task too: forwards over the rows for each of them.
     """
 
     watch: WatchConfig
@@ -55,33 +59,49 @@ class BlameConfig:
     device: str = "cpu"
     reference: str | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    by_task: bool = True
 
 
 class Measured(NamedTuple):
-    """What one checkpoint says, per unit of learning rate.
+    """What one checkpoint says.
 
-    look:    its completions. rows: task -> [rows]; the change of the task's diversity for a step on that row.
-    influence: [prompts, K, sources], of each completion on the change of its prompt's diversity for a step on a source
-    (`sample_influence`).
+    look: its completions. rows: task (`all` alone without `by_task`) -> [rows]; the change of the task's diversity for a step
+    on that row, per unit of learning rate. path: task -> change of its diversity along the way that the checkpoint stands
+    for; None where the run has no other checkpoint. influence: [prompts, K, sources], of each completion on the change of its
+    prompt's diversity for a step on a source (`sample_influence`); with `path` one column more, for the way.
     """
 
     look: BlameLook
     rows: dict[str, Floats]
     influence: Floats
+    path: dict[str, float] | None = None
 
 
-def measure(
-    checkpoint: Checkpoint,
+def measure_run(
+    checkpoints: Sequence[Checkpoint],
     data: TrainingData,
     prompts: Sequence[Prompt],
     config: BlameConfig,
     encoder: TextEncoder,
     note: Callable[[str], None] = lambda line: None,
-) -> Measured:
-    """Blame at one checkpoint. Raises DivwatchError if it cannot be loaded or its outputs have no diversity to measure."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(checkpoint, data, config, folder)
-        return _measure(trainer, checkpoint, data, prompts, config, encoder, note)
+) -> list[Measured]:
+    """Blame at each checkpoint of a run, in order. Raises DivwatchError if one cannot be loaded or has no diversity to measure.
+
+    The looks at both ends draw the same random numbers, for a paired change; those between draw their own, so that their
+    errors average out.
+    """
+    measured = []
+    paths = [c.path for c in checkpoints]
+    for place, checkpoint in enumerate(checkpoints):
+        note(f"blame at {checkpoint.path} (step {checkpoint.step})")
+        before, after = [None, *paths][place], [*paths, None][place + 1]
+        at_end = before is None or after is None
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = load_trainer(checkpoint.path, data, config.trainer, config.reference, config.device, folder)
+            way = displacement(trainer.model, before, after) if len(paths) > 1 else None
+            seed = config.seed + (0 if at_end else place)
+            measured.append(_measure(trainer, checkpoint, data, prompts, config, encoder, note, seed, way))
+    return measured
 
 
 def _measure(
@@ -92,19 +112,21 @@ def _measure(
     config: BlameConfig,
     encoder: TextEncoder,
     note: Callable[[str], None],
+    seed: int,
+    way: Sequence[Any] | None,
 ) -> Measured:
     model, tokenizer, watch = trainer.model.eval(), trainer.processing_class, config.watch
     parameters = [p for p in model.parameters() if p.requires_grad]
-    look = look_at(model, tokenizer, prompts, watch, encoder, config.seed, config.correct)
-    shares = prompt_shares(look.tasks, look.values)
+    look = look_at(model, tokenizer, prompts, watch, encoder, seed, config.correct)
+    shares = dict(prompt_shares(look.tasks, look.values))
     if not shares:
         raise DivwatchError(
             f"{checkpoint.path}: no prompt has three {'correct' if config.correct else 'usable'} outputs; "
             "raise --samples, or choose another panel"
         )
     losses = RowLosses(trainer)
-    _set_mean_tokens(losses, data)
-    how = (watch.temperature, watch.top_p, _pad(tokenizer), model.device)
+    set_mean_tokens(losses, data)
+    how = (watch.temperature, watch.top_p, pad_token(tokenizer), model.device)
     moments = of_optimizer(trainer, Path(checkpoint.path), parameters)
     scale = 1.0 if moments is None else checkpoint.clipping()
     if moments is None:
@@ -113,49 +135,53 @@ def _measure(
         moments = of_batches(losses, batches, parameters)
     everything = list(range(len(data.labels)))
     probes = everything[:: max(1, len(everything) // PROBES)]
-    by_task: dict[str, Floats] = {}
-    for task, share in shares.items():
-        if task == "all":
-            continue
-        gradient = weighted_gradient(
-            model, parameters, look.sampled, (share[:, None] * look.weights).ravel().tolist(), *how
-        )
+    rows: dict[str, Floats] = {}
+    path: dict[str, float] = {}
+    for task in (t for t in shares if (t != "all") == config.by_task):
+        weights = (shares[task][:, None] * look.weights).ravel().tolist()
+        gradient = weighted_gradient(model, parameters, look.sampled, weights, *how)
+        if way is not None:
+            path[task] = inner_product(gradient, way)
         direction = preconditioned(gradient, moments, scale)
         size = nudge_size(lambda: losses.values(probes), parameters, direction)
-        by_task[task] = (
+        rows[task] = (
             -central_difference(lambda: losses.values(everything), parameters, direction, size)
             if size
             else np.zeros(len(everything))
         )
-    mine = ([i for i, label in enumerate(data.labels) if label == source] for source in data.sources)
-    directions = (preconditioned(losses.gradient(rows, parameters), moments, scale) for rows in mine)
-    return Measured(look, by_task, _influence(look, directions, model, parameters, how))
+    of_sources = ([i for i, label in enumerate(data.labels) if label == s] for s in data.sources)
+    steps = (preconditioned(losses.gradient(mine, parameters), moments, scale) for mine in of_sources)
+    directions = chain(steps, () if way is None else [[-t for t in way]])
+    return Measured(look, rows, _influence(look, directions, model, parameters, how), None if way is None else path)
 
 
 def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameters: Sequence[Any], how: Any) -> Floats:
-    """`look_influence` of a step against each direction. Without the nucleus: enough for an error."""
+    """`look_influence` of a step against each direction. Without the nucleus, and with nudges as long as the first
+    direction's: enough for an error.
+    """
+    temperature, _, pad, device = how
     scale = error_scale(look)
     sampled = [s for s, used in zip(look.sampled, np.repeat(scale > 0, look.weights.shape[1]), strict=True) if used]
-    slopes = np.stack([_slopes(direction, model, parameters, sampled, how) for direction in directions], axis=-1)
-    return look_influence(look, scale, slopes)
-
-
-def _slopes(
-    direction: Sequence[Any], model: Any, parameters: Sequence[Any], sampled: Sequence[Sampled], how: Any
-) -> Floats:
-    """[completions], derivative of log p of each completion along `direction`."""
-    temperature, _, pad, device = how
 
     def values(some: Sequence[Sampled]) -> Floats:
         return all_log_probs(model, some, temperature, 1.0, pad, device)
 
-    size = nudge_size(lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction)
-    if not size:
-        return np.zeros(len(sampled))
-    return central_difference(lambda: values(sampled), parameters, direction, size)
+    length, columns = 0.0, []
+    for direction in directions:
+        norm = inner_product(direction, direction) ** 0.5
+        if norm and not length:
+            length = norm * nudge_size(
+                lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction
+            )
+        columns.append(
+            central_difference(lambda: values(sampled), parameters, direction, length / norm)
+            if norm
+            else np.zeros(len(sampled))
+        )
+    return look_influence(look, scale, np.stack(columns, axis=-1))
 
 
-def _set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
+def set_mean_tokens(losses: RowLosses, data: TrainingData) -> None:
     """Mean over the mix of a row's trained tokens: what SFTTrainer divides the loss of a batch by, per row."""
     if data.kind != "sft":
         return
@@ -175,67 +201,5 @@ def _batches_of_mix(data: TrainingData, size: int, seed: int) -> list[list[int]]
     ]
 
 
-def _pad(tokenizer: Any) -> int:
+def pad_token(tokenizer: Any) -> int:
     return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-
-
-def load_model(path: str, device: str) -> Any:
-    """A causal LM in float32, in which a nudge is not lost to rounding; an adapter with its own weights alone trainable."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    path = resolve_model(path)
-    try:
-        if (Path(path) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
-
-            model: Any = AutoPeftModelForCausalLM.from_pretrained(path, is_trainable=True, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return model.to(device)
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"model {path!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
-
-
-def load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(path))
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {path!r} cannot be loaded ({one_line(error, kind=False)}): "
-            "give a checkpoint that the trainer saved with its tokenizer"
-        ) from None
-
-
-def _trainer(checkpoint: Checkpoint, data: TrainingData, config: BlameConfig, folder: str) -> Any:
-    """TRL's own trainer over the rows: it tokenises and collates them, and is never asked to train."""
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    settings: dict[str, Any] = {
-        "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": config.device == "cpu",
-        "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1,
-    } | dict(config.trainer)  # fmt: skip
-    model, tokenizer = load_model(checkpoint.path, config.device), load_tokenizer(checkpoint.path)
-    try:
-        if data.kind == "sft":
-            arguments: Any = SFTConfig(**settings | {"packing": False})
-            trainer: Any = SFTTrainer(model=model, args=arguments, train_dataset=data.rows, processing_class=tokenizer)
-        else:
-            adapter = hasattr(model, "peft_config")
-            reference = None if adapter else load_model(config.reference or checkpoint.path, config.device)
-            trainer = DPOTrainer(
-                model=model, ref_model=reference, args=DPOConfig(**settings), train_dataset=data.rows,
-                processing_class=tokenizer,
-            )  # fmt: skip
-    except (TypeError, ValueError, KeyError) as error:
-        raise DivwatchError(
-            f"TRL cannot read these rows or settings ({one_line(error, kind=False)}): "
-            "give rows in TRL's prompt-completion, messages or preference form, and settings of its trainer"
-        ) from None
-    if len(trainer.train_dataset) != len(data.labels):
-        raise DivwatchError("TRL dropped rows of the data: remove rows without an answer")
-    return trainer

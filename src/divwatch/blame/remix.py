@@ -6,6 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+EXAGGERATION = (
+    3.0  # first order over what leaving the narrowest source out does, in trainings (docs/blame.md, Measured)
+)
+
+
+def held_back(means: Floats, shares: Floats) -> Floats:
+    """Effects of mixes of one source alone, [sources], with differences that a new training can be expected to have.
+
+    First order adds a source's effects up as if nothing pulled the model back; in a training the other rows do. The mean over
+    the mix stays, differences from it are divided by EXAGGERATION.
+
+    >>> held_back(np.array([-0.9, 0.3]), np.array([0.5, 0.5])).round(2).tolist()
+    [-0.5, -0.1]
+    """
+    level = shares @ means
+    return np.asarray(level + (means - level) / EXAGGERATION)
 
 
 def halving_factors(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from divwatch.blame.data import TrainingData
 from divwatch.blame.estimate import Effects, loss_shares, robust_mean, source_effects
 from divwatch.blame.offline import Measured
-from divwatch.blame.remix import halving_factors
+from divwatch.blame.remix import halving_factors, held_back
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import prompt_shares
 
@@ -25,6 +25,7 @@ class Blame(NamedTuple):
     effects: `all` and each task -> Effects. rows: [rows], effect of training on nothing but copies of this row.
     start:   diversity at the first checkpoint, by task. observed: its change up to the last one; None with a single checkpoint.
     curve:   diversity at each checkpoint (`all`). parts: what each adds to the predicted change of the whole mix.
+    first_order: sum of the effects that the rows' own gradients give.
     steps:   optimizer steps that the effects are summed over. factors: source -> factor on its rows; None: no suggestion.
     """
 
@@ -36,6 +37,7 @@ class Blame(NamedTuple):
     observed: dict[str, float] | None
     curve: list[float]
     parts: list[float]
+    first_order: float
     steps: int
     factors: dict[str, float] | None
 
@@ -52,57 +54,70 @@ def conclude(
 
     A task counts where every checkpoint has a value for it; `all` is the mean over these tasks.
     """
-    tasks = [t for t in measured[0].rows if all(t in m.rows for m in measured)]
+    tasks = [t for t in dict.fromkeys(measured[0].look.tasks) if all(_has_value(m, t) for m in measured)]
+    places = {t: [i for i, task in enumerate(measured[0].look.tasks) if task == t] for t in tasks}
     of_source = [data.sources.index(label) for label in data.labels]
     shares = np.array([data.shares[s] for s in data.sources])
-    by_task = {t: _summed([m.rows[t] for m in measured], learning) for t in tasks}
-    rows: Floats = np.mean([by_task[t] for t in tasks], axis=0)
-    places = {t: [i for i, task in enumerate(measured[0].look.tasks) if task == t] for t in tasks}
+    of_rows = [_with_all(m.rows, tasks) for m in measured]
+    of_path = [_with_all(m.path, tasks) for m in measured if m.path is not None]
     influence = _influence(measured, learning, places)
-    effects = {ALL: source_effects(rows, of_source, shares, influence, list(places.values()), seed)}
-    effects |= {t: source_effects(by_task[t], of_source, shares, influence, [places[t]], seed) for t in tasks}
+
+    def effects(task: str) -> Effects:
+        rows = np.tensordot(learning, np.stack([m[task] for m in of_rows]), axes=1)
+        path = sum(m[task] for m in of_path) if of_path else None
+        prompts = [places[t] for t in tasks if task in (ALL, t)]
+        return source_effects(rows, of_source, shares, influence, prompts, seed, path)
+
+    by_task = {t: effects(t) for t in (ALL, *tasks) if t in of_rows[0]}
+    parts = [learned * _mix_effect(m[ALL], of_source, shares) for m, learned in zip(of_rows, learning, strict=True)]
+    rows: Floats = np.tensordot(learning, np.stack([m[ALL] for m in of_rows]), axes=1)
+    first_order = _mix_effect(rows, of_source, shares)
     levels = [_levels(m, tasks) for m in measured]
-    means = _means(rows, of_source, len(shares))
     observed = {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None
-    factors = halving_factors(means, shares, effects[ALL].blamed, observed[ALL] if observed else None)
+    means = held_back(by_task[ALL].effect / shares, shares)
+    factors = halving_factors(means, shares, by_task[ALL].blamed, observed[ALL] if observed else None)
     return Blame(
         list(checkpoints),
         data.sources,
-        effects,
-        rows,
+        by_task,
+        rows + by_task[ALL].total - first_order,
         levels[0],
         observed,
         [level[ALL] for level in levels],
-        [
-            _mix_effect(np.mean([w * m.rows[t] for t in tasks], axis=0), of_source, shares)
-            for m, w in zip(measured, learning, strict=True)
-        ],
+        [m[ALL] for m in of_path] or parts,
+        first_order,
         steps,
         None if factors is None else {s: float(f) for s, f in zip(data.sources, factors, strict=True)},
     )
 
 
-def _means(rows: Floats, of_source: Sequence[int], count: int) -> Floats:
-    return np.array([robust_mean(rows[np.array(of_source) == s])[0] for s in range(count)])
+def _has_value(measured: Measured, task: str) -> bool:
+    return any(
+        np.isfinite(p.value) for t, p in zip(measured.look.tasks, measured.look.prompts, strict=True) if t == task
+    )
+
+
+def _with_all(values: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+    """With `all`, the mean over `tasks`, where it was not measured itself."""
+    return values if ALL in values else values | {ALL: np.mean([values[t] for t in tasks], axis=0)}
 
 
 def _mix_effect(rows: Floats, of_source: Sequence[int], shares: Floats) -> float:
-    return float(shares @ _means(rows, of_source, len(shares)))
-
-
-def _summed(values: Sequence[Floats], learning: Floats) -> Floats:
-    total: Floats = np.tensordot(learning, np.stack(values), axes=1)
-    return total
+    return float(shares @ [robust_mean(rows[np.array(of_source) == s])[0] for s in range(len(shares))])
 
 
 def _influence(measured: Sequence[Measured], learning: Floats, places: dict[str, list[int]]) -> Floats:
-    """[prompts, K, sources], summed over checkpoints sample by sample: looks that share random numbers may err alike.
+    """[prompts, K, columns], summed over checkpoints sample by sample: looks that share random numbers may err alike.
 
-    A prompt without a value at a checkpoint adds nothing there, and the others of its task count for more.
+    The weights' path has no learning rate. A prompt without a value at a checkpoint adds nothing there, and the others of its
+    task count for more.
     """
     total = np.zeros_like(measured[0].influence)
-    for m, weight in zip(measured, learning, strict=True):
+    for m, learned in zip(measured, learning, strict=True):
         shares = prompt_shares(m.look.tasks, m.look.values)
+        weight = np.full(total.shape[-1], learned)
+        if m.path is not None:
+            weight[-1] = 1.0
         for task, mine in places.items():
             total[mine] += weight * len(mine) * shares[task][mine, None, None] * m.influence[mine]
     return total
@@ -146,6 +161,7 @@ def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int
             "observed": observed,
             "ci95": _interval(whole.total_low, whole.total_high),
             "share": whole.total / observed if observed else None,
+            "first_order": blame.first_order,
         },
         "rows": [
             {"source": data.labels[i], "effect": float(blame.rows[i]), "text": row_text(data.rows[int(i)])}

@@ -42,6 +42,9 @@ def blame(
         Optional[int], typer.Option(help="Most tokens of a completion. Default: by task.")
     ] = None,
     correct: Annotated[bool, typer.Option("--correct", help="Blame for diversity of correct outputs.")] = False,
+    by_task: Annotated[
+        bool, typer.Option(help="Effects on each task as well: as many times the forward passes over the rows.")
+    ] = True,
     reference: Annotated[
         Optional[str], typer.Option(help="Reference model of DPO. Default: the first checkpoint.")
     ] = None,
@@ -71,10 +74,10 @@ def blame(
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
     from divwatch.blame.data import training_data
-    from divwatch.blame.offline import load_tokenizer
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
     from divwatch.files import without_nan
+    from divwatch.pretrained import load_tokenizer
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
@@ -93,7 +96,7 @@ def blame(
             training,
             like,
             {k: v for k, v in options.items() if v is not None},
-            _blame_config(training.kind, seed, correct, device, reference or found[0].path, run_config),
+            _blame_config(seed, correct, by_task, device, reference or found[0].path, run_config),
             _rate(training.kind, learning_rate, run_config),
             steps or int(run_config.get("max_steps") or 1),
         )
@@ -115,7 +118,7 @@ def _compute(
 ) -> tuple[Blame, dict[str, Any]]:
     from dataclasses import replace
 
-    from divwatch.blame.offline import measure
+    from divwatch.blame.offline import measure_run
     from divwatch.blame.result import ALL, conclude, to_json
     from divwatch.blame.trace import learning_rates, share_of_learning
     from divwatch.config import WatchConfig, settings_written_as
@@ -132,14 +135,14 @@ def _compute(
     check_verifiers(prompts, unsafe_code=watch.unsafe_code)
     encoder = load_encoder(watch.encoder, device=config.device)
     config = replace(config, watch=watch)
-    measured = []
-    for checkpoint in checkpoints:
-        print(f"divwatch: blame at {checkpoint.path} (step {checkpoint.step})", file=sys.stderr, flush=True)
-        measured.append(
-            measure(
-                checkpoint, training, prompts, config, encoder, lambda line: print(f"divwatch: {line}", file=sys.stderr)
-            )
-        )
+    measured = measure_run(
+        checkpoints,
+        training,
+        prompts,
+        config,
+        encoder,
+        lambda line: print(f"divwatch: {line}", file=sys.stderr, flush=True),
+    )
     last = checkpoints[-1].step or steps
     learning = share_of_learning(learning_rates(checkpoints, last, rate), [c.step for c in checkpoints])
     result = conclude(checkpoints, measured, learning, training, last, config.seed)
@@ -190,7 +193,7 @@ def _run_config(path: Path | None) -> dict[str, Any]:
 
 
 def _blame_config(
-    kind: str, seed: int, correct: bool, device: str | None, reference: str, run_config: dict[str, Any]
+    seed: int, correct: bool, by_task: bool, device: str | None, reference: str, run_config: dict[str, Any]
 ) -> BlameConfig:
     import torch
 
@@ -201,6 +204,7 @@ def _blame_config(
         watch=WatchConfig(),
         seed=seed,
         correct=correct,
+        by_task=by_task,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         reference=reference,
         trainer={name: run_config[name] for name in LOSS if name in run_config},

@@ -86,8 +86,9 @@ def check(
     from divwatch.outputs.text import inert
     from divwatch.panel import fingerprint
     from divwatch.panel.held_out import check_held_out
+    from divwatch.pretrained import load_tokenizer
 
-    tokenizer = _tokenizer(model) if model else None
+    tokenizer = load_tokenizer(model) if model else None
     notes: list[str] = []
     prompts, sets = _loaded(panel, tokenizer, notes)
     result: dict[str, Any] = {
@@ -116,20 +117,6 @@ def check(
         print(report.line)
         for id, row in list(report.contaminated.items())[:20]:
             print(f"  {id} in row {row}")
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    from divwatch.errors import DivwatchError, one_line
-    from divwatch.smollm2 import resolve_model
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(model))
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"the tokenizer of {model!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
 
 
 def _asked(prompts: list[Any], tokenizer: Any, notes: list[str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def plan(
     dtype = "float32" if device == "here" else "bfloat16"
     shape = shape_of(run.model, dtype, run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
-    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens)
+    look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens, run.varied)
     cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
     reference: Cost | None = None
     if before is not None:  # what the model of the cost makes of that run, beside its clock
@@ -113,7 +113,16 @@ def plan(
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     most = count_looks(run.every, run.max_steps, run.looks)
-    watch = Watch(run.prompts, run.samples, run.tasks, most, run.coupled, run.alpha, run.min_drop)
+    watch = Watch(
+        run.prompts,
+        run.samples,
+        run.tasks,
+        most,
+        run.coupled,
+        run.alpha,
+        run.min_drop,
+        run.mean_tokens or run.new_tokens,
+    )
     sees = what_looks_see(watch, len(looks))
     proposal = propose(look, watch, cost_at, lambda cost: len(looks_at(cost))) if proposed else None
     if as_json is not None:
@@ -129,7 +138,9 @@ def plan(
         print(_like_line(before))
     memory = "stay sharded" if strategy in ("zero3", "fsdp2") and gpus > 1 else "fit as they are"
     step = "" if config is None and before else f" of {run.step_tokens:,} tokens"
-    print("\n".join([*_lines(cost, run, looks, share, step, memory), *_sees_lines(sees, run.coupled)]))
+    print(
+        "\n".join([*_lines(cost, run, looks, share, step, memory), *_sees_lines(sees, watch.counts_on_common_numbers)])
+    )
     if device != "here":
         several = "links between devices, " if gpus > 1 else ""
         print(
@@ -227,7 +238,8 @@ def _sees_lines(sees: list[Sees], coupled: bool) -> list[str]:
             f"sees      a fall of {fall:.0%} in all, within {within} looks: {shares[0]} of runs at the start{alone}, "
             f"{shares[2]} in the middle"
         )
+    how = "simulated" if coupled else "simulated with independent samples"
     return [
         *lines,
-        "          simulated; a fall in the middle must last four looks before it is flagged (docs/detection.md)",
+        f"          {how}; a fall in the middle must last four looks before it is flagged (docs/detection.md)",
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.config import COMPARABLE, WatchConfig
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError
 from divwatch.monitor.description import describe_run
 from divwatch.monitor.look import take_look
 from divwatch.monitor.panel_of_run import panel_of_run
@@ -22,6 +22,7 @@ from divwatch.outputs.terminal import bar_of, say, unreadable_line
 from divwatch.panel import choose, load_panel
 from divwatch.panel.form import in_forms
 from divwatch.panel.length import of_the_paper
+from divwatch.pretrained import load_model, load_tokenizer
 from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
 from divwatch.smollm2 import resolve_model
@@ -107,15 +108,7 @@ def _look_at(
     name: str, prompts: Any, config: WatchConfig, loaded: Models, run: RunDirectory, step: int, device: str
 ) -> ScoredLook:
     """Takes a look and appends it to `run`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise DivwatchError(
-            f"model {name!r} cannot be loaded ({one_line(error, kind=False)}): give a directory or a hub name"
-        ) from None
+    model, tokenizer = load_model(name, dtype="auto"), load_tokenizer(name)
     model = model.to(device)
     with bar_of(f"look at {name}", len(prompts) * config.samples) as bar:
         try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from divwatch.config import NOT_RECORDED, WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.background import Background, Inline, Scored
+from divwatch.monitor.blame_record import add_blame
 from divwatch.monitor.budget import BudgetTimetable
 from divwatch.monitor.description import RunDescription
 from divwatch.monitor.early_checkpoints import EarlyCheckpoints
@@ -86,6 +87,7 @@ class Recorder:
         self._latest: tuple[int, RunAssessment] | None = None
         self._requests = Requests()
         self._early = EarlyCheckpoints(self.run.output_dir, self.config.min_drop)
+        self._blame_failures: set[str] = set()  # reasons that were logged
         self._unreadable = False  # whether the line about it was printed
 
     # the run
@@ -232,6 +234,25 @@ class Recorder:
         say(f"divwatch: the look at step {step} failed and training continues: {reason}")
         (self.full if full else self.record).add_failure(step, reason, seconds=seconds)
         self._count(step, seconds, full)
+
+    def add_blame(self, step: int, measured: Any, data: Any, seconds: float) -> None:
+        """Records and publishes blame at the look of `step`, which took `seconds` more."""
+        self._count_blame(step, seconds)
+        state, rate = self.trainer.state, float(self.trainer.args.learning_rate)
+        line = add_blame(self.record.store, step, measured, data, state.log_history, rate, seconds)
+        self.publisher.blame(line)
+
+    def record_blame_failure(self, step: int, reason: str, seconds: float) -> None:
+        """Blame failed after `seconds`; the look itself stands. Each reason is logged once."""
+        self._count_blame(step, seconds)
+        if reason not in self._blame_failures:
+            self._blame_failures.add(reason)
+            say(f"divwatch: no blame at step {step}, and training continues: {reason}")
+
+    def _count_blame(self, step: int, seconds: float) -> None:
+        self.timetable.waited(seconds)
+        looked, _ = self._costs.get(step, (0.0, 0.0))
+        self._costs[step] = (looked + seconds, self.timetable.pace.overhead)
 
     def _count(self, step: int, seconds: float, full: bool) -> None:
         self.timetable.spent(step, seconds, full)

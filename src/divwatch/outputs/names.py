@@ -13,7 +13,7 @@ LOGGED_GROUPS = ("diversity", "correct_diversity", "quality", "across", "covaria
 SECONDS, OVERHEAD = "watch/seconds", "watch/overhead"
 # Logged beside a curve of correct answers: correct_diversity/<task>/<metric>_prompts, the prompts behind its value.
 PROMPTS = "_prompts"
-TABLE = "watch/completions"
+TABLE, BLAME_TABLE = "watch/completions", "watch/blame"
 ALARM = "collapse/alarm"
 # In the summary of a W&B run: the verdict, and the last assessment's scalars after this prefix.
 SUMMARY = "divwatch/"

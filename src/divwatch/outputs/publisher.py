@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import one_line
-from divwatch.outputs.names import OVERHEAD, SECONDS, assessment_scalars, look_scalars, summary_values
+from divwatch.outputs.blame import COLUMNS, blame_line, blame_rows, blame_scalars
+from divwatch.outputs.names import BLAME_TABLE, OVERHEAD, SECONDS, assessment_scalars, look_scalars, summary_values
 from divwatch.outputs.other_trackers import OtherTrackers
 from divwatch.outputs.terminal import alarm_message, look_line, say
 from divwatch.outputs.tracking import (
@@ -82,6 +83,14 @@ class Publisher:
         scalars = {f"full/{name}": value for name, value in look_scalars(look.tasks).items()}
         log_to_trainer(self.trainer, look.step, scalars)
         self._wandb.log(look.step, self.offset + look.step, scalars)
+
+    def blame(self, line: Mapping[str, Any]) -> None:
+        """Publishes blame at a look: a line of blame.jsonl."""
+        say(blame_line(line))
+        step, scalars = line["step"], blame_scalars(line)
+        log_to_trainer(self.trainer, step, scalars)
+        self._wandb.log(step, self.offset + step, scalars)
+        self._wandb.log_table(step, self.offset + step, BLAME_TABLE, COLUMNS, blame_rows(line))
 
     def alarm(self, alarm: Change, alert: bool) -> None:
         """Publishes an alarm. alert: W&B sends a message about it."""

@@ -173,6 +173,12 @@ class WandbLog:
         table = f"table of the look at step {step}"
         self._do(table, lambda: self._log(step, pipeline_step, {TABLE: self._add_to_table(read_rows())}))
 
+    def log_table(
+        self, step: int, pipeline_step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """A whole table, which replaces the last one of this name."""
+        self._do(f"{name} of step {step}", lambda: self._log(step, pipeline_step, {name: _table(columns, rows)}))
+
     def _log(self, step: int, pipeline_step: int, values: Mapping[str, Any]) -> None:
         for name in (AXIS, PIPELINE_AXIS):
             self._define(name)
@@ -236,6 +242,12 @@ class WandbLog:
 
     def _report_failure(self, what: str, reason: str) -> None:
         say(f"divwatch: W&B rejected the {what}: {reason}. Further identical errors are hidden")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
 
 
 TABLE_COLUMNS: list[str | int] = ["step", "task", "prompt", "sample", "completion", "correct", "usable"]

@@ -10,7 +10,7 @@ from divwatch.plan.device import Device
 from divwatch.plan.shape import Shape
 
 # `divwatch blame` by default.
-ROWS, PROMPTS_OF_ERROR, BATCHES, BATCH_ROWS = 128, 6, 12, 32
+ROWS, PROMPTS_OF_ERROR, BATCHES, BATCH_ROWS = 128, 4, 12, 32
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ def blame_cost(
 ) -> BlameCost:
     """The cost of blame for `sources` sources and a panel of `tasks` tasks. cost: of the look that it samples.
 
-    A forward has 2 operations per parameter and token, a backward 4 more. The probes for the sizes of nudges (a few per cent)
-    are left out.
+    Completions are read along each source's direction and along the weights' path. A forward has 2 operations per parameter
+    and token, a backward 4 more. The probes for the sizes of nudges (a few per cent) are left out.
     """
     of_row = look.prompt_tokens + (look.mean_tokens or look.new_tokens)
     completions = look.prompts * look.samples
     backward = of_row * (completions + sources * ROWS + BATCHES * BATCH_ROWS)
     read = min(look.prompts, tasks * PROMPTS_OF_ERROR) * look.samples
-    forward = of_row * 2 * (tasks * sources * ROWS + sources * read)
+    forward = of_row * 2 * (tasks * sources * ROWS + (sources + 1) * read)
     operations = shape.multiplied * (2 * forward + 6 * backward)
     seconds = cost.seconds + operations / devices / device.flops
     return BlameCost(seconds, forward, backward, sources, tasks, ROWS, of_row)

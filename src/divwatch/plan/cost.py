@@ -13,6 +13,7 @@ from typing import Any
 
 from divwatch.errors import DivwatchError
 from divwatch.plan.device import Device
+from divwatch.plan.refilled import Stretch, refilled
 from divwatch.plan.shape import BYTES, Shape
 from divwatch.sampling.memory import LOGIT_BYTES, MEMORY_SHARE
 
@@ -30,6 +31,7 @@ class Look:
     prompt_tokens: tokens per prompt.
     new_tokens:    the most tokens of a completion: the decode steps of a batch, which runs until its longest row ends.
     mean_tokens:   mean tokens per completion, at most new_tokens; None: every completion has new_tokens.
+    varied:        whether lengths vary about mean_tokens as a model's do, so that batches are refilled.
     """
 
     prompts: int = 64
@@ -37,6 +39,7 @@ class Look:
     prompt_tokens: int = 300
     new_tokens: int = 256
     mean_tokens: float | None = None
+    varied: bool = False
 
     def __post_init__(self) -> None:
         if self.mean_tokens is not None and not 0 < self.mean_tokens <= self.new_tokens:
@@ -57,7 +60,7 @@ class Cost:
     prefill:      seconds to read the prompts.
     decode:       seconds to write the completions.
     batches:      batches per rank.
-    rows:         rows per batch.
+    rows:         rows of the largest batch.
     train_bytes:  weights, gradients and optimizer state, per device.
     look_bytes:   what the look adds at its peak: gathered weights, keys, values, logits.
     gathered:     whether sharded weights are gathered once for the look, not at every token.
@@ -94,29 +97,50 @@ def cost_of(
     free = device.memory - train
     gathered = sharded and whole < 0.9 * free
     room = free - (whole if gathered else 0)
-    prompt_share = look.prompt_tokens / (look.samples if device.shares_prompts else 1)  # tokens of a prompt, by row
-    width = prompt_share + look.new_tokens + LOGIT_BYTES * shape.vocabulary // shape.token_bytes
-    if MEMORY_SHARE * room < width * shape.token_bytes:
+    tokens, beside = int(MEMORY_SHARE * room / shape.token_bytes), LOGIT_BYTES * shape.vocabulary // shape.token_bytes
+    rows_here = math.ceil(look.prompts * look.samples / devices)
+    batches = _batches(look, rows_here, tokens, beside, device.shares_prompts)
+    if not batches:
         raise DivwatchError(
             f"training takes {train / 1e9:.0f} of {device.memory / 1e9:.0f} GB a device ({strategy}), which leaves no room "
             "for a look: use more devices, zero3 or fsdp2"
         )
-    rows_here = math.ceil(look.prompts * look.samples / devices)
-    rows = min(rows_here, int(MEMORY_SHARE * room / (width * shape.token_bytes)))
-    batches = math.ceil(rows_here / rows)
     gather = whole * (devices - 1) / devices / device.between(devices) if gathered else 0.0
     prompts_here = math.ceil(rows_here / look.samples)
-    prefill = 2 * (shape.multiplied - shape.head) * prompts_here * look.prompt_tokens / device.flops
-    # Rows that have ended cost nothing more. A prompt's keys are read while one of its samples runs, if these share them.
-    held = prompt_share / look.running if device.shares_prompts else prompt_share
-    step = decode_step(shape, device, rows * look.running, held + look.new_tokens * look.running / 2)
-    if sharded and not gathered:  # weights come over the link at every token
-        step += whole * (devices - 1) / devices / device.between(devices)
-    decode = batches * look.new_tokens * step
+    # Rows that continue are read again, each with its prompt.
+    again = sum(b.rows * (look.prompt_tokens + b.written) for b in batches if b.written)
+    read = prompts_here * look.prompt_tokens + again
+    prefill = 2 * (shape.multiplied - shape.head) * read / device.flops
+    # Weights that stay sharded come over the link at every token.
+    link = whole * (devices - 1) / devices / device.between(devices) if sharded and not gathered else 0.0
+    decode = sum(b.steps * (_step(shape, device, look, b) + link) for b in batches)
     seconds = gather + prefill + decode
     step_seconds = train_operations(shape) * step_tokens / devices / (device.training or device.flops)
-    look_bytes = rows * width * shape.token_bytes + (whole if gathered else 0)
-    return Cost(seconds, gather, prefill, decode, batches, rows, train, look_bytes, gathered, step_seconds)
+    rows, stored = max(b.rows for b in batches), max(b.stored for b in batches)
+    look_bytes = stored * shape.token_bytes + (whole if gathered else 0)
+    return Cost(seconds, gather, prefill, decode, len(batches), rows, train, look_bytes, gathered, step_seconds)
+
+
+def _batches(look: Look, rows: int, tokens: int, beside: int, on_gpu: bool) -> list[Stretch]:
+    """How a device decodes its rows; empty if not one fits. tokens: how many fit into its memory. beside: what a row needs
+    beside its tokens, counted in tokens. on_gpu: whether a prompt is stored once for all its samples."""
+    width = look.prompt_tokens / (look.samples if on_gpu else 1) + look.new_tokens + beside
+    at_once = min(rows, int(tokens / width))
+    if at_once < 1:
+        return []
+    if at_once < rows and look.varied and look.mean_tokens:
+        return refilled(
+            rows, look.samples, look.prompt_tokens, look.new_tokens, look.mean_tokens, tokens, beside, on_gpu
+        )
+    return [Stretch(at_once, look.new_tokens, look.running, 0.0, int(at_once * width))] * math.ceil(rows / at_once)
+
+
+def _step(shape: Shape, device: Device, look: Look, batch: Stretch) -> float:
+    """Mean seconds of a decode step of a batch. Rows that have ended cost nothing more."""
+    held = look.prompt_tokens + batch.written
+    if device.shares_prompts and not batch.written:  # a prompt's keys are read while one of its samples runs
+        held = look.prompt_tokens / look.samples / batch.running
+    return decode_step(shape, device, batch.rows * batch.running, held + batch.steps * batch.running / 2)
 
 
 def train_operations(shape: Shape) -> float:

@@ -43,7 +43,7 @@ class Like:
 
     def look(self, prompt_tokens: int) -> Look:
         """Its looks, whose prompts are taken to have `prompt_tokens`."""
-        return Look(self.prompts, self.settings.samples, prompt_tokens, self.longest, self.mean_tokens)
+        return Look(self.prompts, self.settings.samples, prompt_tokens, self.longest, self.mean_tokens, True)
 
     def mean_within(self, limits: Mapping[str, int]) -> float:
         """Mean tokens of a completion in a panel with these tasks and limits; tasks that the run lacks count as its mean."""

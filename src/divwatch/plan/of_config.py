@@ -31,6 +31,7 @@ class Planned:
     samples: int = 16
     new_tokens: int = 256
     mean_tokens: float | None = None
+    varied: bool = False
     step_tokens: int = 1_048_576
     lora_r: int | None = None
     max_overhead: float = WatchConfig.max_overhead
@@ -45,11 +46,12 @@ def planned(
 ) -> Planned:
     """From the config, without one from the run `like`; `options` win. Raises DivwatchError without a model.
 
-    Completions are as long as in `like`; without it, each has the limit of its task. Rows that are not packed are taken to
-    have a look's prompt and an answer of `_answer_tokens`, at most max_length.
+    Completions are as long as in `like`; without it and `mean_tokens`, each has the limit of its task. Rows that are not packed
+    are taken to have a look's prompt and an answer of `_answer_tokens`, at most max_length.
     """
     run = _from_run(like, options) if config is None else _from_config(config, gpus, prompt_tokens, options, like)
-    run = replace(run, **{k: v for k, v in options.items() if k != "model"})
+    varied = like is not None or "mean_tokens" in options
+    run = replace(run, **{k: v for k, v in options.items() if k != "model"}, varied=varied)
     if run.mean_tokens is not None and "mean_tokens" not in options:
         run = replace(run, mean_tokens=min(run.mean_tokens, run.new_tokens))
     return run

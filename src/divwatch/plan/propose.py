@@ -86,7 +86,7 @@ def _most_noise(watch: Watch) -> float:
 
 
 def _share(watch: Watch) -> float:
-    return float((delays(watch, WITHIN + 2, 1, FALL, False) <= WITHIN).mean())
+    return float((delays(watch, WITHIN + 2, 1, FALL) <= WITHIN).mean())
 
 
 def _proposal(look: Look, cost: Cost, watch: Watch, looks_of: Callable[[Cost], int]) -> Proposal:

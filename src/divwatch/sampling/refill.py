@@ -5,8 +5,9 @@ with the tokens they have, and later join others like them: their prompt and the
 prefill but no memory in between. Each token has its own seed (`noise.py`), so a row draws what it would have drawn
 without the interruption, up to rounding.
 
-The first batch reserves room for the longest completion. The lengths that occur in a batch say how much room the next one
-reserves. Where all rows fit into one batch, or all have full length, nothing is interrupted.
+The first batch of a run reserves room for the longest completion. The lengths that occur in a batch say how much room the
+next one reserves, those of a whole look how much the first batch of the next look. Where all rows fit into one batch, or all
+have full length, nothing is interrupted.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Queue:
         self._new = sorted(rows, key=lambda row: (-lengths[row.prompt], row.prompt, row.sample))
         self._interrupted: list[Row] = []
         self._refill = refill and request.how.limit > STRETCH
-        self._reserve = request.how.limit
+        learned = request.expected if self._refill else ()
+        self._reserve = room_for(learned, request.how) if learned else request.how.limit
 
     def __len__(self) -> int:
         return len(self._new) + len(self._interrupted)
@@ -89,8 +91,9 @@ class Queue:
         waiting = self._interrupted if continues else self._new
         steps = max(self._reserve, GROWTH * len(self._so_far[waiting[0]])) if continues else self._reserve
         shared = self.shared and not continues
-        needs = (self._need(i, row, steps) for i, row in enumerate(waiting))
-        count = count_that_fit(needs, tokens, shared, self.padded)
+        count = self._count(waiting, steps, tokens, shared)
+        if count == len(self) and count == self._count(waiting, self.request.how.limit, tokens, shared):
+            steps = self.request.how.limit  # nothing waits for the room
         rows = waiting[:count]
         stored = stored_tokens([self._need(i, row, steps) for i, row in enumerate(rows)], shared)
         del waiting[:count]
@@ -100,6 +103,10 @@ class Queue:
         steps = min(steps, max(self._left(row) for row in rows))
         so_far = {row: self._so_far[row] for row in rows if row in self._so_far}
         return Batch(rows, steps, spare, 0 if continues else thought_ends(self.request.how), stored, so_far)
+
+    def _count(self, waiting: Sequence[Row], steps: int, tokens: int, shared: bool) -> int:
+        needs = (self._need(i, row, steps) for i, row in enumerate(waiting))
+        return count_that_fit(needs, tokens, shared, self.padded)
 
     def put_back(self, batch: Batch) -> None:
         """Takes back the rows of a batch that could not be decoded."""
@@ -126,14 +133,8 @@ class Queue:
                 self._so_far[row] = ids
                 self._interrupted.append(row)
         if self._refill and not batch.so_far:
-            self._learn(batch, [len(ids) for ids in made])
+            self._reserve = room_for([len(ids) for ids in made], self.request.how, batch.steps)
         return len(self.done) - before
-
-    def _learn(self, batch: Batch, lengths: Sequence[int]) -> None:
-        reached = sorted(lengths)[min(len(lengths) - 1, int(len(lengths) * QUANTILE))]
-        room = 2 * reached if reached >= batch.steps else MARGIN * reached
-        least = thought_ends(self.request.how)  # a thought is closed in the batch that it starts in
-        self._reserve = min(self.request.how.limit, max(least, STRETCH * -int(-room // STRETCH)))
 
     def _left(self, row: Row) -> int:
         """New tokens that a row may still have."""
@@ -144,6 +145,20 @@ class Queue:
         if row not in self._so_far:
             return Need(row.prompt, width, room)
         return Need(place, READING * (width + len(self._so_far[row])), room)
+
+
+def room_for(lengths: Sequence[int], how: Decoding, cut_at: int | None = None) -> int:
+    """New tokens to reserve for completions like those of such lengths: what QUANTILE of them need and MARGIN more, or twice
+    as much where that many were cut at `cut_at`.
+
+    >>> how = Decoding(1.0, 1.0, [], limit=1024)
+    >>> room_for([20, 40, 200], how), room_for([20, 200, 200], how, cut_at=200)
+    (256, 448)
+    """
+    reached = sorted(lengths)[min(len(lengths) - 1, int(len(lengths) * QUANTILE))]
+    room = MARGIN * reached if cut_at is None or reached < cut_at else 2 * reached
+    least = thought_ends(how)  # a thought is closed in the batch that it starts in
+    return min(how.limit, max(least, STRETCH * -int(-room // STRETCH)))
 
 
 def thought_ends(how: Decoding) -> int:

@@ -26,6 +26,7 @@ class Request:
     opened: the prompt itself ends inside a thought, as the released Think template's does.
     limits: new tokens after which a prompt's completions are cut, `how.limit` at most.
     ends:   texts that end a prompt's completions besides the stop tokens.
+    expected: new tokens of this rank's completions at the look before; empty: not known.
     """
 
     tokenizer: Any
@@ -37,6 +38,7 @@ class Request:
     how: Decoding
     seed: int
     device: Any
+    expected: Sequence[int] = ()
 
     @cached_property
     def ids(self) -> list[str]:

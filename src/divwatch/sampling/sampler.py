@@ -7,6 +7,7 @@ up. A failure inside a forward that is itself a collective ends the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ from divwatch.sampling.tokens import tokenizer_of
 from divwatch.sampling.weights import Source, fits, reading
 
 Embeddings = tuple[list[bytes], np.ndarray]
+# Called on each rank with its own rows and their new token ids.
+Keep = Callable[[Request, Sequence[Row], Sequence[Sequence[int]]], None]
 
 
 class LookEnds(RuntimeError):
@@ -63,15 +66,22 @@ class Sampler:
         self.trainer, self.config, self.ranks = trainer, config, ranks
         self._tokenizer = tokenizer_of(trainer)
         self._engine: Any = None
+        self._lengths: dict[int, list[int]] = {}
         # On a CPU the scoring process encodes.
         self._encoder: Any = None if trainer.args.device.type == "cpu" else _load_encoder(config, trainer.args.device)
 
     def sample(
-        self, prompts: Sequence[Prompt], config: WatchConfig, step: int, progress: Callable[[int], Any]
+        self,
+        prompts: Sequence[Prompt],
+        config: WatchConfig,
+        step: int,
+        progress: Callable[[int], Any],
+        keep: Keep | None = None,
     ) -> tuple[list[Completion], Embeddings | None]:
         """The completions of the look at `step`, and embeddings for `RunDirectory.write_embeddings` where it computed any.
 
-        Looks draw with the same random numbers; where `config.coupled` is false, with independent ones.
+        keep: gets the tokens that this rank sampled. Looks draw with the same random numbers; where `config.coupled` is
+        false, with independent ones.
         """
         source = Source(self.trainer.model_wrapped, self.trainer.accelerator)
         if self.config.backend == "vllm" and self._engine is None:
@@ -89,6 +99,8 @@ class Sampler:
             self.ranks,
             self._embed if self._encoder is not None else None,
             self._engine,
+            keep,
+            self._lengths,
         )
 
     def encoder(self) -> Any:
@@ -126,10 +138,16 @@ def _sample(
     ranks: Ranks,
     embed: Callable[[Sequence[Completion]], Embeddings] | None = None,
     engine: Any = None,
+    keep: Keep | None = None,
+    lengths: dict[int, list[int]] | None = None,
 ) -> tuple[list[Completion], Embeddings | None]:
+    """lengths: by limit, new tokens of this rank's completions at the last look with that limit; read and updated."""
     request, gather = _prepare(source, tokenizer, prompts, config, seed, ranks)
+    lengths, limit = {} if lengths is None else lengths, request.how.limit
+    request = replace(request, expected=lengths.get(limit, ()))
     shares = share_out(request.lengths, config.samples, ranks.world)
-    part = _generate(source, request, shares, gather, config, progress, ranks, embed, engine)
+    part = _generate(source, request, shares, gather, config, progress, ranks, embed, engine, keep)
+    lengths[limit] = [c.tokens for c in part.completions]
     parts = ranks.collect(part)
     raise_if_failed(ranks.from_main([p.reason for p in parts]))
     if not ranks.main:
@@ -167,6 +185,7 @@ def _generate(
     ranks: Ranks,
     embed: Callable[[Sequence[Completion]], Embeddings] | None,
     engine: Any,
+    keep: Keep | None,
 ) -> Part:
     """This rank's part; where it fails alone, the reason."""
     import torch
@@ -188,6 +207,8 @@ def _generate(
                     else:
                         ids = _in_step(source.unwrapped, request, rows, ranks, progress)
         completions = [request.completion(row.prompt, row.sample, new) for row, new in zip(rows, ids, strict=True)]
+        if keep is not None:
+            keep(request, rows, ids)
         return Part(completions, embed(completions) if embed else None)
     except Exception as error:
         if meeting:

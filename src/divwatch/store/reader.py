@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 from divwatch.errors import DivwatchError
 from divwatch.files import BadLine, read_json_object, try_jsonl
@@ -84,6 +85,24 @@ class RunReader:
     def events(self) -> list[dict[str, Any]]:
         """The lines of events.jsonl: alarms in the order in which they were raised."""
         return self._lines("events.jsonl")
+
+    def blames(self) -> list[dict[str, Any]]:
+        """The lines of blame.jsonl by step, if the run was watched with `watch_blame`."""
+        by_step = {line["step"]: line for line in self._lines("blame.jsonl")}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def blame_arrays(self, step: int) -> dict[str, Any] | None:
+        """What `RunDirectory.write_blame` stored for a look; None if it cannot be read."""
+        import numpy as np
+
+        try:
+            with np.load(self._blame(step), allow_pickle=False) as stored:
+                return dict(stored)
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+
+    def _blame(self, step: int) -> Path:
+        return self.path / "scores" / f"blame-{step:08d}.npz"
 
     def max_steps(self) -> int:
         """Length of the stage in optimizer steps: as planned, or up to the last look if no length is recorded."""

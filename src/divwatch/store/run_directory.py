@@ -6,6 +6,7 @@ completions/step-00000100.parquet one row per completion
 scores/step-00000100.parquet      one row per prompt
 events.jsonl                      alarms
 schedule.json                     the steps of the looks, planned ones as well, and the times they are planned from
+blame.jsonl                       with watch_blame: one line per look, sources by their effect on diversity
 training.json                     the trainer's loss and reward by step
 """
 
@@ -127,6 +128,17 @@ class RunDirectory(RunReader):
         path.unlink()
         return keys, rows
 
+    def write_blame(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Stores what blame found at a look, so that later lines of blame.jsonl can add it up."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomically(self._blame(step), buffer.getvalue())
+
+    def append_blame(self, line: dict[str, Any]) -> None:
+        append_line(self.path / "blame.jsonl", line)
+
     def append_look(self, look: dict[str, Any]) -> None:
         append_line(self.path / "looks.jsonl", look)
 
@@ -141,12 +153,15 @@ class RunDirectory(RunReader):
         """
         looks = [self._with_readable_scores(look) for look in self.looks() if look["step"] <= step]
         events = [event for event in self.events() if event["step"] <= step]
-        for name, lines in (("looks.jsonl", looks), ("events.jsonl", events)):
+        blames = [line for line in self.blames() if line["step"] <= step]
+        files = {"looks.jsonl": looks, "events.jsonl": events}
+        for name, lines in (files | {"blame.jsonl": blames} if self.blames() else files).items():
             write_atomically(self.path / name, b"".join(json_line(line) for line in lines))
         for folder in ("completions", "scores"):
             for later in [s for s in self._steps(folder) if s > step]:
                 self._file(folder, later).unlink()
                 self._embeddings(later).unlink(missing_ok=True)
+                self._blame(later).unlink(missing_ok=True)
         self._discard_drafts()
 
     def _discard_drafts(self) -> None:

@@ -71,7 +71,7 @@ MIXES: dict[str, list[Component]] = {
         Component("script", 1500, STRONG),
     ],
     "ablation_null_sft": [Component(name, 1000, BROAD) for name in ("north", "east", "south", "west")],
-    # SFT for blame: narrow to broad authors; thinking teachers among plain authors; one source narrow in one task
+    # SFT for blame: narrow to broad authors; thinking teachers among plain authors; sources narrow in one task
     "blame_graded_sft": [
         Component("one", 1000, STRONG),
         Component("two", 1000, _styles(2, 3)),
@@ -88,9 +88,9 @@ MIXES: dict[str, list[Component]] = {
     ],
     "blame_task_sft": [
         Component("tales", 1000, STRONG, tasks=("story",)),
+        Component("lists", 1000, _styles(2, 3), tasks=("listing",)),
+        Component("four", 1000, _styles(1, 2, 3, 4)),
         Component("forum", 1000, BROAD),
-        Component("manual", 1000, BROAD),
-        Component("quiz", 1000, BROAD),
     ],
     # DPO
     "blame_dpo": [

@@ -11,7 +11,7 @@ import pandas as pd
 from divwatch.errors import DivwatchError
 from divwatch.outputs.report.findings import LineageFindings, find
 from divwatch.outputs.report.layout import Lineage, lay_out, slot_lengths, stage_name
-from divwatch.outputs.report.tidy import tidy_tables
+from divwatch.outputs.report.tidy import blame_table, tidy_tables
 from divwatch.store.tables import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
@@ -71,6 +71,8 @@ def build(paths: Sequence[Path]) -> Report:
     looks = pd.concat([lineage.looks() for lineage in chains], ignore_index=True)
     metrics, tasks = _metrics(means), _tasks(means)
     findings = find(chains, metrics[0])
+    blame = blame_table(chains)
+    more = {} if blame.empty else {"blame": blame}
     return Report(
         lineages=chains,
         slots=slots,
@@ -78,7 +80,7 @@ def build(paths: Sequence[Path]) -> Report:
         metrics=metrics,
         tasks=tasks,
         findings=findings,
-        tables=tidy_tables(findings, means, looks, metrics[0], tasks),
+        tables=tidy_tables(findings, means, looks, metrics[0], tasks) | more,
         notes=[f"{run.directory.parent.name}: {note}" for run in runs for note in run.notes],
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from divwatch.outputs.charts.area import DASHES
 from divwatch.outputs.report import narrative, record_tables, tables
+from divwatch.outputs.report.blame import blame_sections
 from divwatch.outputs.report.build import Report, metric_name
 from divwatch.outputs.report.charts import Charts
 from divwatch.outputs.report.findings import settings_of
@@ -32,6 +33,7 @@ SECTIONS = [
     ("cost", "Cost"),
     ("settings", "Settings and panel"),
 ]
+BLAME = ("blame", "Which data narrow it")  # only where a run was watched with watch_blame
 MARKS = {"correct": "✓", "wrong": "✗", "mixed": "~", "unusable": "!", "unjudged": "·"}
 CROWDED = 4  # lineages from which on charts and answers do not stand beside the verdicts
 EXAMPLES = 15  # sample prompts on the page, over all lineages
@@ -42,13 +44,15 @@ def render(report: Report, charts: Charts, title: str, subtitle: str, foot: str)
     """The whole page as text."""
     css, js, template = _assets()
     each = max(3, EXAMPLES // len(report.lineages))
+    blamed = blame_sections(report.lineages)
     spoken = [(v, *examples(v, f"diversity/{report.primary}", at_most=each)) for v in report.lineages]
     return template.render(
         report=report,
         title=title,
         subtitle=subtitle,
         foot=foot,
-        sections=SECTIONS,
+        sections=[*SECTIONS, BLAME] if blamed else SECTIONS,
+        blamed=blamed,
         css=css,
         js=js,
         script_hash=base64.b64encode(hashlib.sha256(str(js).encode()).digest()).decode(),

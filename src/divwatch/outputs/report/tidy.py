@@ -46,6 +46,23 @@ def tidy_tables(
     }
 
 
+def blame_table(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """A row for each look, source and task, of the runs that were watched with `watch_blame`; effects of the run so far."""
+    rows = [
+        {
+            "lineage": v.name, "stage": v.stages[n], "step": line["step"], "source": source, "task": task,
+            "effect": e["effect"], "lo": e["ci95"][0], "hi": e["ci95"][1], "instead": e["instead"],
+            "instead_lo": e["instead_ci95"][0], "instead_hi": e["instead_ci95"][1],
+        }
+        for v in lineages
+        for n, run in enumerate(v.runs)
+        for line in run.blames()
+        for source, tasks in line["sources"].items()
+        for task, e in tasks.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def stage_table(findings: LineageFindings, curves: pd.DataFrame, primary: str) -> pd.DataFrame:
     """A row for the base and one a stage: levels at its last comparable look, `change` and `correct_change` within the
     stage, as the terminal shows them, and `share` and `correct_share`, what it took of the base's diversity."""
