@@ -154,7 +154,7 @@ def stages(runs: Runs) -> list[str]:
     from divwatch.store.attribution import attribute_stages
 
     lines = [
-        "| lineage, mean of both tasks | SFT, % of the model's diversity | second stage | kept | second stage by seed, interval |",
+        "| lineage, mean of both tasks | SFT, % of the model's diversity | second stage | kept | second stage by seed |",
         "|---|---|---|---|---|",
     ]
     for arm in [name for name in runs if ARMS[name].start]:
