@@ -159,6 +159,7 @@ def test_training_goes_on_without_blame_where_rows_have_no_source(tmp_path, caps
     assert RunDirectory.of(tmp_path).blames() == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_adds_to_the_blame_of_its_checkpoint(tmp_path):
     settings = BLAME | {"every": 1, "prompts": 1, "blame_rows": 2}
     lines = []
