@@ -154,7 +154,7 @@ def stages(runs: Runs) -> list[str]:
     from divwatch.store.attribution import attribute_stages
 
     lines = [
-        "| lineage | SFT, % of the model's diversity | second stage | kept | interval of the second stage by seed |",
+        "| lineage, mean of both tasks | SFT, % of the model's diversity | second stage | kept | second stage by seed |",
         "|---|---|---|---|---|",
     ]
     for arm in [name for name in runs if ARMS[name].start]:
@@ -241,7 +241,7 @@ def figure(runs: Runs, path: Path) -> None:
     limits = (min(values) - 0.03, max(values) + 0.03)
     charts = []
     for (title, group), slots in zip(drawn, (["SFT"], ["SFT", "SFT or DPO"]), strict=True):
-        panel = Panel("Change since the model", group, unit=" %", y_range=limits)
+        panel = Panel("Change of diversity, NoveltyBench", group, unit=" %", y_range=limits)
         charts.append((title, str(pipeline_chart([panel], Axis(slots), title, panel_height=240))))
     legend = [(name, colour, 0) for name, colour in names.items() if name in runs]
     write_png(sheet(charts, columns=2, legend=legend), path)

@@ -17,6 +17,7 @@ import measuring  # noqa: E402
 import people  # noqa: E402
 import real  # noqa: E402
 import real_report  # noqa: E402
+import wobble  # noqa: E402
 
 
 def test_a_ratio_that_falls_by_more_than_a_third_is_named():
@@ -138,7 +139,7 @@ def test_agreement_with_people_is_an_auc_with_ties_and_its_interval_draws_contex
     assert (low, high) == (0.875, 1.0)  # each context alone tells its two sets apart
 
 
-def test_the_wobble_of_the_real_experiment_is_found_under_the_noise_of_sampling():
+def test_the_wobble_of_runs_is_found_under_the_noise_of_sampling():
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -148,12 +149,12 @@ def test_the_wobble_of_the_real_experiment_is_found_under_the_noise_of_sampling(
     for size, rho in ((0.03, 0.6), (0.0, 0.0)):
         covariance = size**2 * rho**lag + noise
         series = [(1 + rng.multivariate_normal(np.zeros(6), covariance), noise) for _ in range(40)]
-        posterior = real_report.likelihood(series, sizes, rhos)
-        low, _, high = real_report.quantiles(sizes, posterior.sum(axis=1))
+        weight = wobble.posterior(series, sizes, rhos)
+        low, _, high = wobble.quantiles(sizes, weight.sum(axis=1))
         assert low <= size + 0.004
         assert size <= high < size + 0.01
         if size:
-            low, middle, high = real_report.quantiles(rhos, posterior.sum(axis=0))
+            low, middle, high = wobble.quantiles(rhos, weight.sum(axis=0))
             assert low < rho < high
             assert middle > 0.2
 

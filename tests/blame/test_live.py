@@ -1,9 +1,12 @@
 """Blame while training runs: equal to `divwatch blame` on the checkpoint of the same step, and off where it cannot be."""
 
 import json
+import random
 
 import numpy as np
 import pytest
+import torch
+from transformers import TrainerCallback
 
 import divwatch
 from divwatch.blame.data import TrainingData
@@ -17,15 +20,42 @@ from divwatch.metrics.encoder import load_encoder
 from divwatch.monitor.panel_of_run import panel_of_run
 from divwatch.outputs.report import write_report
 from divwatch.store.run_directory import RunDirectory
-from tests.training import SETTINGS, dataset, dpo_trainer, grpo_trainer, sft_trainer
+from tests.training import SETTINGS, dataset, dpo_trainer, grpo_trainer, sft_trainer, weights_hash
 
 BLAME = SETTINGS | {"every": 2, "prompts": 2, "samples": 6, "blame": True, "blame_rows": 3}
 
 
-def test_live_blame_equals_blame_of_the_checkpoint_saved_at_the_same_step(tmp_path):
+class Snapshots(TrainerCallback):
+    """What a look must leave as it is, each time that a step has ended."""
+
+    def __init__(self, trainer):
+        self.trainer, self.taken = trainer, []
+        trainer.add_callback(self)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        model, optimizer = self.trainer.model, self.trainer.optimizer
+        moments = [s["exp_avg_sq"].clone() for s in optimizer.state.values()]
+        self.taken.append(
+            {
+                "weights": weights_hash(model),
+                "gradients": [p.grad is None for p in model.parameters()],
+                "moments": [m.sum().item() for m in moments],
+                "modes": [m.training for m in model.modules()],
+                "random": (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),
+                "keys": [sorted(vars(m)) for m in model.modules()],
+                "threads": torch.get_num_threads(),
+            }
+        )
+
+
+def test_live_blame_leaves_no_trace_and_equals_blame_of_the_checkpoint_of_the_same_step(tmp_path):
     trainer = sft_trainer(tmp_path, steps=2, save_strategy="steps", save_steps=2, gradient_checkpointing=True)
+    before = Snapshots(trainer)
     divwatch.watch(trainer, **BLAME)
+    after = Snapshots(trainer)
     trainer.train()
+    assert after.taken == before.taken
+    assert len(after.taken) == 2
     live = RunDirectory.of(tmp_path).blame_arrays(2)
 
     config = WatchConfig(**BLAME)
@@ -129,6 +159,7 @@ def test_training_goes_on_without_blame_where_rows_have_no_source(tmp_path, caps
     assert RunDirectory.of(tmp_path).blames() == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_adds_to_the_blame_of_its_checkpoint(tmp_path):
     settings = BLAME | {"every": 1, "prompts": 1, "blame_rows": 2}
     lines = []

@@ -92,9 +92,8 @@ class RunTables:
         return RunReader(self.directory).training()
 
     def blames(self) -> list[dict[str, Any]]:
-        """The lines of blame.jsonl that name sources with their effects on all tasks, by step."""
-        lines = RunReader(self.directory, []).blames()
-        return [line for line in lines if all("all" in of for of in (line.get("sources") or {"": {}}).values())]
+        """The lines of blame.jsonl by step, without those that are damaged."""
+        return [line for line in RunReader(self.directory, []).blames() if _is_blame(line)]
 
     def planned_looks(self) -> int | None:
         return RunReader(self.directory).planned_looks()
@@ -178,6 +177,13 @@ def _scores(reader: RunReader, steps: list[int], notes: list[str]) -> pd.DataFra
         except DivwatchError as error:
             notes.append(f"scores of step {step} cannot be read ({error})")
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["step", "id", "task"])
+
+
+def _is_blame(line: dict[str, Any]) -> bool:
+    sources = line.get("sources")
+    if not isinstance(sources, dict) or not {"blamed", "explained", "rows"} <= line.keys():
+        return False
+    return bool(sources) and all(isinstance(tasks, dict) and "all" in tasks for tasks in sources.values())
 
 
 def _number(value: Any) -> float:
