@@ -40,6 +40,7 @@ P_NONE, P_ONE, P_SMALL, P_TWO = 0.06, 0.64, 0.12, 0.18
 # steadier than they are, and raise false alarms. Behind an interval it would pull large changes towards none.
 ALARM_NONE, ALARM_ONE, ALARM_SMALL, ALARM_TWO = 0.3, 0.3, 0.3, 0.1
 ALARM_COOLING = 0.3
+ALARM_SHARES_FROM = 5  # looks: fewer hold hardly a shape that could take up a wobble, and an early fall shall be flagged early
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
 IMPOSSIBLE = 1e-16  # probability of a wobble's size and correlation that is left out
@@ -251,7 +252,8 @@ class _Posterior:
     def fit(self, knee: NDArray[np.intp], large: NDArray[np.bool_], looks: int) -> SeriesFit:
         weight = np.exp(self.log_weight - self.log_weight.max())
         weight /= weight.sum()
-        alarm = (weight @ self.alarm_ratio) * ALARM_COURSE[:, None]
+        ratio = self.alarm_ratio if looks >= ALARM_SHARES_FROM else np.ones_like(self.alarm_ratio)
+        alarm = (weight @ ratio) * ALARM_COURSE[:, None]
         alarm /= alarm.sum()
         cells = np.maximum(weight.sum(axis=2), alarm) > IMPOSSIBLE
         correlation, size = np.nonzero(cells)
