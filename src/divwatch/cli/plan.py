@@ -170,7 +170,7 @@ def _proposal_line(proposal: Proposal | None) -> str:
 
     if proposal is None:
         return f"propose   no panel has {LOOKS} looks within the budget: raise --max-overhead, or lower --new-tokens"
-    short = "" if proposal.share >= SHARE else f"; the budget has no room for one that reaches {SHARE:.0%}"
+    short = "" if proposal.share >= SHARE else f"; no panel within the budget reaches {SHARE:.0%}"
     return (
         f"propose   --prompts {proposal.prompts} --samples {proposal.samples} --new-tokens {proposal.new_tokens}: "
         f"{counted(proposal.looks, 'look')} of {proposal.seconds:.1f} s; with independent samples a fall of {FALL:.0%} at the "

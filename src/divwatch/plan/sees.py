@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from divwatch.analysis.simulate import simulate
 Floats = NDArray[np.float64]
 
 FALLS, WITHIN = (0.05, 0.1, 0.2), (2, 4)
-RUNS, RUNS_MIDDLE = 400, 100
+RUNS, RUNS_MIDDLE = 600, 100
 # The relative variance of a prompt's mean pairwise distance is SINGLE / K + PAIRS / (K (K - 1)), in units of the panel's
 # squared mean, and 1 + RISE d times as large after a fall by d. TAILS: degrees of freedom of its t distribution. SKEW: shape
 # of the gamma distribution of what common random numbers leave, since few completions change and most of them narrow.
@@ -114,11 +114,12 @@ def what_looks_see(
     last = max(within) + 1
     quiet = min(max(looks // 2, 1), QUIET)
     at_start, in_middle = min(looks, 1 + last), quiet + min(looks - max(looks // 2, 1), last)
+    panel = replace(watch, coupled=False, tokens=0)  # all that `delays` depends on
     seen = []
     for fall in falls:
-        alone = delays(watch, at_start, 1, fall)
-        start = delays(watch, at_start, 1, fall, watch.left(fall))
-        late = delays(watch, in_middle, quiet, fall, runs=RUNS_MIDDLE)
+        alone = delays(panel, at_start, 1, fall)
+        start = delays(panel, at_start, 1, fall, watch.left(fall))
+        late = delays(panel, in_middle, quiet, fall, runs=RUNS_MIDDLE)
         seen += [Sees(fall, w, *(float((d <= w).mean()) for d in (start, alone, late))) for w in within]
     return seen
 
@@ -127,7 +128,7 @@ def what_looks_see(
 def delays(watch: Watch, looks: int, quiet: int, fall: float, left: Left = INDEPENDENT, runs: int = RUNS) -> Floats:
     """[runs] looks from the first with the fall to the alarm; inf where none came, or one came before the fall.
 
-    quiet: looks before the fall, of `looks` in all.
+    quiet: looks before the fall, of `looks` in all. left: what common random numbers leave; the watch's own do not matter.
     """
     found = np.full(runs, np.inf)
     for run in range(runs):
