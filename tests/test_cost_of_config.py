@@ -52,7 +52,6 @@ def test_every_olmo3_config_affords_its_looks(gpus):
         assert run.coupled
 
 
-@pytest.mark.xfail(reason="the aim of 95 % is missed since the alarm trusts wobble more: docs/cost.md", strict=False)
 def test_the_looks_of_every_olmo3_config_see_a_fall_of_10_percent():
     watches = set()
     for path in CONFIGS:
