@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import time
 from dataclasses import replace
 from functools import cache
@@ -122,7 +121,7 @@ def watching() -> Any:
 
 def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     """Blame at the base and the saved checkpoints of the whole mix's training; and at the base alone."""
-    if (folder / "measured.pickle").is_file():
+    if (folder / "blame.json").is_file():
         return
     from divwatch.blame.data import TrainingData, draw_rows
     from divwatch.blame.offline import BlameConfig, measure_run
@@ -149,15 +148,15 @@ def blame(mix: str, seed: int, folder: Path, base_only: bool) -> None:
     measured = measure_run(checkpoints, data, prompts, config, encoder)
     seconds = time.process_time() - started
     rates = learning_rates(checkpoints, STEPS, (PAIRS if mix in DPO else SFT)["learning_rate"])
-    (folder / "measured.pickle").write_bytes(pickle.dumps((checkpoints, measured, rates, data, seconds)))
+    answers = conclusions(checkpoints, measured, rates, data, seconds)
+    (folder / "blame.json").write_text(json.dumps(answers))
 
 
-def answers(folder: Path) -> dict[str, dict[str, Any]]:
+def conclusions(checkpoints: Any, measured: Any, rates: Any, data: Any, seconds: float) -> dict[str, dict[str, Any]]:
     """What blame says at all checkpoints (`run`), at the base alone and at the third checkpoint alone (`middle`)."""
     from divwatch.blame.result import conclude, to_json
     from divwatch.blame.trace import share_of_learning
 
-    checkpoints, measured, rates, data, seconds = pickle.loads((folder / "measured.pickle").read_bytes())
     places = {"base": [0]}
     if len(measured) > 1:
         places |= {"run": list(range(len(measured))), "middle": [2]}
@@ -241,7 +240,8 @@ def run(mix: str, seed: int, what: list[str], base_only: bool) -> None:
     if "blame" in what:
         blame(mix, seed, folder, base_only)
     if "remix" in what:
-        factors = answers(folder)["base" if base_only else "run"]["mix_weight"]
+        answers = json.loads((folder / "blame.json").read_text())
+        factors = answers["base" if base_only else "run"]["mix_weight"]
         if factors is not None:
             train(mix, seed, folder / "remix", weight=factors)
 
@@ -254,10 +254,10 @@ def outcomes(mixes: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     found = []
     for mix, seed in ((mix, seed) for mix in mixes for seed in seeds):
         folder = OUT / mix / f"seed-{seed}"
-        if not (folder / "measured.pickle").is_file():
+        if not (folder / "blame.json").is_file():
             continue
         looks = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/look.json")}
-        for at, answer in answers(folder).items():
+        for at, answer in json.loads((folder / "blame.json").read_text()).items():
             names = list(answer["sources"])
             one: dict[str, Any] = {"mix": mix, "seed": seed, "at": at, "blamed": answer["blamed"]} | answer["explained"]
             one |= {"names": names, "instead": [answer["sources"][s]["all"]["instead"] for s in names]}

@@ -94,7 +94,7 @@ def test_check_shows_prompts_as_a_model_gets_them(monkeypatch, capsys, tmp_path)
     assert "<|im_start|>user" in run(monkeypatch, capsys, "check", str(panel), "--model", str(BASE_MODEL))[1]
     status, _, error = run(monkeypatch, capsys, "check", str(panel), "--model", str(tmp_path / "none"))
     assert status == 2
-    assert "give a directory or a hub name" in error
+    assert "give a directory that holds it, or a hub name that can be reached" in error
 
 
 def panel_file(folder, rows):
