@@ -11,6 +11,11 @@ class DivwatchError(ValueError):
     """
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line: what a DivwatchError says, any other error as `one_line` has it."""
+    return str(error) if isinstance(error, DivwatchError) else one_line(error)
+
+
 def one_line(error: BaseException, kind: bool = True) -> str:
     """The first line of an error's message, at most 200 characters, after the error's class name.
 

@@ -8,6 +8,8 @@ from typing import Any
 from divwatch.errors import DivwatchError, one_line
 from divwatch.smollm2 import resolve_model
 
+ADAPTER = "adapter_config.json"
+
 
 def load_tokenizer(name: str, **options: Any) -> Any:
     """options: of transformers' `from_pretrained`. Raises DivwatchError if it cannot be loaded."""
@@ -31,7 +33,12 @@ def load_adapter(name: str, **options: Any) -> Any:
 
 
 def is_adapter(name: str) -> bool:
-    return (Path(name) / "adapter_config.json").is_file()
+    return (Path(name) / ADAPTER).is_file()
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether the directory holds a model or an adapter."""
+    return any((folder / name).is_file() for name in ("config.json", ADAPTER))
 
 
 def _load(reader: Any, what: str, name: str, options: dict[str, Any]) -> Any:

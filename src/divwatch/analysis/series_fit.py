@@ -40,9 +40,9 @@ P_NONE, P_ONE, P_SMALL, P_TWO = 0.06, 0.64, 0.12, 0.18
 # steadier than they are, and raise false alarms. Behind an interval it would pull large changes towards none.
 ALARM_NONE, ALARM_ONE, ALARM_SMALL, ALARM_TWO = 0.3, 0.3, 0.3, 0.1
 ALARM_COOLING = 0.3
-ALARM_SHARES_FROM = (
-    5  # looks: fewer hold hardly a shape that could take up a wobble, and an early fall shall be flagged early
-)
+# Its shares of changes hold from so many looks on: fewer hold hardly a shape that could take up a wobble, and a fall that
+# is clear in two looks shall be flagged there.
+ALARM_SHARES_FROM = 5
 P_FIRST = 0.6  # that a change starts right after the baseline
 SIZE, SMALL = 0.2, 0.01  # sd of a change's size
 IMPOSSIBLE = 1e-16  # probability of a wobble's size and correlation that is left out

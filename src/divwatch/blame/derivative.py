@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,7 +40,7 @@ def nudge_size(values: Callable[[], Floats], parameters: Sequence[Any], directio
     A large nudge bends away from the tangent, a small one drowns in rounding. values: of a few rows, as a probe.
     Returns 0 for a direction of length 0.
     """
-    largest = largest_size(_norm(parameters), _norm(direction))
+    largest = largest_size(norm(parameters), norm(direction))
     return agreeing_size(values, lambda s: nudged(parameters, direction, s), largest)
 
 
@@ -68,5 +68,18 @@ def agreeing_size(values: Callable[[], Floats], move: Move, largest: float) -> f
     return min(tried)[1]
 
 
-def _norm(tensors: Sequence[Any]) -> float:
+def gradient_of_sum(parts: Iterable[Any], parameters: Sequence[Any]) -> list[Any]:
+    """The gradient of a sum of scalars, in float32: a tensor for each parameter. `.grad` fields are left alone."""
+    import torch
+
+    total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+    for part in parts:
+        for sum_, g in zip(total, torch.autograd.grad(part, list(parameters), allow_unused=True), strict=True):
+            if g is not None:
+                sum_ += g.float()
+    return total
+
+
+def norm(tensors: Sequence[Any]) -> float:
+    """The Euclidean norm over all tensors."""
     return float(sum(float(t.detach().float().square().sum()) for t in tensors) ** 0.5)

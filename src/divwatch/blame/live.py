@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.blame.data import TrainingData
-from divwatch.blame.derivative import agreeing_size, difference
+from divwatch.blame.derivative import agreeing_size, difference, norm
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_sums
 from divwatch.blame.look import BlameLook, error_scale, look_influence
 from divwatch.blame.losses import RowLosses, learns_pairs
@@ -23,7 +23,7 @@ from divwatch.blame.shadow import Shadow, holds_second_moments, why_not_copied
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import look_weights, prompt_shares
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError, one_line, reason_of
 from divwatch.metrics.scoring import TextEncoder
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
@@ -87,7 +87,7 @@ def blame_look(
             raise
         except Exception as error:
             if ranks.world == 1:
-                raise LookFailed(str(error) if isinstance(error, DivwatchError) else one_line(error)) from error
+                raise LookFailed(reason_of(error)) from error
             reason = f"rank {ranks.rank} failed where the others wait for it: {one_line(error)}"
             raise LookEnds(reason) from error
         finally:
@@ -107,7 +107,7 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, str | None]:
     try:
         return work(), None
     except Exception as error:
-        return None, str(error) if isinstance(error, DivwatchError) else one_line(error)
+        return None, reason_of(error)
 
 
 class _Pass:
@@ -184,15 +184,15 @@ class _Pass:
 
         length: of a nudge; None: the longest one at which half of it gives the same. It is returned too.
         """
-        norm = self.ranks.from_main(self.shadow.norm(direction))
-        if not norm:
+        long = self.ranks.from_main(norm(direction))
+        if not long:
             return np.zeros(len(places)), length
         probes = list(places[:: max(1, len(places) // PROBES)])
         with self.shadow.along(direction) as move:
             if length is None:
                 largest = self.ranks.from_main(self.shadow.largest_size(direction))
-                length = norm * agreeing_size(lambda: self._values(compute, probes), move, largest)
-            return difference(lambda: self._values(compute, list(places)), move, length / norm), length
+                length = long * agreeing_size(lambda: self._values(compute, probes), move, largest)
+            return difference(lambda: self._values(compute, list(places)), move, length / long), length
 
     def _values(self, compute: Compute, places: list[int]) -> Floats:
         def mine() -> dict[int, float]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from divwatch.blame.derivative import gradient_of_sum
+
 # Tokens of a batch, padding included: the logits of a batch are kept for the backward pass.
 CPU_TOKENS, GPU_TOKENS = 4096, 16384
 
@@ -77,28 +79,14 @@ def in_batches(sampled: Sequence[Sampled], device: Any) -> Iterator[list[int]]:
 
 
 def weighted_gradient(
-    model: Any,
-    parameters: Sequence[Any],
-    sampled: Sequence[Sampled],
-    weights: Sequence[float],
-    temperature: float,
-    top_p: float,
-    pad: int,
-    device: Any,
+    model: Any, parameters: Sequence[Any], sampled: Sequence[Sampled], weights: Sequence[float], *how: Any
 ) -> list[Any]:
     """sum_k weights[k] grad log p(completion k): a tensor for each parameter. `.grad` fields are left alone.
 
-    With `completion_weights` x a prompt's share this is the gradient of the mean pairwise distance.
+    With `completion_weights` x a prompt's share this is the gradient of the mean pairwise distance. how: as for
+    `weighted_sums`.
     """
-    import torch
-
-    total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
-    for value in weighted_sums(model, sampled, weights, temperature, top_p, pad, device):
-        gradients = torch.autograd.grad(value, list(parameters), allow_unused=True)
-        for sum_, g in zip(total, gradients, strict=True):
-            if g is not None:
-                sum_ += g.float()
-    return total
+    return gradient_of_sum(weighted_sums(model, sampled, weights, *how), parameters)
 
 
 def weighted_sums(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from divwatch.blame.derivative import gradient_of_sum
 from divwatch.errors import DivwatchError
 
 Floats = NDArray[np.float64]
@@ -52,14 +53,7 @@ class RowLosses:
 
     def gradient(self, rows: Sequence[int], parameters: Sequence[Any]) -> list[Any]:
         """The gradient of the mean loss of `rows`: a tensor for each parameter. `.grad` fields are left alone."""
-        import torch
-
-        total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
-        for loss in self.sums(rows, 1 / len(rows)):
-            for sum_, g in zip(total, torch.autograd.grad(loss, list(parameters), allow_unused=True), strict=True):
-                if g is not None:
-                    sum_ += g.float()
-        return total
+        return gradient_of_sum(self.sums(rows, 1 / len(rows)), parameters)
 
     def sums(self, rows: Sequence[int], weight: float) -> Iterator[Any]:
         """weight x the sum of the losses of `rows` in parts, a scalar of each batch, ready for a backward pass."""

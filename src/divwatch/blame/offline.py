@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divwatch.blame.data import TrainingData
-from divwatch.blame.derivative import central_difference, nudge_size
+from divwatch.blame.derivative import central_difference, norm, nudge_size
 from divwatch.blame.load import load_trainer
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import BlameLook, error_scale, look_at, look_influence
@@ -168,14 +168,14 @@ def _influence(look: BlameLook, directions: Iterable[Any], model: Any, parameter
 
     length, columns = 0.0, []
     for direction in directions:
-        norm = inner_product(direction, direction) ** 0.5
-        if norm and not length:
-            length = norm * nudge_size(
+        long = norm(direction)
+        if long and not length:
+            length = long * nudge_size(
                 lambda: values(sampled[:: max(1, len(sampled) // PROBES)]), parameters, direction
             )
         columns.append(
-            central_difference(lambda: values(sampled), parameters, direction, length / norm)
-            if norm
+            central_difference(lambda: values(sampled), parameters, direction, length / long)
+            if long
             else np.zeros(len(sampled))
         )
     return look_influence(look, scale, np.stack(columns, axis=-1))

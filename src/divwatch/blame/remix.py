@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-EXAGGERATION = (
-    3.0  # first order over what leaving the narrowest source out does, in trainings (docs/blame.md, Measured)
-)
+# First order over what leaving the narrowest source out does, in trainings (docs/blame.md, Measured).
+EXAGGERATION = 3.0
 
 
 def held_back(means: Floats, shares: Floats) -> Floats:

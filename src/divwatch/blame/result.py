@@ -62,16 +62,18 @@ def conclude(
     of_path = [_with_all(m.path, tasks) for m in measured if m.path is not None]
     influence = _influence(measured, learning, places)
 
+    over_run = {
+        t: np.tensordot(learning, np.stack([m[t] for m in of_rows]), axes=1) for t in (ALL, *tasks) if t in of_rows[0]
+    }
+
     def effects(task: str) -> Effects:
-        rows = np.tensordot(learning, np.stack([m[task] for m in of_rows]), axes=1)
         path = sum(m[task] for m in of_path) if of_path else None
         prompts = [places[t] for t in tasks if task in (ALL, t)]
-        return source_effects(rows, of_source, shares, influence, prompts, seed, path)
+        return source_effects(over_run[task], of_source, shares, influence, prompts, seed, path)
 
-    by_task = {t: effects(t) for t in (ALL, *tasks) if t in of_rows[0]}
+    by_task = {t: effects(t) for t in over_run}
     parts = [learned * _mix_effect(m[ALL], of_source, shares) for m, learned in zip(of_rows, learning, strict=True)]
-    rows: Floats = np.tensordot(learning, np.stack([m[ALL] for m in of_rows]), axes=1)
-    first_order = _mix_effect(rows, of_source, shares)
+    first_order = _mix_effect(over_run[ALL], of_source, shares)
     levels = [_levels(m, tasks) for m in measured]
     observed = {t: levels[-1][t] - levels[0][t] for t in levels[0]} if len(measured) > 1 else None
     means = held_back(by_task[ALL].effect / shares, shares)
@@ -80,7 +82,7 @@ def conclude(
         list(checkpoints),
         data.sources,
         by_task,
-        rows + by_task[ALL].total - first_order,
+        over_run[ALL] + by_task[ALL].total - first_order,
         levels[0],
         observed,
         [level[ALL] for level in levels],

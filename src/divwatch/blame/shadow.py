@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from divwatch.blame.derivative import Move, largest_size
+from divwatch.blame.derivative import Move, largest_size, norm
 from divwatch.blame.plain_copy import checkpoint_layers, plain_copy
 from divwatch.blame.precondition import preconditioned, second_moments
 from divwatch.sampling.memory import free_bytes
@@ -82,11 +82,7 @@ class Shadow:
 
     def largest_size(self, direction: Sequence[Any]) -> float:
         """The first size of a nudge to try."""
-        return largest_size(self.norm(self._copies), self.norm(direction))
-
-    @staticmethod
-    def norm(tensors: Sequence[Any]) -> float:
-        return float(sum(float(t.detach().square().sum()) for t in tensors) ** 0.5)
+        return largest_size(norm(self._copies), norm(direction))
 
     # the weights in training, read only
 

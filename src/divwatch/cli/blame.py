@@ -171,7 +171,9 @@ LOSS = (
 
 def _of_one_kind(paths: list[str]) -> list[str]:
     """Adapters alone where there are any: the whole model under them has other weights to nudge."""
-    adapters = [path for path in paths if (Path(path) / "adapter_config.json").is_file()]
+    from divwatch.pretrained import is_adapter
+
+    adapters = [path for path in paths if is_adapter(path)]
     for path in set(paths) - set(adapters) if adapters else ():
         print(f"divwatch: {path} is left out: the other checkpoints are adapters", file=sys.stderr)
     return adapters or paths
@@ -179,8 +181,10 @@ def _of_one_kind(paths: list[str]) -> list[str]:
 
 def _check_model(path: str) -> None:
     """A missing local path is not looked up on the hub."""
+    from divwatch.pretrained import holds_model
+
     folder = Path(path)
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if folder.is_dir() and not holds_model(folder):
         raise DivwatchError(f"{path} holds no config.json: give a checkpoint that the trainer saved")
     if not folder.is_dir() and (folder.is_absolute() or path.startswith(".") or len(folder.parts) > 2):
         raise DivwatchError(f"checkpoint {path!r} is not there: give a directory or a hub name")

@@ -93,14 +93,12 @@ def plan(
     shape = shape_of(run.model, dtype, run.lora_r)
     reached = this_machine() if device == "here" else DEVICES[device]
     look = Look(run.prompts, run.samples, prompt_tokens, run.new_tokens, run.mean_tokens, run.varied)
-    cost = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
     reference: Cost | None = None
     if before is not None:  # what the model of the cost makes of that run, beside its clock
         then = planned(config, before.processes, prompt_tokens, options, before).step_tokens
         same = "model" in options or released(before.model) == run.model
         its = shape if same else shape_of(released(before.model), dtype)
         reference = cost_of(its, reached, before.processes, before.look(prompt_tokens), strategy, then)
-        cost = calibrated(cost, reference, before)
 
     def looks_at(cost: Cost) -> list[int]:
         return plan_looks(run.every, run.max_steps, run.max_overhead, cost.seconds, cost.step_seconds, run.looks)
@@ -109,6 +107,7 @@ def plan(
         found = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
         return found if before is None or reference is None else calibrated(found, reference, before)
 
+    cost = cost_at(look)
     looks = looks_at(cost)
     blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)

@@ -22,7 +22,7 @@ from divwatch.outputs.terminal import bar_of, say, unreadable_line
 from divwatch.panel import choose, load_panel
 from divwatch.panel.form import in_forms
 from divwatch.panel.length import of_the_paper
-from divwatch.pretrained import load_model, load_tokenizer
+from divwatch.pretrained import holds_model, load_model, load_tokenizer
 from divwatch.records import Prompt, ScoredLook
 from divwatch.sampling.ranks import LookFailed
 from divwatch.smollm2 import resolve_model
@@ -132,7 +132,7 @@ def checkpoints_of(folder: Path) -> list[str]:
     Raises DivwatchError if it holds none.
     """
     numbered = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    whole = [p for p in numbered if any((p / name).is_file() for name in ("config.json", "adapter_config.json"))]
+    whole = [p for p in numbered if holds_model(p)]
     if not whole:
         raise DivwatchError(f"{folder} holds no checkpoint-N with a model: give a trainer's output_dir")
     return [str(p) for p in sorted(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = ["step", "source", "task", "effect", "low", "high", "instead", "instead_low", "instead_high", "blamed"]
@@ -51,14 +51,22 @@ def points(value: float | None) -> str:
     return text[1:] if text in ("+0.0", "-0.0") else text
 
 
+def with_interval(value: float, ci95: Sequence[float | None]) -> str:
+    """A change and its interval, in points.
+
+    >>> with_interval(-0.012, [-0.02, 0.0])
+    '-1.2 [-2.0, 0.0]'
+    """
+    return f"{points(value)} [{points(ci95[0])}, {points(ci95[1])}]"
+
+
 def blame_line(line: Mapping[str, Any]) -> str:
     """The sources that narrow most, in one line."""
     parts = []
     for source in by_effect(line)[:SHOWN]:
         values = line["sources"][source]["all"]
-        low, high = values["ci95"]
         mark = ", narrows" if source in line["blamed"] else ""
-        parts.append(f"{source} {points(values['effect'])} [{points(low)}, {points(high)}]{mark}")
+        parts.append(f"{source} {with_interval(values['effect'], values['ci95'])}{mark}")
     return (
         f"divwatch blame, steps 1 to {line['step']}, points of diversity: {' | '.join(parts)} | {line['seconds']:.1f} s"
     )

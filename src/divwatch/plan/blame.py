@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from divwatch.blame.look import ERROR_PROMPTS
+from divwatch.blame.offline import BATCHES, ROW_BATCH
 from divwatch.plan.cost import Cost, Look
 from divwatch.plan.device import Device
 from divwatch.plan.shape import Shape
 
-# `divwatch blame` by default.
-ROWS, PROMPTS_OF_ERROR, BATCHES, BATCH_ROWS = 128, 4, 12, 32
+ROWS = 128  # of `divwatch blame` by default
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def blame_cost(
     """
     of_row = look.prompt_tokens + (look.mean_tokens or look.new_tokens)
     completions = look.prompts * look.samples
-    backward = of_row * (completions + sources * ROWS + BATCHES * BATCH_ROWS)
-    read = min(look.prompts, tasks * PROMPTS_OF_ERROR) * look.samples
+    backward = of_row * (completions + sources * ROWS + BATCHES * ROW_BATCH)
+    read = min(look.prompts, tasks * ERROR_PROMPTS) * look.samples
     forward = of_row * 2 * (tasks * sources * ROWS + (sources + 1) * read)
     operations = shape.multiplied * (2 * forward + 6 * backward)
     seconds = cost.seconds + operations / devices / device.flops

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from divwatch.plan.cost import Cost, Look
-from divwatch.plan.sees import PAIRS, SINGLE, Watch, delays
+from divwatch.plan.sees import Watch, delays, relative_noise
 
 # What is asked: a fall of this size right after the first look is flagged within so many looks in this share of runs, and
 # the run has so many looks, first and last included.
@@ -54,10 +54,10 @@ def propose(
         if not fitting:
             continue
         most = _most_noise(watch)
-        good = [(panel, cost) for panel, cost in fitting if _noise(panel.samples) / panel.prompts <= most]
+        good = [(panel, cost) for panel, cost in fitting if relative_noise(panel.samples) / panel.prompts <= most]
         if good:
             return _proposal(*min(good, key=lambda pair: pair[1].seconds), watch, looks_of)
-        best = min(fitting, key=lambda pair: _noise(pair[0].samples) / pair[0].prompts)
+        best = min(fitting, key=lambda pair: relative_noise(pair[0].samples) / pair[0].prompts)
         closest = closest or _proposal(*best, watch, looks_of)
     return closest
 
@@ -66,11 +66,6 @@ def _with(look: Look, prompts: int, samples: int, part: float) -> Look:
     new = max(1, round(look.new_tokens * part))
     mean = None if look.mean_tokens is None else min(look.mean_tokens, new)
     return replace(look, prompts=prompts, samples=samples, new_tokens=new, mean_tokens=mean)
-
-
-def _noise(samples: int) -> float:
-    """Relative variance of a prompt's value."""
-    return SINGLE / samples + PAIRS / (samples * (samples - 1))
 
 
 def _most_noise(watch: Watch) -> float:
@@ -82,7 +77,7 @@ def _most_noise(watch: Watch) -> float:
             high = at
         else:
             low = at + 1
-    return _noise(REFERENCE) / PROMPTS[low] if low < len(PROMPTS) else 0.0
+    return relative_noise(REFERENCE) / PROMPTS[low] if low < len(PROMPTS) else 0.0
 
 
 def _share(watch: Watch) -> float:

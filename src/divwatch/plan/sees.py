@@ -38,6 +38,11 @@ QUIET = 8  # at most so many looks are simulated before a fall in the middle
 MEAN_LEVEL = 0.35  # of `simulate`
 
 
+def relative_noise(samples: int) -> float:
+    """Relative variance of a prompt's value that comes from its completions."""
+    return SINGLE / samples + PAIRS / (samples * (samples - 1))
+
+
 class Left(NamedTuple):
     """The share of the noise of a change that common random numbers leave: after the fall, and between looks of one level."""
 
@@ -145,9 +150,8 @@ def _values(watch: Watch, looks: int, last_quiet: int, fall: float, left: Left, 
         "step", prompts=watch.prompts, looks=looks, onset=last_quiet, drop=fall, width=1, noise=0.0,
         wobble=PRIOR_WOBBLE, persistence=PERSISTENCE, seed=seed,
     )  # fmt: skip
-    k = watch.samples
     fallen = np.arange(looks)[:, None] > last_quiet
-    variance = (SINGLE / k + PAIRS / (k * (k - 1))) * np.where(fallen, 1 + RISE * fall, 1.0)
+    variance = relative_noise(watch.samples) * np.where(fallen, 1 + RISE * fall, 1.0)
     rng = np.random.default_rng([seed, 1])
     own = rng.standard_t(TAILS, (looks, watch.prompts)) * np.sqrt(1 - 2 / TAILS)
     if left.wobble < 1:  # the looks of a level share what their wobble leaves, all looks what the fall leaves

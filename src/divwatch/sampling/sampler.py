@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from divwatch.config import WatchConfig
-from divwatch.errors import DivwatchError, one_line
+from divwatch.errors import DivwatchError, one_line, reason_of
 from divwatch.panel.length import token_limit
 from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
@@ -167,7 +167,7 @@ def _prepare(
             raise DivwatchError("watch_backend continuous reads whole weights only: leave watch_gather out")
         request = make_request(source.unwrapped, tokenizer, prompts, config, seed, source.device)
     except Exception as error:
-        reason = str(error) if isinstance(error, DivwatchError) else one_line(error)
+        reason = reason_of(error)
     ranks.agree(reason)
     assert request is not None
     if sharding is None or config.gather is not None:

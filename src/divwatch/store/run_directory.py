@@ -153,9 +153,10 @@ class RunDirectory(RunReader):
         """
         looks = [self._with_readable_scores(look) for look in self.looks() if look["step"] <= step]
         events = [event for event in self.events() if event["step"] <= step]
-        blames = [line for line in self.blames() if line["step"] <= step]
         files = {"looks.jsonl": looks, "events.jsonl": events}
-        for name, lines in (files | {"blame.jsonl": blames} if self.blames() else files).items():
+        if blames := self.blames():
+            files["blame.jsonl"] = [line for line in blames if line["step"] <= step]
+        for name, lines in files.items():
             write_atomically(self.path / name, b"".join(json_line(line) for line in lines))
         for folder in ("completions", "scores"):
             for later in [s for s in self._steps(folder) if s > step]:

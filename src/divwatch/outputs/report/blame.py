@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from divwatch.outputs.blame import by_effect, points
+from divwatch.outputs.blame import by_effect, points, with_interval
 from divwatch.outputs.charts.area import Point, Series
 from divwatch.outputs.charts.pipeline import Axis, Panel, pipeline_chart
 from divwatch.outputs.numbers import typeset
@@ -79,7 +79,7 @@ def _summary(run: RunTables, line: dict[str, Any]) -> str:
     )
     whole = line["explained"]
     check = (
-        f"Of the whole mix, steps 1 to {line['step']:,}: predicted {_with_interval(whole['predicted'], whole['ci95'])}"
+        f"Of the whole mix, steps 1 to {line['step']:,}: predicted {with_interval(whole['predicted'], whole['ci95'])}"
     )
     observed = _observed(run.means, line["step"])
     return typeset(who + check + (f", observed {points(observed)}" if observed is not None else "") + " points.")
@@ -127,7 +127,3 @@ def _rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _cell(value: float, ci: Sequence[float | None]) -> Cell:
     return Cell(typeset(points(value)), typeset(f"[{points(ci[0])}, {points(ci[1])}]"))
-
-
-def _with_interval(value: float, ci: Sequence[float | None]) -> str:
-    return f"{points(value)} [{points(ci[0])}, {points(ci[1])}]"
