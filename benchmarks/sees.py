@@ -41,26 +41,28 @@ def nominal(fall: float) -> float:
     return float(brentq(lambda by: mean(by) / mean(0.0) - (1 - fall), fall / 2, 2 * fall))
 
 
-def drawn_delays(watch: Watch, looks: int, last_quiet: int, fall: float, coupled: bool, runs: int) -> np.ndarray:
-    """[runs] as `divwatch.plan.sees.delays`, of drawn runs; last_quiet: the last look before the fall."""
+def drawn_delays(watch: Watch, looks: int, last_quiet: int, fall: float, coupled: bool, seeds: range) -> np.ndarray:
+    """[runs] as `divwatch.plan.sees.delays`, of runs drawn with `seeds`; last_quiet: the last look before the fall."""
     change = tuple([0.0] * (last_quiet + 1) + [-nominal(fall)] * (looks - last_quiet - 1))
     world = World(
         watch.tasks, watch.prompts, watch.samples, looks, rho=PERSISTENCE, coupled=coupled, fall=change, accuracy=False
     )
-    late = np.full(runs, np.inf)
-    for seed in range(runs):
-        history, _ = draw(world, 2_000_000 + seed)
+    late = np.full(len(seeds), np.inf)
+    for run, seed in enumerate(seeds):
+        history, _ = draw(world, seed)
         detector = CollapseDetector(watch.most_looks, watch.alpha_of_all, watch.min_drop)
         alarm = detector.replay(history.steps, history.series("diversity/sbert")).alarm_step
         if alarm is not None and history.steps.index(alarm) > last_quiet:
-            late[seed] = history.steps.index(alarm) - last_quiet - 1
+            late[run] = history.steps.index(alarm) - last_quiet - 1
     return late
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=400)
-    runs = parser.parse_args().runs
+    parser.add_argument("--seed", type=int, default=2_000_000, help="of the first run that is drawn")
+    chosen = parser.parse_args()
+    runs, seeds = chosen.runs, range(chosen.seed, chosen.seed + chosen.runs)
     print("| panel | fall | drawn within 2 / 4 | `plan` within 2 / 4 |\n|---|---|---|---|", flush=True)
     worst = 0.0
     for where, last, coupled, falls in PLACES:
@@ -68,7 +70,7 @@ def main() -> None:
             for fall in falls:
                 looks = last + 2 + max(WITHIN)
                 left = Left(SHARED * fall, SHARED * PRIOR_WOBBLE) if coupled else INDEPENDENT
-                drawn = drawn_delays(watch, looks, last, fall, coupled, runs)
+                drawn = drawn_delays(watch, looks, last, fall, coupled, seeds)
                 plan = delays(watch, looks, last + 1, fall, left, runs)
                 both = [[(d <= w).mean() for w in WITHIN] for d in (drawn, plan)]
                 worst = max(worst, float(np.abs(np.subtract(*both)).max()))
