@@ -1,5 +1,6 @@
 """The parts of blame: nudges, row losses as TRL computes them, the gradient against finite differences, effects."""
 
+import json
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
+from trl import TrlParser
 
+from divwatch.blame.data import load_mix_of_run
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.estimate import left_out, source_effects
 from divwatch.blame.log_probs import all_log_probs, weighted_gradient
@@ -22,6 +26,10 @@ from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_
 from divwatch.blame.weights import completion_weights, prompt_shares
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
+from divwatch.mixes import Selection, load_mix
+from divwatch.mixes.limit import Limit
+from divwatch.recipe import MixArguments
+from divwatch.tiny import BASE_MODEL
 from tests.training import dpo_trainer, load_model, load_tokenizer, sft_trainer, weights_hash
 
 
@@ -190,14 +198,41 @@ def test_a_suggestion_goes_further_than_first_order_asks_for():
     assert factors == sorted(factors)
 
 
-def test_a_suggestion_is_a_command_of_the_recipe():
-    factors = {"narrow one": 0.25, "forum": 1.0}
-    lines = suggestion_lines(factors, "tiny/mix", 4000, "preference", Path("configs/tiny/think/dpo.yaml"))
+def test_a_suggestion_is_a_command_of_the_recipe_on_top_of_what_the_mix_selected():
+    factors = {"quiz": 0.25, "forum": 1.0}
+    selection = Selection(weight={"quiz": 0.5, "manual": 2.0}, drop=("script",), rows=400, repeat=True)
+    _, mix = load_mix("tiny/ablation_sft", selection=selection)
+    lines = suggestion_lines(factors, mix, Path("configs/tiny/instruct/sft.yaml"))
     words = shlex.split(next(line for line in lines if "accelerate" in line))
-    assert words[:3] == ["accelerate", "launch", "recipes/dpo.py"]
-    assert words[words.index("--mix_weight") + 1] == "narrow one=0.25"
-    assert words[words.index("--mix_rows") + 1] == "4000"
-    assert "no change of the mix" in " ".join(suggestion_lines(None, "tiny/mix", 4000, "sft", None))
+    options = TrlParser(MixArguments).parse_args_and_config(words[5:], fail_with_unknown_args=True)[0]
+    assert words[:5] == ["accelerate", "launch", "recipes/sft.py", "--config", "configs/tiny/instruct/sft.yaml"]
+    assert (options.mix, options.mix_rows, options.mix_repeat) == ("tiny/ablation_sft", 400, True)
+    assert (options.mix_weight, options.mix_drop) == (["quiz=0.125", "manual=2"], ["script"])
+    assert "no change of the mix" in " ".join(suggestion_lines(None, mix, None))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_data_of_a_run_are_read_again_as_it_read_them(older, tmp_path, monkeypatch):
+    limit = Limit(AutoTokenizer.from_pretrained(BASE_MODEL), None)
+    rows = [{"prompt": "a", "completion": f" {i}", "source": "xy"[i % 2]} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    selections = {
+        "tiny/ablation_sft": Selection(weight={"script": 0.5}, drop=("quiz",)),
+        "rows.jsonl": Selection(only=("x",), rows=3),
+    }
+    for name, selection in selections.items():
+        dataset, report = load_mix(name, 3, selection=selection, limit=limit)
+        record = json.loads(json.dumps(report.as_dict()))
+        if older:  # from before a record said how its mix was given
+            del record["given"], record["local_data"]
+        else:
+            monkeypatch.chdir("/")
+        again, _ = load_mix_of_run({"mix": record}, limit)
+        assert list(again) == list(dataset)
+        monkeypatch.chdir(tmp_path)
+    with pytest.raises(DivwatchError, match="records no mix"):
+        load_mix_of_run({"mix": None}, limit)
 
 
 def test_learning_is_shared_out_among_checkpoints():

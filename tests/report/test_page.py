@@ -418,7 +418,7 @@ def test_curve_loss_lost_answers_and_next_steps_stand_beside_the_verdict(one_sta
     assert "different answers in 16 samples, now" in text
     commands = [code.text for code in article.find("code")]
     run, checkpoints = one_stage.parent, [f"{one_stage.parent}/checkpoint-{step}" for step in (30, 140, 150)]
-    assert commands[0].endswith(f"{' '.join(checkpoints)} --mix think_sft --like {run}")
+    assert commands[0].endswith(f"{' '.join(checkpoints)} --like {run}")
     assert re.search(r"Go back to checkpoint-30 \(the fall begins after step \d+\)", text)
     assert checkpoints[0] in commands[1]
     assert commands[2].startswith(f"divwatch measure {checkpoints[0]} AVERAGE --like {run}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.mixes import load_mix
+from divwatch.mixes import MixReport, Selection, load_mix
 from divwatch.mixes.limit import Limit
 
 
@@ -27,15 +27,27 @@ class TrainingData:
         return list(self.shares)
 
 
-def training_data(
-    name: str, per_source: int, seed: int, tokenizer: Any, max_length: int | None, local_data: str | None
-) -> tuple[TrainingData, int]:
-    """(up to `per_source` rows of each source, number of rows of the whole mix).
+def load_mix_of_run(info: Mapping[str, Any], limit: Limit) -> tuple[Any, MixReport]:
+    """`load_mix` as the run called it whose run.json holds `info`: same mix, selection, seed and local files.
 
-    name: a mix by name, or a file. max_length: rows whose prompt fills it are left out, as in training. Raises DivwatchError
-    for prompts without answers, and for a source of one row.
+    Raises DivwatchError for a run whose data came from elsewhere."""
+    try:
+        mix = MixReport.from_dict(info["mix"])
+    except (KeyError, TypeError, AttributeError):
+        raise DivwatchError(
+            "the run of --like records no mix: give its data as --mix NAME or --data FILE.jsonl"
+        ) from None
+    selection = Selection(
+        **{**mix.selection, "only": tuple(mix.selection["only"]), "drop": tuple(mix.selection["drop"])}
+    )
+    return load_mix(mix.given or mix.name, mix.seed, selection=selection, local_data=mix.local_data, limit=limit)
+
+
+def training_data(dataset: Any, report: MixReport, per_source: int, seed: int) -> TrainingData:
+    """Up to `per_source` rows of each source of what `load_mix` returned.
+
+    Raises DivwatchError for prompts without answers, and for a source of one row.
     """
-    dataset, report = load_mix(name, seed, local_data=local_data, limit=Limit(tokenizer, max_length))
     columns = set(dataset.column_names)
     kind = (
         "preference" if {"chosen", "rejected"} <= columns
@@ -43,12 +55,12 @@ def training_data(
     )  # fmt: skip
     if kind == "rl":
         raise DivwatchError(
-            f"{name} holds prompts only, whose loss depends on what the model samples: blame reads SFT and DPO data"
+            f"{report.name} holds prompts only, whose loss depends on what the model samples: blame reads SFT and DPO data"
         )
     labels = (
         ["unknown" if s is None else str(s) for s in dataset["source"]]
         if "source" in columns
-        else [Path(name).stem] * len(dataset)
+        else [Path(report.name).stem] * len(dataset)
     )
     counts = {s: n for s in dict.fromkeys(labels) if (n := labels.count(s))}
     small = next((s for s, n in counts.items() if n < 2), None)
@@ -56,9 +68,7 @@ def training_data(
         raise DivwatchError(f"source {small!r} has 1 row: give at least 2 of each source, better 100")
     chosen = draw_rows(labels, per_source, seed)
     shares = {s: n / len(labels) for s, n in counts.items()}
-    return TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind), sum(
-        s.taken for s in report.sources.values()
-    )
+    return TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
 
 
 def draw_rows(labels: Sequence[str], per_source: int, seed: int) -> list[int]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from divwatch.mixes import MixReport
 
 
 def result_lines(values: dict[str, Any]) -> list[str]:
@@ -61,23 +64,20 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
 
 
-def suggestion_lines(
-    factors: Mapping[str, float] | None, name: str, taken: int, kind: str, config: Path | None
-) -> list[str]:
-    """Mix settings and the command of the recipe that trains with them."""
+def suggestion_lines(factors: Mapping[str, float] | None, mix: MixReport, config: Path | None) -> list[str]:
+    """Mix settings and the command of the recipe that trains with them: factors on top of the weights that `mix` had."""
     if factors is None:
         return ["", "No source narrows the model more than the others do: no change of the mix is suggested."]
-    changed = {s: f for s, f in factors.items() if f != 1}
-    weights = [f"{source}={factor:.3g}" for source, factor in changed.items()]
-    settings = ["--mix", name, "--mix_weight", *weights, "--mix_rows", str(taken), "--mix_repeat", "true"]
-    recipe = "sft" if kind == "sft" else "dpo"
-    command = [
-        "accelerate",
-        "launch",
-        f"recipes/{recipe}.py",
-        *(["--config", str(config)] if config else []),
-        *settings,
-    ]
+    had = mix.selection
+    changed = {s: f * had["weight"].get(s, 1.0) for s, f in factors.items() if f != 1}
+    weights = [f"{source}={factor:.3g}" for source, factor in {**had["weight"], **changed}.items()]
+    settings = ["--mix", mix.given, "--mix_weight", *weights, "--mix_rows", str(mix.taken), "--mix_repeat", "true"]
+    for option, sources in (("--mix_only", had["only"]), ("--mix_drop", had["drop"])):
+        settings += [option, *sources] if sources else []
+    settings += ["--local_data", mix.local_data] if mix.local_data else []
+    recipe = "dpo" if mix.kind == "preference" else "sft"
+    chosen = ["--config", str(config)] if config else []
+    command = ["accelerate", "launch", f"recipes/{recipe}.py", *chosen, *settings]
     return [
         "",
         f"To halve the predicted loss at the same number of rows: mix_weight {' '.join(weights)}",

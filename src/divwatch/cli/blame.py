@@ -25,7 +25,10 @@ def blame(
         list[str],
         typer.Argument(help="Checkpoints of one run; without trainer_state.json: the model that it started from."),
     ],
-    mix: Annotated[Optional[str], typer.Option(help="The training data: a mix by name or in YAML.")] = None,
+    mix: Annotated[
+        Optional[str],
+        typer.Option(help="The training data: a mix by name or in YAML. Default: what the run of --like trained on."),
+    ] = None,
     data: Annotated[
         Optional[Path], typer.Option(help="The training data: JSONL in TRL's form, with a column 'source'.")
     ] = None,
@@ -67,25 +70,34 @@ def blame(
 ) -> None:
     """Say which sources and rows of the training data narrow the model, without training.
 
-    Example: divwatch blame BASE RUN/checkpoint-* --mix instruct_sft --like RUN --json blame.json
+    Example: divwatch blame BASE RUN/checkpoint-* --like RUN --json blame.json
     """
-    if (mix is None) == (data is None):
-        raise DivwatchError("give the training data as either --mix NAME or --data FILE.jsonl")
+    if (mix is not None and data is not None) or (mix is None and data is None and like is None):
+        raise DivwatchError(
+            "give the training data as either --mix NAME or --data FILE.jsonl, or the run with --like RUN"
+        )
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
-    from divwatch.blame.data import training_data
+    from divwatch.blame.data import load_mix_of_run, training_data
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
     from divwatch.files import without_nan
+    from divwatch.mixes import load_mix
+    from divwatch.mixes.limit import Limit
     from divwatch.pretrained import load_tokenizer
+    from divwatch.store.run_directory import RunDirectory
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
     run_config = _run_config(config)
     found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
-    training, taken = training_data(
-        str(data or mix), rows, seed, load_tokenizer(found[0].path), run_config.get("max_length"), local_data
-    )
+    limit = Limit(load_tokenizer(found[0].path), run_config.get("max_length"))  # drops rows as the recipes do
+    if data or mix:
+        dataset, report = load_mix(str(data or mix), seed, local_data=local_data, limit=limit)
+    else:
+        assert like is not None
+        dataset, report = load_mix_of_run(RunDirectory.of(like).info(), limit)
+    training = training_data(dataset, report, rows, seed)
     options = {
         "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
         "seed": seed,
@@ -104,7 +116,7 @@ def blame(
         return
     print("\n".join(result_lines(values)))
     if suggest:
-        print("\n".join(suggestion_lines(result.factors, str(data or mix), taken, training.kind, config)))
+        print("\n".join(suggestion_lines(result.factors, report, config)))
 
 
 def _compute(

@@ -48,7 +48,17 @@ def load_mix(
     selection = selection or Selection()
     selection = replace(selection, rows=rows) if rows is not None else selection
     if name.startswith("tiny/") or name.endswith((".jsonl", ".json")):
-        return _in_memory(name, seed, selection, kind, limit)
+        dataset, report = _in_memory(name, seed, selection, kind, limit)
+    else:
+        dataset, report = _from_yaml(name, seed, selection, local_data, kind, limit)
+    report.given = str(Path(name).resolve()) if Path(name).is_file() else name
+    report.local_data = str(Path(local_data).resolve()) if local_data else None
+    return dataset, report
+
+
+def _from_yaml(
+    name: str, seed: int, selection: Selection, local_data: str | None, kind: str | None, limit: Limit | None
+) -> tuple[Any, MixReport]:
     mix = find_mix(name)
     if kind is not None and mix.kind != kind:
         raise DivwatchError(f"mix {name!r} is of kind {mix.kind}, this recipe trains on {kind}: choose another mix")

@@ -29,7 +29,10 @@ class SourceReport:
 
 @dataclass
 class MixReport:
-    """Goes into run.json through `as_dict`; `lines` is what a recipe prints."""
+    """Goes into run.json through `as_dict`; `lines` is what a recipe prints.
+
+    given, local_data: what `load_mix` was called with, files and folders by their absolute paths.
+    """
 
     name: str
     kind: str
@@ -37,6 +40,8 @@ class MixReport:
     places: list[dict[str, Any]] = field(default_factory=list)
     selection: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, SourceReport] = field(default_factory=dict)
+    given: str = ""
+    local_data: str | None = None
 
     def of(self, source: str) -> SourceReport:
         return self.sources.setdefault(source, SourceReport())

@@ -67,7 +67,7 @@ def lost_answers(
 
 def _summary(before: Column, now: Column, gone: int) -> str:
     different = f"{before.distinct} different answers in {before.samples} samples, now {now.distinct}"
-    return different + (f"; {gone} of the earlier ones are gone" if gone else "")
+    return different + (f"; {gone} of the earlier ones were not sampled again" if gone else "")
 
 
 def _change(whole: Assessment | None, task: str) -> float:

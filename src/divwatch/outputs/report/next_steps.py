@@ -116,11 +116,9 @@ def _onset(assessment: Assessment) -> int | None:
 
 
 def _blame(run: RunTables) -> str:
-    mix = run.meta.get("mix")
-    name = mix.get("name") if isinstance(mix, dict) else None
     models = [
         _model(run) or "BASE",
         *(_shown(path) for _, path in _checkpoints(run.directory.parent.glob("checkpoint-*"))),
     ]
-    data = f"--mix {shlex.quote(str(name))}" if name else "--data ROWS.jsonl"
-    return f"divwatch blame {shlex.join(models)} {data} --like {shlex.quote(_shown(run.directory.parent))}"
+    data = "" if isinstance(run.meta.get("mix"), dict) else "--data ROWS.jsonl "  # a run of a recipe records its mix
+    return f"divwatch blame {shlex.join(models)} {data}--like {shlex.quote(_shown(run.directory.parent))}"
