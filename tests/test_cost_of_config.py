@@ -231,6 +231,20 @@ def test_plan_has_the_cost_of_blame():
     assert "min a checkpoint: 10 sources" in run(*words[:-1]).stdout
 
 
+def test_looks_that_blame_follows_cost_more_and_are_fewer(tmp_path):
+    recipe = (ROOT / "configs/olmo3/instruct/dpo.yaml").read_text()
+    (tmp_path / "blamed.yaml").write_text(f"{recipe}\nwatch_blame: true\nwatch_blame_rows: 32\n")
+    plain, blamed = (
+        json.loads(run(config, "--json").stdout)
+        for config in (ROOT / "configs/olmo3/instruct/dpo.yaml", tmp_path / "blamed.yaml")
+    )
+    assert (plain["blame_rows"], blamed["blame_rows"]) == (None, 32)
+    assert blamed["seconds"] == pytest.approx(plain["seconds"] + blamed["blame_seconds"])
+    assert len(blamed["looks"]) < len(plain["looks"])
+    assert blamed["overhead"] <= 0.03
+    assert ", blame " in run(tmp_path / "blamed.yaml").stdout
+
+
 @pytest.mark.slow
 def test_a_proposal_is_the_cheapest_panel_that_sees_a_tenth_within_the_budget():
     words = ("--model", "olmo3-7b", "--new-tokens", 384, "--steps", 2000, "--propose")

@@ -67,7 +67,7 @@ def plan(
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
     from divwatch.config import WatchConfig, number_in
-    from divwatch.plan.blame import blame_cost
+    from divwatch.plan.blame import blame_cost, with_blame
     from divwatch.plan.cost import Look, cost_of
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
@@ -105,7 +105,12 @@ def plan(
 
     def cost_at(look: Look) -> Cost:
         found = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
-        return found if before is None or reference is None else calibrated(found, reference, before)
+        found = found if before is None or reference is None else calibrated(found, reference, before)
+        return (
+            found
+            if run.blame_rows is None
+            else with_blame(found, shape, reached, gpus, look, run.tasks, run.blame_rows)
+        )
 
     cost = cost_at(look)
     looks = looks_at(cost)
@@ -199,7 +204,9 @@ def _lines(cost: Cost, run: Planned, looks: list[int], share: float, step: str, 
     lines = [
         f"training  {cost.train_bytes / 1e9:.1f} GB a device before activations, {cost.step_seconds:.1f} s a step, "
         f"{counted(run.max_steps, 'step')}{step}",
-        f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}; "
+        f"a look    {cost.seconds:.1f} s: gather {cost.gather:.1f}, prefill {cost.prefill:.1f}, decode {cost.decode:.1f}"
+        + (f", blame {cost.blame_seconds:.1f}" if cost.blame_seconds else "")
+        + "; "
         f"{counted(cost.batches, 'batch')} of {counted(cost.rows, 'row')} a device, "
         f"{cost.look_bytes / 1e9:.1f} GB more, weights {weights}",
         f"looks     {len(looks)}, at steps {steps_of(looks)}: {share:.1%} of the run, "

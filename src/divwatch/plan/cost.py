@@ -55,7 +55,7 @@ class Look:
 class Cost:
     """The cost of one look.
 
-    seconds:      time that training waits for the look: gather + prefill + decode.
+    seconds:      time that training waits for the look: gather + prefill + decode + blame_seconds.
     gather:       seconds to gather sharded weights.
     prefill:      seconds to read the prompts.
     decode:       seconds to write the completions.
@@ -65,6 +65,7 @@ class Cost:
     look_bytes:   what the look adds at its peak: gathered weights, keys, values, logits.
     gathered:     whether sharded weights are gathered once for the look, not at every token.
     step_seconds: seconds per optimizer step of the training.
+    blame_seconds: seconds of `watch_blame` after the look; 0 where it is off.
     """
 
     seconds: float
@@ -77,6 +78,7 @@ class Cost:
     look_bytes: float
     gathered: bool
     step_seconds: float
+    blame_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

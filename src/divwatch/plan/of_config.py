@@ -21,7 +21,8 @@ class Planned:
     """model: as `shape.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
     run. new_tokens: the most of a completion. mean_tokens: their mean, None: new_tokens. step_tokens: tokens a step, all
     devices. lora_r: rank of the adapter that is trained, None: the whole model. tasks: of the panel. coupled, alpha,
-    min_drop: as in `WatchConfig`. The defaults are those of a run without a config."""
+    min_drop: as in `WatchConfig`. blame_rows: rows of each source that `watch_blame` reads, None: it is off. The defaults are
+    those of a run without a config."""
 
     model: str
     every: float | str = AUTO
@@ -39,6 +40,7 @@ class Planned:
     coupled: bool = WatchConfig.coupled
     alpha: float = WatchConfig.alpha
     min_drop: float = WatchConfig.min_drop
+    blame_rows: int | None = None
 
 
 def planned(
@@ -67,6 +69,7 @@ def _from_run(like: Like | None, options: dict[str, Any]) -> Planned:
         options.get("model") or released(like.model), settings.every, settings.looks, like.max_steps, like.prompts,
         settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead, tasks=len(like.tokens) or 1,
         coupled=settings.coupled, alpha=settings.alpha, min_drop=settings.min_drop,
+        blame_rows=settings.blame_rows if settings.blame else None,
     )  # fmt: skip
 
 
@@ -88,7 +91,9 @@ def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str,
         name: _number(recipe, f"watch_{name}", getattr(run, name)) for name in ("max_overhead", "alpha", "min_drop")
     }
     coupled = recipe.get("watch_coupled", run.coupled) in (True, "true")
-    run = replace(run, **watched, **alarm, tasks=len(limits), coupled=coupled)
+    blamed = recipe.get("watch_blame") in (True, "true")
+    rows = _whole(recipe, "watch_blame_rows", WatchConfig.blame_rows) if blamed else None
+    run = replace(run, **watched, **alarm, tasks=len(limits), coupled=coupled, blame_rows=rows)
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
     run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
     schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
