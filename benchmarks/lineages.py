@@ -127,6 +127,22 @@ def flagged_stage(runs) -> str | None:
     return next((run.stage for run in runs if any(event.get("task") == "all" for event in run.events)), None)
 
 
+def onset_table(seeds: list[int]) -> str:
+    """When the first alarm of the whole panel came at the planted stage, and the onset that it gave, as it was raised live."""
+    lines = [
+        "| lineage | looks at steps | first alarm of the whole panel at step, by seed | onset, 90 % interval, by seed |",
+        "|---|---|---|---|",
+    ]
+    for arm in (arm for arm in ARMS if arm.planted):
+        runs = [next(run for run in chain(arm, seed) if run.stage == arm.planted) for seed in seeds]
+        alarms = [next((event for event in run.events if event.get("task") == "all"), None) for run in runs]
+        looks = ", ".join(str(step) for step, _ in runs[0].scored_looks())
+        when = ", ".join(str(alarm["step"]) if alarm else "none" for alarm in alarms)
+        onset = ", ".join("[{}, {}]".format(*alarm["onset_interval"]) if alarm else "-" for alarm in alarms)
+        lines.append(f"| {arm.name} | {looks} | {when} | {onset} |")
+    return "\n".join(lines)
+
+
 def _mean_and_range(values: list[float]) -> str:
     return f"{np.mean(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
@@ -231,7 +247,8 @@ def main() -> None:
     if not options.report_only:
         run_all(options.seeds, options.workers)
         print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
-    text = planted_table(options.seeds) + "\n\n" + claim_table(options.seeds) + "\n\n" + wobble_text(options.seeds)
+    parts = (planted_table, onset_table, claim_table, wobble_text)
+    text = "\n\n".join(part(options.seeds) for part in parts)
     print(text)
     write(text, ROOT / "docs" / "lineages.md")
     figure(options.seeds, ROOT / "docs" / "lineages.png")
