@@ -160,7 +160,9 @@ def machine() -> str:
         model = named[0] if named else model
     memory = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    return (
+        f"{cores} cores of {model}, {memory:.0f} GiB, {platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    )
 
 
 def versions() -> str:

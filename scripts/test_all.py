@@ -85,7 +85,7 @@ def page(done, cases):
         "After this page you know when the whole project was last checked, and with what result. `make test-all` runs lint,",
         "type checks and every test, including the slow matrices that `make test` leaves out, and writes this page.",
         "",
-        f"{when()}; {versions()}; {platform.platform()}.",
+        f"{when()}; {versions()}; {platform.system()} {'.'.join(platform.release().split('.')[:2])}, {platform.machine()}.",
         "",
         "| step | result | seconds |",
         "|---|---|---|",

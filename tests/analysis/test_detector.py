@@ -250,7 +250,7 @@ def test_quiet_runs_rarely_alarm(case):
     ("kind", "options", "delay", "onset_error"),
     [
         ("step", {"onset": 0}, 1, 0),
-        ("step", {}, 3, 0),  # in the midst of a run a fall is lasting after the fourth look
+        ("step", {}, 3, 0),  # later in a run a fall is lasting after the fourth look
         ("ramp", {}, 3, 1),
         ("ramp", {"heavy_tails": True}, 3, 1),
         ("ramp", {"missing": 0.25}, 3, 1),
