@@ -199,6 +199,7 @@ def test_what_a_wandb_agent_starts_is_a_run_of_the_plan():
         ({"leave_one_out": ["forum", "nobody"]}, "unknown source 'nobody': the sources are forum, manual"),
         ({"settings": {"mix": "tiny/ablation_sft", "mix_weight": "nobody=2"}}, "unknown source 'nobody'"),
         ({"settings": {"mix": "own.jsonl"}, "leave_one_out": ["a", "c"]}, "unknown source 'c': the sources are a, b"),
+        ({"settings": {"mix": "null.jsonl"}, "leave_one_out": ["3", "unknown", "c"]}, "the sources are unknown, 3"),
         ({"settings": {"mix": "instruct_sft"}, "leave_one_out": ["nobody"]}, "unknown source 'nobody'"),
     ],
 )
@@ -210,6 +211,7 @@ def test_what_no_run_could_use_is_said_before_the_first_training(tmp_path, monke
     }  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan | changes))
     (tmp_path / "own.jsonl").write_text('{"prompt": "?", "completion": "!", "source": "a"}\n{"source": "b"}\n')
+    (tmp_path / "null.jsonl").write_text('{"prompt": "?", "completion": "!", "source": null}\n{"source": 3}\n')
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     result = CliRunner().invoke(app, ["ablate", "../plan.yaml"])

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from divwatch.errors import DivwatchError
-from divwatch.mixes import Selection, load_mix
+from divwatch.mixes import Selection, kind_of, load_mix, source_labels
 from divwatch.mixes.definition import find_mix, shipped
 from divwatch.mixes.limit import Limit
 
@@ -384,3 +384,35 @@ def test_two_ranks_share_one_prepared_copy(data, tmp_path):
     assert first == second
     assert first.startswith("20 20 ")
     assert len(list((tmp_path / "cache/divwatch").iterdir())) == 1
+
+
+# sources that are no texts
+
+
+def numbered(tmp_path, sources):
+    file = tmp_path / "numbered.jsonl"
+    rows = [{"source": s, "messages": sft_row("", f"{i}")["messages"]} for i, s in enumerate(sources)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize("other", ["forum", 3, 0])
+def test_a_source_is_a_text_whatever_the_rows_hold(tmp_path, other):
+    file = numbered(tmp_path, [None, other] * 20)
+    dataset, report = load_mix(str(file), selection=Selection(weight={str(other): 0.5}, rows=12))
+    assert Counter(dataset["source"]) == {"unknown": 8, str(other): 4}
+    assert source_labels(dataset, report.name) == dataset["source"]
+    assert (kind_of(dataset.column_names), list(report.sources)) == ("sft", ["unknown", str(other)])
+    dataset, _ = load_mix(str(file), selection=Selection(drop=("unknown",)))
+    assert set(dataset["source"]) == {str(other)}
+    with pytest.raises(DivwatchError, match="unknown source 'x': the sources are unknown"):
+        load_mix(str(file), selection=Selection(drop=("x",)))
+
+
+def test_a_yaml_mix_takes_numbers_as_sources(tmp_path):
+    numbered(tmp_path, [0, 3, None, 4] * 5)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("kind: sft\nparts: [{file: numbered.jsonl, columns: source}]\nsources: {4: 5}\ndrop: [3]\n")
+    assert Counter(load_mix(str(mine))[0]["source"]) == {"0": 5, "unknown": 5, "4": 5}
+    mine.write_text("kind: sft\nparts: [{file: numbered.jsonl, source: 7}]\nonly: 7\nweight: {7: 0.5}\n")
+    assert Counter(load_mix(str(mine))[0]["source"]) == {"7": 10}

@@ -13,6 +13,7 @@ from divwatch.ablation.plan import CHECKOUT, Plan
 from divwatch.config import WatchArguments, WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.files import read_jsonl, read_yaml
+from divwatch.mixes.columns import source_name
 from divwatch.mixes.definition import check_sources, find_mix, with_selection
 from divwatch.mixes.show import described
 from divwatch.recipe import MixArguments, selection
@@ -65,7 +66,8 @@ def _check_sources(settings: Mapping[str, Any], in_file: Callable[[Path], list[s
 
 def _sources_in(file: Path) -> list[str]:
     """The sources that a file of TRL rows names, in the order of their first row."""
-    return list(dict.fromkeys(str(row.get("source", file.stem)) for _, row in read_jsonl(file)))
+    names = dict.fromkeys(source_name(row["source"]) if "source" in row else None for _, row in read_jsonl(file))
+    return [file.stem] if set(names) == {None} else list(dict.fromkeys(map(source_name, names)))
 
 
 def _as_list(value: Any) -> list[str] | None:

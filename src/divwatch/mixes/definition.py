@@ -123,7 +123,7 @@ def read_mix(path: Path, inside: tuple[Path, ...] = ()) -> Mix:
     if spec.get("kind") not in KINDS:
         raise DivwatchError(f"{path} has kind {spec.get('kind')!r}: choose from {', '.join(KINDS)}")
     parts: list[MixPart] = []
-    sources = [_source(path, name, value) for name, value in (spec.get("sources") or {}).items()]
+    sources = [_source(path, str(name), value) for name, value in (spec.get("sources") or {}).items()]
     for part in spec["parts"]:
         _known(path, part, "mix hub revision split local file source columns pattern keep fill")
         if "mix" in part:
@@ -163,8 +163,8 @@ def with_selection(mix: Mix, requested: Selection) -> Selection:
     by_name = replace(
         merged,
         weight={_named(mix, s): w for s, w in merged.weight.items()},
-        only=tuple(_named(mix, s) for s in merged.only),
-        drop=tuple(_named(mix, s) for s in merged.drop),
+        only=tuple(dict.fromkeys(_named(mix, s) for s in merged.only)),
+        drop=tuple(dict.fromkeys(_named(mix, s) for s in merged.drop)),
     )
     listed = all(part.hub or part.source for part in mix.parts) and mix.sources
     if listed:  # before a large set is read; otherwise the data name the sources
@@ -199,13 +199,20 @@ def _source(path: Path, name: str, spec: Any) -> MixSource:
     if spec is None or isinstance(spec, int):
         return MixSource(name, rows=spec)
     _known(path, spec, "rows values note")
-    return MixSource(name, tuple(spec.get("values") or ()), spec.get("rows"), spec.get("note", ""))
+    return MixSource(name, _names(spec.get("values")), spec.get("rows"), spec.get("note", ""))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Sources by name, one or several: YAML reads 3 as a number, a row's source is a text."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(map(str, values))
 
 
 def _part(path: Path, spec: dict[str, Any]) -> MixPart:
     if ("hub" in spec) == ("file" in spec):
         raise DivwatchError(f"{path} has a part with {sorted(spec)}: give each part one of hub, file and mix")
     columns = spec.get("columns") or ()
+    named = next(iter(_names(spec.get("source"))), None)
     pattern = spec.get("pattern")
     try:
         re.compile(pattern or "")
@@ -219,7 +226,7 @@ def _part(path: Path, spec: dict[str, Any]) -> MixPart:
         file=path.parent / spec["file"] if "file" in spec else None,
         columns=(columns,) if isinstance(columns, str) else tuple(columns),
         pattern=pattern,
-        source=spec.get("source") or (Path(spec["file"]).stem if "file" in spec and not columns else None),
+        source=named or (Path(spec["file"]).stem if "file" in spec and not columns else None),
         keep={column: tuple(values) for column, values in (spec.get("keep") or {}).items()},
         fill=spec.get("fill") or {},
     )
@@ -229,8 +236,8 @@ def _selection(path: Path, spec: dict[str, Any]) -> Selection:
     try:
         return Selection(
             weight={str(s): float(w) for s, w in (spec.get("weight") or {}).items()},
-            only=tuple(spec.get("only") or ()),
-            drop=tuple(spec.get("drop") or ()),
+            only=_names(spec.get("only")),
+            drop=_names(spec.get("drop")),
             rows=None if spec.get("rows") is None else int(spec["rows"]),
             repeat=bool(spec.get("repeat", False)),
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 from divwatch.errors import DivwatchError, one_line
 from divwatch.mixes.adapters import ADAPTERS, COLUMNS, TOO_LONG, Dropped, Row
+from divwatch.mixes.columns import kind_of, source_labels
 from divwatch.mixes.definition import Mix, MixPart, check_sources, find_mix, with_selection
 from divwatch.mixes.draw import Selection, choose
 from divwatch.mixes.limit import Limit
@@ -74,16 +75,18 @@ def _from_yaml(
 def _in_memory(
     name: str, seed: int, selection: Selection, kind: str | None, limit: Limit | None
 ) -> tuple[Any, MixReport]:
-    """Rows as they are; the column `source`, if there is one, names their sources."""
+    """Rows as they are; the column `source`, if there is one, names their sources: as a text, also where it has none."""
     dataset, place = _tiny(name, seed) if name.startswith("tiny/") else _json(name)
-    actual = _kind_of(dataset.column_names)
+    actual = kind_of(dataset.column_names)
     if kind is not None and actual != kind:
         raise DivwatchError(
             f"mix {name!r} has the columns {', '.join(dataset.column_names)}, which are of kind {actual or 'unknown'}: "
             f"this recipe trains on {kind}"
         )
     report = MixReport(name, actual or "unknown", seed, [place], asdict(selection))
-    labels = list(dataset["source"]) if "source" in dataset.column_names else [Path(name).stem] * len(dataset)
+    labels = source_labels(dataset, name)
+    if "source" in dataset.column_names and labels != list(dataset["source"]):
+        dataset = dataset.remove_columns("source").add_column("source", labels)
     usable = []
     for position, (label, row) in enumerate(zip(labels, dataset if limit else labels, strict=True)):
         source = report.of(label)
@@ -132,14 +135,6 @@ def _json(name: str) -> tuple[Any, dict[str, Any]]:
     raise DivwatchError(f"{name} is not JSON lines of one form ({problem}): give each column values of one type")
 
 
-def _kind_of(columns: list[str]) -> str | None:
-    if {"chosen", "rejected"} <= set(columns):
-        return "preference"
-    if {"completion", "messages", "text"} & set(columns):
-        return "sft"
-    return "rl" if "prompt" in columns else None
-
-
 # mixes from YAML
 
 
@@ -177,7 +172,7 @@ def _values(value: Any) -> list[Any]:
 
 
 def _source_value(part: MixPart, row: Row) -> str:
-    value = next((_values(row[column])[0] for column in part.columns if row.get(column)), None)
+    value = next((_values(row[c])[0] for c in part.columns if row.get(c) not in (None, "", [])), None)
     if value is None:
         return part.source or "unknown"
     if part.pattern is None:
