@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from copy import copy
 
 import pytest
 
@@ -416,3 +417,72 @@ def test_a_yaml_mix_takes_numbers_as_sources(tmp_path):
     assert Counter(load_mix(str(mine))[0]["source"]) == {"0": 5, "unknown": 5, "4": 5}
     mine.write_text("kind: sft\nparts: [{file: numbered.jsonl, source: 7}]\nonly: 7\nweight: {7: 0.5}\n")
     assert Counter(load_mix(str(mine))[0]["source"]) == {"7": 10}
+
+
+def test_a_selection_that_is_given_again_is_the_same(data, tmp_path):
+    """A run's record holds the mix's defaults: the prepared copy is found with them."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("kind: sft\nparts: [{mix: instruct_sft}]\ndrop: [Aya]\nonly: [FLAN, Aya]\nweight: {FLAN: 0.5}\n")
+    first, report = load(data, str(mine))
+    recorded = {k: tuple(v) if isinstance(v, list) else v for k, v in report.selection.items()}
+    again, same = load(data, str(mine), **recorded)
+    assert same.selection == report.selection
+    assert again.cache_files == first.cache_files
+
+
+# rows without room for an answer
+
+
+@pytest.fixture
+def one_row(tmp_path):
+    def write(row):
+        (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n")
+        return str(tmp_path / "one.jsonl")
+
+    return write
+
+
+TURNS = [{"role": "user", "content": "word " * 100}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a" * 999},
+        {"messages": TURNS[1:]},
+        {"messages": []},
+        {"prompt": "", "completion": "b"},
+        {"messages": [{"from": "human", "value": "a" * 999}]},
+    ],
+)
+def test_an_empty_prompt_fits(base, one_row, row):
+    tokenizer = copy(base[1])
+    tokenizer.chat_template = "{# " + "long " * 99 + " #}" + tokenizer.chat_template
+    assert len(load_mix(one_row(row), limit=Limit(tokenizer, 32))[0]) == 1
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no') }}", {"default": "{{ messages[9]['role'] }}"}])
+def test_without_a_template_that_takes_it_a_conversation_is_as_long_as_its_texts(base, one_row, template):
+    tokenizer = copy(base[1])
+    tokenizer.chat_template = template
+    tokens = len(tokenizer(TURNS[0]["content"])["input_ids"])
+    file = one_row({"messages": TURNS})
+    assert len(load_mix(file, limit=Limit(tokenizer, tokens + 1))[0]) == 1
+    message = said(load_mix, file, limit=Limit(tokenizer, tokens))
+    assert "(all 1 were dropped, most for: no room for an answer within the token limit): raise max_length" in message
+
+
+def test_what_leaves_no_rows_is_said_of_a_file_too(base, data, tmp_path):
+    file = numbered(tmp_path, ["a", "b"])
+    assert "no rows to train on (all 1 were dropped" in said(
+        load_mix, str(file), selection=Selection(only=("a",)), limit=Limit(base[1], 1)
+    )
+    assert "no rows to train on (less than half a row of each source): raise mix_weight" in said(
+        load_mix, str(file), selection=Selection(weight={"a": 0.1, "b": 0})
+    )
+    assert "no rows to train on: the sources in the data are a, b" in said(
+        load_mix, str(file), selection=Selection(drop=("a", "b"))
+    )
+    assert "most for: no room for an answer within the token limit): raise max_length" in said(
+        load_mix, "instruct_sft", local_data=str(data), limit=Limit(base[1], 1)
+    )

@@ -10,7 +10,8 @@ class Limit:
     """`fits(row)` is False if the context of the first answer has `tokens` tokens or more, chat template included.
 
     A token is at least one byte of text, so only rows with more bytes than the limit are tokenised: the check costs little
-    on a large set. `tokens` None: every row fits.
+    on a large set. `tokens` None: every row fits, and so does a row whose first text is its answer. A conversation that the
+    tokenizer has no chat template for, or whose template refuses it, is as long as its texts: the trainer has the last word.
     """
 
     def __init__(self, tokenizer: Any, tokens: int | None) -> None:
@@ -23,9 +24,9 @@ class Limit:
         prompt = _context(row)
         if isinstance(prompt, str):
             return len(prompt.encode()) < self.tokens or len(self.tokenizer(prompt)["input_ids"]) < self.tokens
-        if sum(_bytes(message) for message in prompt) + self._frame < self.tokens:
+        if not prompt or sum(_bytes(message) for message in prompt) + self._frame < self.tokens:
             return True
-        return len(self._ids(prompt)) < self.tokens
+        return self._length(prompt) < self.tokens
 
     def describe(self) -> list[Any]:
         """What `fits` depends on, for the key of the prepared copy."""
@@ -37,19 +38,28 @@ class Limit:
     @property
     def _frame(self) -> int:
         """More bytes than any template adds to a conversation of a few turns."""
-        return 64 + len((self.tokenizer.chat_template or "").encode())
+        return 64 + len(str(self.tokenizer.chat_template or "").encode())
 
-    def _ids(self, messages: list[dict[str, Any]]) -> list[int]:
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return encoded["input_ids"]
+    def _length(self, messages: list[dict[str, Any]]) -> int:
+        try:
+            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        except (
+            Exception
+        ):  # no template, or one that raises: it may take the whole conversation, which the trainer renders
+            encoded = self.tokenizer("\n".join(m["content"] for m in messages if isinstance(m.get("content"), str)))
+        return len(encoded["input_ids"])
 
 
-def _context(row: dict[str, Any]) -> Any:
-    """What stands before the first answer: `prompt`, or the messages before the first assistant turn."""
-    if row.get("prompt") is not None:
-        return row["prompt"]
-    messages = row.get("messages") or []
-    first = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
+def _context(row: dict[str, Any]) -> str | list[dict[str, Any]]:
+    """What stands before the first answer: `prompt`, or the messages before the first assistant turn. Other forms: []."""
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    turns = row.get("messages") if prompt is None else prompt
+    messages = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    if prompt is not None:
+        return messages
+    first = next((i for i, m in enumerate(messages) if m.get("role") == "assistant"), len(messages))
     return messages[:first]
 
 

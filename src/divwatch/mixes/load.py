@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -97,10 +98,11 @@ def _in_memory(
         source.usable += 1
         usable.append(position)
     check_sources(selection, list(report.sources))
-    if selection == Selection() and len(usable) == len(dataset):
-        chosen = usable
-    else:
-        chosen = [usable[i] for i in choose([labels[p] for p in usable], selection, seed)]
+    wanted = [p for p in usable if selection.wants(labels[p])]
+    chosen = [wanted[i] for i in choose([labels[p] for p in wanted], selection, seed)] if wanted else []
+    if not chosen:
+        raise DivwatchError(_nothing_left(report, selection))
+    if chosen != list(range(len(dataset))):
         dataset = dataset.select(chosen)
     for position in chosen:
         report.of(labels[position]).taken += 1
@@ -209,7 +211,7 @@ def _write(
                 position += 1
         check_sources(selection, _sources(mix, report))
         if report.taken == 0:
-            raise DivwatchError(_nothing_left(mix, report))
+            raise DivwatchError(_nothing_left(report, selection))
         writer.finalize()
     return report
 
@@ -222,7 +224,7 @@ def _copies(mix: Mix, places: list[Place], selection: Selection, seed: int, limi
     labels = [row["source"] for place in places for row in _adapted(mix, place, report, selection, limit)]
     check_sources(selection, _sources(mix, report))
     if not labels:
-        raise DivwatchError(_nothing_left(mix, report))
+        raise DivwatchError(_nothing_left(report, selection))
     return np.bincount(choose(labels, selection, seed), minlength=len(labels))
 
 
@@ -234,11 +236,19 @@ def _sources(mix: Mix, report: MixReport) -> list[str]:
     return list(dict.fromkeys([*(s.name for s in mix.sources), *report.sources]))
 
 
-def _nothing_left(mix: Mix, report: MixReport) -> str:
-    lost = report.total("dropped").most_common(1)
-    why = f"all {sum(s.read for s in report.sources.values())} were dropped, most for: {lost[0][0]}" if lost else "none"
-    here = ", ".join(name for name, s in report.sources.items()) or "none"
-    return f"mix {mix.name!r} leaves no rows to train on ({why}): the sources in the data are {here}"
+def _nothing_left(report: MixReport, selection: Selection) -> str:
+    """Why no row is taken, and what to change."""
+    wanted = [s for name, s in report.sources.items() if selection.wants(name)]
+    read, usable = sum(s.read for s in wanted), sum(s.usable for s in wanted)
+    lost: Counter[str] = sum((Counter(s.dropped) for s in wanted), Counter())
+    why, fix = "", f"the sources in the data are {', '.join(report.sources) or 'none'}"
+    if usable:
+        why, fix = " (less than half a row of each source)", "raise mix_weight"
+    elif lost:
+        [(reason, _)] = lost.most_common(1)
+        why = f" (all {read:,} were dropped, most for: {reason})"
+        fix = "raise max_length, or mix_max_prompt if it is set" if reason == TOO_LONG else fix
+    return f"mix {report.name!r} leaves no rows to train on{why}: {fix}"
 
 
 def features(kind: str) -> Any:
