@@ -37,15 +37,15 @@ HEARTBEAT = 20.0
 FINISH_LIMIT = 600.0
 
 
-def watch(trainer: Any, **settings: Any) -> DiversityCallback:
+def watch(trainer: Any, *, rows: Any = None, **settings: Any) -> DiversityCallback:
     """Attach a monitor to a transformers or TRL trainer of a causal language model; returns the callback.
 
         divwatch.watch(trainer, every=100)
 
-    Settings are those of `WatchConfig`. A monitor that the trainer has already is replaced. Raises DivwatchError for a
-    wrong setting, before training starts.
+    Settings are those of `WatchConfig`; rows: see `DiversityCallback`. A monitor that the trainer has already is replaced.
+    Raises DivwatchError for a wrong setting, before training starts.
     """
-    callback = DiversityCallback(trainer, WatchConfig.from_settings(**settings))
+    callback = DiversityCallback(trainer, WatchConfig.from_settings(**settings), rows=rows)
     callback.attach()
     trainer.add_callback(callback)
     return callback

@@ -89,6 +89,21 @@ def test_pairs_from_a_file(small, tmp_path):
     assert "rejected: " in result["rows"][0]["text"]
 
 
+def test_a_watched_run_gives_panel_settings_and_seed(small, tmp_path):
+    words = ["measure", BASE_MODEL, *SMALL[:-2], *small[-2:], "--seed", 1, "--out", tmp_path / "runs"]
+    app([str(word) for word in words], standalone_mode=False)
+    (run,) = (tmp_path / "runs").iterdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps(row) + "\n" for row, _ in zip(tiny_rows("ablation_sft", 0), range(40), strict=False))
+    )
+    out = tmp_path / "blame.json"
+    with pytest.raises(DivwatchError, match="records no mix"):
+        blame(BASE_MODEL, "--like", run)
+    blame(BASE_MODEL, "--like", run, "--data", rows, "--rows", 8, "--no-by-task", "--json", out)
+    assert json.loads(out.read_text())["steps"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

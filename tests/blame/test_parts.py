@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
-from trl import TrlParser
+from trl import SFTConfig, TrlParser
 
 from divwatch.blame.data import load_mix_of_run
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.estimate import left_out, source_effects
-from divwatch.blame.log_probs import all_log_probs, weighted_gradient
+from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import look_at
 from divwatch.blame.losses import RowLosses
 from divwatch.blame.nudge import nudged
 from divwatch.blame.path import displacement
 from divwatch.blame.precondition import of_optimizer, second_moments
 from divwatch.blame.remix import halving_factors, held_back
+from divwatch.blame.run_settings import read_settings
 from divwatch.blame.text import suggestion_lines
 from divwatch.blame.trace import Checkpoint, in_order, learning_rates, share_of_learning
 from divwatch.blame.weights import completion_weights, prompt_shares
@@ -213,7 +214,8 @@ def test_a_suggestion_is_a_command_of_the_recipe_on_top_of_what_the_mix_selected
 
 @pytest.mark.parametrize("older", [False, True])
 def test_the_data_of_a_run_are_read_again_as_it_read_them(older, tmp_path, monkeypatch):
-    limit = Limit(AutoTokenizer.from_pretrained(BASE_MODEL), None)
+    tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
+    limit = Limit(tokenizer, 30)
     rows = [{"prompt": "a", "completion": f" {i}", "source": "xy"[i % 2]} for i in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
@@ -225,14 +227,56 @@ def test_the_data_of_a_run_are_read_again_as_it_read_them(older, tmp_path, monke
         dataset, report = load_mix(name, 3, selection=selection, limit=limit)
         record = json.loads(json.dumps(report.as_dict()))
         if older:  # from before a record said how its mix was given
-            del record["given"], record["local_data"]
+            del record["given"], record["local_data"], record["max_prompt"]
         else:
             monkeypatch.chdir("/")
-        again, _ = load_mix_of_run({"mix": record}, limit)
+        again, _ = load_mix_of_run({"mix": record}, tokenizer, 30 if older else None)
         assert list(again) == list(dataset)
         monkeypatch.chdir(tmp_path)
+    own = {"name": "tiny/ablation_sft", "kind": "sft", "seed": 3, "sources": {}}  # a user's own `mix=`
+    assert load_mix_of_run({"mix": own}, tokenizer, None)[1].taken == 4500
     with pytest.raises(DivwatchError, match="records no mix"):
-        load_mix_of_run({"mix": None}, limit)
+        load_mix_of_run({"mix": None}, tokenizer, None)
+
+
+def test_a_checkpoint_of_another_run_is_where_the_run_started():
+    sft = [{"step": 250, "loss": 2.0}, {"step": 500, "loss": 1.0}]
+    dpo = [{"step": 50, "loss": 0.7}, {"step": 100, "loss": 0.5}]
+    start, first, last = Checkpoint("s", 500, sft, 8), Checkpoint("d", 50, dpo[:1], 8), Checkpoint("e", 100, dpo, 8)
+    assert [(c.path, c.step) for c in in_order([start, first, last])] == [("s", 0), ("d", 50), ("e", 100)]
+    assert in_order([start, last])[0] == Checkpoint("s", 0, [], None)
+    with pytest.raises(DivwatchError, match="of different runs"):
+        in_order([start, Checkpoint("t", 400, [{"step": 400, "loss": 3.0}], 8), last])
+
+
+def test_what_a_row_depends_on_comes_from_the_config_then_the_run_then_trl():
+    run = {"arguments": {"max_length": 64, "beta": 0.2, "max_grad_norm": 0.0, "learning_rate": 1e-4}, "max_steps": 70}
+    ours = read_settings({"mix": "x", "max_length": 32, "max_steps": -1, "learning_rate": "2e-5"}, run)
+    assert (ours.loss, ours.max_prompt, ours.max_steps) == ({"max_length": 32, "beta": 0.2}, 32, 70)
+    assert (ours.max_grad_norm, ours.rate("sft")) == (0.0, 2e-5)
+    assert read_settings({"mix_max_prompt": 20}, run).max_prompt == 20
+    nothing = read_settings({}, {})
+    assert (nothing.loss, nothing.max_grad_norm, nothing.max_steps) == ({}, 1.0, None)
+    assert nothing.rate("sft") == SFTConfig(use_cpu=True, bf16=False).learning_rate
+    assert nothing.max_prompt == SFTConfig(use_cpu=True, bf16=False).max_length
+    with pytest.raises(DivwatchError, match="learning_rate is 'fast': give a number"):
+        read_settings({"learning_rate": "fast"}, {})
+
+
+def test_tokens_that_close_a_thought_by_force_are_read_and_not_scored():
+    model, how = load_model(), (1.0, 1.0, 0, torch.device("cpu"))
+    whole = [Sampled([1, 2], list(range(3, n))) for n in (4, 7, 9, 12)]
+    after = [all_log_probs(model, [s], *how)[0] for s in whole]
+    forced = all_log_probs(model, [Sampled(*whole[-1][:2], (4, 6))], *how)[0]
+    assert forced == pytest.approx(after[3] - after[2] + after[1], abs=1e-4)
+
+
+def test_weights_of_other_shapes_are_one_line(tmp_path):
+    model = load_model()
+    model.resize_token_embeddings(model.config.vocab_size + 8)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(DivwatchError, match="weights of other shapes"):
+        displacement(load_model(), None, str(tmp_path))
 
 
 def test_learning_is_shared_out_among_checkpoints():

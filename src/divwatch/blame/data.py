@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.mixes import MixReport, Selection, load_mix
+from divwatch.mixes import MixReport, Selection, kind_of, load_mix, source_labels
 from divwatch.mixes.limit import Limit
 
 
@@ -27,19 +27,21 @@ class TrainingData:
         return list(self.shares)
 
 
-def load_mix_of_run(info: Mapping[str, Any], limit: Limit) -> tuple[Any, MixReport]:
-    """`load_mix` as the run called it whose run.json holds `info`: same mix, selection, seed and local files.
+def load_mix_of_run(info: Mapping[str, Any], tokenizer: Any, max_prompt: int | None) -> tuple[Any, MixReport]:
+    """`load_mix` as the run called it whose run.json holds `info`: same mix, selection, seed, local files and limit.
 
-    Raises DivwatchError for a run whose data came from elsewhere."""
+    max_prompt: the limit, where the record is too old to hold it. Raises DivwatchError for a run whose data came from
+    elsewhere.
+    """
     try:
         mix = MixReport.from_dict(info["mix"])
+        lists = {name: tuple(mix.selection.get(name, ())) for name in ("only", "drop")}
+        selection = Selection(**{**mix.selection, **lists})
     except (KeyError, TypeError, AttributeError):
         raise DivwatchError(
             "the run of --like records no mix: give its data as --mix NAME or --data FILE.jsonl"
         ) from None
-    selection = Selection(
-        **{**mix.selection, "only": tuple(mix.selection["only"]), "drop": tuple(mix.selection["drop"])}
-    )
+    limit = Limit(tokenizer, mix.max_prompt if mix.given else max_prompt)
     return load_mix(mix.given or mix.name, mix.seed, selection=selection, local_data=mix.local_data, limit=limit)
 
 
@@ -48,27 +50,34 @@ def training_data(dataset: Any, report: MixReport, per_source: int, seed: int) -
 
     Raises DivwatchError for prompts without answers, and for a source of one row.
     """
-    columns = set(dataset.column_names)
-    kind = (
-        "preference" if {"chosen", "rejected"} <= columns
-        else "sft" if {"completion", "messages", "text"} & columns else "rl"
-    )  # fmt: skip
+    kind = kind_of(dataset.column_names)
+    if kind is None:
+        columns = ", ".join(dataset.column_names)
+        form = "TRL's prompt-completion, messages or preference form"
+        raise DivwatchError(f"{report.name} has the columns {columns}: give rows in {form}")
     if kind == "rl":
         raise DivwatchError(
             f"{report.name} holds prompts only, whose loss depends on what the model samples: blame reads SFT and DPO data"
         )
-    labels = (
-        ["unknown" if s is None else str(s) for s in dataset["source"]]
-        if "source" in columns
-        else [Path(report.name).stem] * len(dataset)
-    )
-    counts = {s: n for s in dict.fromkeys(labels) if (n := labels.count(s))}
+    labels = source_labels(dataset, report.name)
+    shares = shares_of(labels)
+    chosen = draw_rows(labels, per_source, seed)
+    return TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
+
+
+def shares_of(labels: Sequence[str]) -> dict[str, float]:
+    """source -> its share of the rows. Raises DivwatchError for a source of one row.
+
+    >>> shares_of(["a", "b", "b", "a"])
+    {'a': 0.5, 'b': 0.5}
+    """
+    counts = Counter(labels)
     small = next((s for s, n in counts.items() if n < 2), None)
     if small is not None:
-        raise DivwatchError(f"source {small!r} has 1 row: give at least 2 of each source, better 100")
-    chosen = draw_rows(labels, per_source, seed)
-    shares = {s: n / len(labels) for s, n in counts.items()}
-    return TrainingData(dataset.select(chosen), [labels[i] for i in chosen], shares, kind)
+        raise DivwatchError(
+            f"source {small!r} has 1 row: leave it out of the data, or give at least 2 of it, better 100"
+        )
+    return {s: n / len(labels) for s, n in counts.items()}
 
 
 def draw_rows(labels: Sequence[str], per_source: int, seed: int) -> list[int]:

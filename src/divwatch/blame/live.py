@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from divwatch.blame.data import TrainingData
 from divwatch.blame.derivative import agreeing_size, difference, norm
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_sums
-from divwatch.blame.look import BlameLook, error_scale, look_influence
+from divwatch.blame.look import BlameLook, as_sampled, error_scale, look_influence
 from divwatch.blame.losses import RowLosses, learns_pairs
 from divwatch.blame.offline import PROBES, Measured, pad_token, set_mean_tokens
 from divwatch.blame.shadow import Shadow, holds_second_moments, why_not_copied
@@ -55,9 +55,9 @@ class KeptLook:
     def keep(self, request: Request, rows: Sequence[Row], ids: Sequence[Sequence[int]]) -> None:
         """What `Sampler.sample` calls on each rank."""
         for row, new in zip(rows, ids, strict=True):
-            length = request.completion(row.prompt, row.sample, new).tokens
+            completion = request.completion(row.prompt, row.sample, new)
             self.places.append((row.prompt, row.sample))
-            self.sampled.append(Sampled(list(request.encoded[row.prompt]), list(new[:length])))
+            self.sampled.append(as_sampled(request, row.prompt, new, completion))
 
 
 def blame_look(
@@ -127,8 +127,7 @@ class _Pass:
         self.shadow = Shadow(source, trainer.optimizer, trainer.state.global_step, ranks)
         self.losses = RowLosses(trainer, self.shadow.model, data.rows)
         self.how = (config.temperature, config.top_p, pad_token(tokenizer_of(trainer)), source.device)
-        clip = trainer.args.max_grad_norm
-        own = Checkpoint("", 0, trainer.state.log_history, None).clipping(clip) if clip else 1.0
+        own = Checkpoint("", 0, trainer.state.log_history, None).clipping(trainer.args.max_grad_norm or 0.0)
         self.scale = ranks.from_main(own)
 
     def measured(self) -> Measured | None:

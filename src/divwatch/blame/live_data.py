@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from divwatch.blame.data import TrainingData, draw_rows
+from divwatch.blame.data import TrainingData, draw_rows, shares_of
 from divwatch.blame.losses import in_batches, learns_pairs
 from divwatch.errors import DivwatchError
+from divwatch.mixes import source_labels
 from divwatch.sampling.known import uses_prompt_learning
 
 LATER = "run divwatch blame on its checkpoints"
@@ -23,24 +25,21 @@ def rows_of_training(trainer: Any, per_source: int, seed: int, unpacked: Any = N
     reason = _why_not(trainer) or _why_not_data(data) or _why_offloaded(trainer)
     if reason is not None:
         raise DivwatchError(reason)
-    labels = _sources(data)
-    counts: dict[str, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-    small = next((s for s, n in counts.items() if n < 2), None)
-    if small is not None:
-        raise DivwatchError(f"source {small!r} has 1 row in the training data: give at least 2 of each source")
+    labels = source_labels(data, "training data")
+    shares = shares_of(labels)
     chosen = draw_rows(labels, per_source, seed)
-    shares = {s: n / len(labels) for s, n in counts.items()}
     kind = "preference" if learns_pairs(trainer) else "sft"
     rows = data.select(chosen)
     if packed:  # as the trainer does it without packing; it may leave out rows that are cut before their answer
         rows = trainer._prepare_dataset(rows, trainer.processing_class, trainer.args, False, None, "blame")
-    return TrainingData(rows, _sources(rows), shares, kind)
-
-
-def _sources(data: Any) -> list[str]:
-    return ["unknown" if s is None else str(s) for s in data["source"]]
+        labels = source_labels(rows, "training data")
+        left = Counter(labels)
+        shares = {s: share for s, share in shares.items() if left[s] > 1}
+        rows = rows.select([i for i, label in enumerate(labels) if label in shares])
+        if not shares:
+            raise DivwatchError("the trainer cuts all rows before their answer: raise max_length")
+        shares = {s: share / sum(shares.values()) for s, share in shares.items()}
+    return TrainingData(rows, source_labels(rows, "training data"), shares, kind)
 
 
 def _why_not(trainer: Any) -> str | None:
@@ -65,7 +64,10 @@ def _why_not(trainer: Any) -> str | None:
 
 def _why_not_data(data: Any) -> str | None:
     if data is None:
-        return f"packing joins rows of several sources: set packing: false, or {LATER}"
+        return (
+            "packing joins rows of several sources: give the data before packing as rows of DiversityCallback or "
+            "divwatch.watch, or set packing: false"
+        )
     if not hasattr(data, "select") or not hasattr(data, "column_names"):
         return "it draws rows of the training data by number: give the trainer a Dataset, no IterableDataset"
     if "source" not in data.column_names:

@@ -20,11 +20,18 @@ def load_model(path: str, device: str) -> Any:
 
 
 def load_trainer(
-    path: str, data: TrainingData, settings: Mapping[str, Any], reference: str | None, device: str, folder: str
+    path: str,
+    tokenizer: Any,
+    data: TrainingData,
+    settings: Mapping[str, Any],
+    reference: str | None,
+    device: str,
+    folder: str,
 ) -> Any:
     """TRL's own trainer over the rows: it tokenises and collates them, and is never asked to train.
 
-    settings: of SFTConfig or DPOConfig. reference: the model that DPO compares with. folder: its output_dir.
+    settings: of SFTConfig or DPOConfig. reference: the model or adapter that DPO compares with; None: the model without its
+    adapter. folder: its output_dir.
     """
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -32,23 +39,30 @@ def load_trainer(
         "output_dir": folder, "report_to": "none", "bf16": False, "fp16": False, "use_cpu": device == "cpu",
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1, **settings,
     }  # fmt: skip
-    model, tokenizer = load_model(path, device), pretrained.load_tokenizer(path)
+    model = load_model(path, device)
+    compared = load_model(reference, device) if data.kind == "preference" and reference is not None else None
     try:
         if data.kind == "sft":
             arguments: Any = SFTConfig(**settings | {"packing": False})
             trainer: Any = SFTTrainer(model=model, args=arguments, train_dataset=data.rows, processing_class=tokenizer)
         else:
-            adapter = hasattr(model, "peft_config")
             trainer = DPOTrainer(
-                model=model, ref_model=None if adapter else load_model(reference or path, device),
-                args=DPOConfig(**settings), train_dataset=data.rows,
+                model=model, ref_model=compared, args=DPOConfig(**settings), train_dataset=data.rows,
                 processing_class=tokenizer,
             )  # fmt: skip
+            if "ref" in getattr(
+                model, "peft_config", {}
+            ):  # a copy of this checkpoint's adapter, not of the run's start
+                model.delete_adapter("ref")
     except (TypeError, ValueError, KeyError) as error:
         raise DivwatchError(
             f"TRL cannot read these rows or settings ({one_line(error, kind=False)}): "
             "give rows in TRL's prompt-completion, messages or preference form, and settings of its trainer"
         ) from None
     if len(trainer.train_dataset) != len(data.labels):
-        raise DivwatchError("TRL dropped rows of the data: remove rows without an answer")
+        dropped = len(data.labels) - len(trainer.train_dataset)
+        raise DivwatchError(
+            f"TRL leaves out {dropped} of {len(data.labels)} rows, whose answer is empty or beyond max_length: remove them, or "
+            "give the run's max_length in --config"
+        )
     return trainer

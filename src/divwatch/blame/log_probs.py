@@ -18,10 +18,14 @@ CPU_TOKENS, GPU_TOKENS = 4096, 16384
 
 
 class Sampled(NamedTuple):
-    """One sampled completion as tokens: those of its prompt, and those that followed, the end token included."""
+    """One sampled completion as tokens: those of its prompt, and those that followed, the end token included.
+
+    forced: range in `completion` of the tokens that were written, not sampled, because they close a thought.
+    """
 
     prompt: list[int]
     completion: list[int]
+    forced: tuple[int, int] = (0, 0)
 
 
 def log_probs(model: Any, batch: Sequence[Sampled], temperature: float, top_p: float, pad: int, device: Any) -> Any:
@@ -37,6 +41,7 @@ def log_probs(model: Any, batch: Sequence[Sampled], temperature: float, top_p: f
         ids[row, :end] = torch.tensor(s.prompt + s.completion)
         read[row, :end] = 1
         scored[row, len(s.prompt) : end] = True
+        scored[row, len(s.prompt) + s.forced[0] : len(s.prompt) + s.forced[1]] = False
     ids, read, scored = ids.to(device), read.to(device), scored.to(device)[:, 1:]
     logits = model(input_ids=ids, attention_mask=read, use_cache=False).logits[:, :-1]
     of_tokens = token_log_probs(logits[scored], ids[:, 1:][scored], temperature, top_p)

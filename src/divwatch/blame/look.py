@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,12 @@ from divwatch.blame.log_probs import Sampled
 from divwatch.blame.weights import PromptDiversity, look_weights, sample_influence
 from divwatch.config import WatchConfig
 from divwatch.metrics.scoring import TextEncoder
-from divwatch.records import Prompt
+from divwatch.records import Completion, Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.verify import verify_completions
+
+if TYPE_CHECKING:
+    from divwatch.sampling.request import Request
 
 Floats = NDArray[np.float64]
 ERROR_PROMPTS = 4  # of a task: their completions give the error over completions
@@ -69,12 +72,23 @@ def look_at(
         ids = generate(model, request, rows, lambda done: None)
     completions = [request.completion(row.prompt, row.sample, tokens) for row, tokens in zip(rows, ids, strict=True)]
     sampled = [
-        Sampled(list(request.encoded[row.prompt]), list(tokens[: completion.tokens]))
+        as_sampled(request, row.prompt, tokens, completion)
         for row, tokens, completion in zip(rows, ids, completions, strict=True)
     ]
     samples, _ = verify_completions(prompts, completions, unsafe_code=config.unsafe_code)
     accuracy = np.array([np.nan if s.correct is None else np.mean(s.correct) for s in samples])
     return BlameLook([p.task for p in prompts], look_weights(samples, encoder, correct), accuracy, sampled)
+
+
+def as_sampled(request: Request, prompt: int, tokens: Sequence[int], completion: Completion) -> Sampled:
+    """The tokens of a completion of a prompt of `request`, up to its end."""
+    new, at = list(tokens[: completion.tokens]), request.how.close_at
+    forced = (
+        (at, min(at + len(request.how.close_with), len(new)))
+        if completion.thought_closed and at is not None
+        else (0, 0)
+    )
+    return Sampled(list(request.encoded[prompt]), new, forced)
 
 
 def error_scale(look: BlameLook) -> Floats:

@@ -74,9 +74,7 @@ class RowLosses:
 
     def _batches(self, rows: Sequence[int]) -> list[list[int]]:
         """Places in `rows`, in batches of like length."""
-        lengths = [
-            sum(len(v) for k, v in self.rows[i].items() if k.endswith("input_ids") or k.endswith("_ids")) for i in rows
-        ]
+        lengths = [sum(len(v) for k, v in self.rows[i].items() if k.endswith("_ids")) for i in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         return [order[i : i + self.rows_at_once] for i in range(0, len(order), self.rows_at_once)]
 

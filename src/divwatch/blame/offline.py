@@ -36,7 +36,9 @@ from divwatch.blame.weights import prompt_shares
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.metrics.scoring import TextEncoder
+from divwatch.pretrained import load_tokenizer
 from divwatch.records import Prompt
+from divwatch.sampling.memory import release
 
 Floats = NDArray[np.float64]
 PROBES = 32  # rows, or completions, with which the size of a nudge is chosen
@@ -49,7 +51,8 @@ class BlameConfig:
     """How blame is computed.
 
     trainer:   settings of SFTConfig or DPOConfig on which a row's loss depends: max_length, loss_type, beta, ...
-    reference: the model that DPO compares with. correct: diversity of correct outputs instead of all.
+    reference: the model that DPO compares with; None: without the adapter. correct: diversity of correct outputs instead
+    of all. max_grad_norm: of gradient clipping, 0: none.
     by_task:   effects on each task too: forwards over the rows for each of them.
     """
 
@@ -60,6 +63,7 @@ class BlameConfig:
     reference: str | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     by_task: bool = True
+    max_grad_norm: float = 1.0
 
 
 class Measured(NamedTuple):
@@ -87,20 +91,27 @@ def measure_run(
 ) -> list[Measured]:
     """Blame at each checkpoint of a run, in order. Raises DivwatchError if one cannot be loaded or has no diversity to measure.
 
+    All are asked with the tokenizer of the last one, whose chat template training used.
     The looks at both ends draw the same random numbers, for a paired change; those between draw their own, so that their
     errors average out.
     """
     measured = []
     paths = [c.path for c in checkpoints]
+    tokenizer = load_tokenizer(paths[-1])
     for place, checkpoint in enumerate(checkpoints):
         note(f"blame at {checkpoint.path} (step {checkpoint.step})")
         before, after = [None, *paths][place], [*paths, None][place + 1]
         at_end = before is None or after is None
         with tempfile.TemporaryDirectory() as folder:
-            trainer = load_trainer(checkpoint.path, data, config.trainer, config.reference, config.device, folder)
+            trainer = load_trainer(
+                checkpoint.path, tokenizer, data, config.trainer, config.reference, config.device, folder
+            )
             way = displacement(trainer.model, before, after) if len(paths) > 1 else None
             seed = config.seed + (0 if at_end else place)
             measured.append(_measure(trainer, checkpoint, data, prompts, config, encoder, note, seed, way))
+            device = trainer.args.device
+            del trainer, way  # before the next model is loaded
+            release(device)
     return measured
 
 
@@ -127,8 +138,9 @@ def _measure(
     losses = RowLosses(trainer)
     set_mean_tokens(losses, data)
     how = (watch.temperature, watch.top_p, pad_token(tokenizer), model.device)
-    moments = of_optimizer(trainer, Path(checkpoint.path), parameters)
-    scale = 1.0 if moments is None else checkpoint.clipping()
+    # The run's own optimizer: the model that it started from may have been saved with another's.
+    moments = of_optimizer(trainer, Path(checkpoint.path), parameters) if checkpoint.step else None
+    scale = 1.0 if moments is None else checkpoint.clipping(config.max_grad_norm)
     if moments is None:
         note(f"{checkpoint.path}: no optimizer state, the preconditioner is estimated from the mix")
         batches = _batches_of_mix(data, checkpoint.batch or ROW_BATCH, config.seed)

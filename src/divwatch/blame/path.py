@@ -15,18 +15,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from divwatch.blame.load import load_model
+from divwatch.errors import DivwatchError
 
 
 def displacement(model: Any, before: str | None, after: str | None) -> list[Any]:
     """Half the way from checkpoint `before` to checkpoint `after`: a tensor for each trainable parameter of `model`.
 
-    None: `model` stands at that end of the run, and counts as its own neighbour.
+    None: `model` stands at that end of the run, and counts as its own neighbour. Raises DivwatchError if the weights have
+    other shapes.
     """
     way = [p.detach().new_zeros(p.shape) for p in model.parameters() if p.requires_grad]
     for path, sign in ((after, 0.5), (before, -0.5)):
         neighbour = model if path is None else load_model(path, str(model.device))
-        for total, p in zip(way, (p for p in neighbour.parameters() if p.requires_grad), strict=True):
-            total.add_(p.detach(), alpha=sign)
+        weights = [p.detach() for p in neighbour.parameters() if p.requires_grad]
+        if [p.shape for p in weights] != [p.shape for p in way]:
+            raise DivwatchError(
+                f"{path} has weights of other shapes than its neighbour among the checkpoints: give checkpoints of one run, "
+                "and the model that it started from with the same tokens"
+            )
+        for total, p in zip(way, weights, strict=True):
+            total.add_(p, alpha=sign)
     return way
 
 

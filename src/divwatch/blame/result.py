@@ -14,9 +14,11 @@ from divwatch.blame.offline import Measured
 from divwatch.blame.remix import halving_factors, held_back
 from divwatch.blame.trace import Checkpoint
 from divwatch.blame.weights import prompt_shares
+from divwatch.errors import DivwatchError
 
 Floats = NDArray[np.float64]
 ALL = "all"
+SHOWN = 10  # rows that narrow most, and as many that narrow least
 
 
 class Blame(NamedTuple):
@@ -52,9 +54,12 @@ def conclude(
 ) -> Blame:
     """Sums the checkpoints up, each times its `learning` (`share_of_learning`).
 
-    A task counts where every checkpoint has a value for it; `all` is the mean over these tasks.
+    A task counts where every checkpoint has a value for it; `all` is the mean over these tasks (measured without tasks, over
+    those of each checkpoint). Raises DivwatchError if there is no such task.
     """
     tasks = [t for t in dict.fromkeys(measured[0].look.tasks) if all(_has_value(m, t) for m in measured)]
+    if not tasks:
+        raise DivwatchError("no task has a value at every checkpoint: raise --samples, or leave out a checkpoint")
     places = {t: [i for i, task in enumerate(measured[0].look.tasks) if task == t] for t in tasks}
     of_source = [data.sources.index(label) for label in data.labels]
     shares = np.array([data.shares[s] for s in data.sources])
@@ -131,7 +136,7 @@ def _levels(measured: Measured, tasks: Sequence[str]) -> dict[str, float]:
     return levels | {ALL: float(np.mean(list(levels.values())))}
 
 
-def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int) -> dict[str, Any]:
+def to_json(blame: Blame, data: TrainingData, observed: float | None, shown: int = SHOWN) -> dict[str, Any]:
     """The result as plain values. observed: the change of diversity of the run. shown: rows at either end."""
     whole = blame.effects[ALL]
     sources: dict[str, dict[str, dict[str, Any]]] = {}

@@ -134,8 +134,8 @@ def why_not_copied(source: Source, ranks: Ranks) -> str | None:
     for p in live.parameters():
         count = getattr(p, "ds_numel", p.numel())
         needed += 10 * count if p.requires_grad else sharded * count * p.element_size()
-    free = free_bytes(source.device)
-    if ranks.any(needed > 0.9 * free, source.device):
+    free = min(ranks.share(free_bytes(source.device)))
+    if needed > 0.9 * free:
         return (
             f"a copy of the model and its gradient take {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free: run "
             "divwatch blame on its checkpoints"

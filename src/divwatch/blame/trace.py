@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +25,10 @@ class Checkpoint(NamedTuple):
     history: list[dict[str, Any]]
     batch: int | None
 
-    def clipping(self, largest: float = 1.0) -> float:
-        """What clipping to `largest` left of the gradients of the last logged steps, in (0, 1]; 1 if not known."""
+    def clipping(self, largest: float) -> float:
+        """What clipping to `largest` (0: none) left of the gradients of the last logged steps, in (0, 1]; 1 if not known."""
+        if not largest:
+            return 1.0
         norms = [float(row["grad_norm"]) for row in self.history if row.get("grad_norm")][-10:]
         return float(np.median([min(1.0, largest / norm) for norm in norms if norm > 0] or [1.0]))
 
@@ -44,8 +47,17 @@ def read_checkpoint(path: str) -> Checkpoint:
 
 
 def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """By step. Raises DivwatchError if two are at the same step."""
-    ordered = sorted(checkpoints, key=lambda c: c.step)
+    """By step. One of another run, as its log tells, is what the run started from, at step 0.
+
+    Raises DivwatchError if two are of other runs, or at the same step. The run is that of the last one in `checkpoints`.
+    """
+    others = [c for c in checkpoints if not _same_run(c, checkpoints[-1])]
+    if len(others) > 1:
+        raise DivwatchError(
+            f"{others[1].path} and {checkpoints[-1].path} are of different runs: give checkpoints of one run, and at most one "
+            "model that it started from"
+        )
+    ordered = sorted((Checkpoint(c.path, 0, [], None) if c in others else c for c in checkpoints), key=lambda c: c.step)
     for one, other in pairwise(ordered):
         if one.step == other.step:
             raise DivwatchError(
@@ -53,6 +65,13 @@ def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
                 "with their trainer_state.json, and at most one model that it started from"
             )
     return ordered
+
+
+def _same_run(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether the log of one begins with that of the other, as a trainer continues its log."""
+    first, second = ([json.dumps(row, sort_keys=True) for row in c.history] for c in (one, other))
+    shared = min(len(first), len(second))
+    return first[:shared] == second[:shared]
 
 
 def learning_rates(checkpoints: Sequence[Checkpoint], steps: int, default: float) -> Floats:

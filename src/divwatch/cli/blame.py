@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from divwatch.blame.offline import BlameConfig
     from divwatch.blame.result import Blame
     from divwatch.blame.trace import Checkpoint
-
-SHOWN = 10  # rows that narrow most, and as many that narrow least
+    from divwatch.config import WatchConfig
+    from divwatch.store.run_directory import RunDirectory
 
 
 def blame(
@@ -61,7 +61,10 @@ def blame(
     local_data: Annotated[
         Optional[str], typer.Option(help="Folder with files that are read in place of the hub sets.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of rows, prompts and sampling.")] = 0,
+    seed: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="Seed of rows, prompts and sampling. Default: the run's of --like, else 0."),
+    ] = None,
     device: Annotated[Optional[str], typer.Option(help="Where to compute. Default: cuda if there is one.")] = None,
     suggest: Annotated[
         bool, typer.Option("--suggest", help="Print mix settings that halve the loss, and the command that trains.")
@@ -78,10 +81,14 @@ def blame(
         )
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
+    import torch
+
     from divwatch.blame.data import load_mix_of_run, training_data
+    from divwatch.blame.offline import BlameConfig
+    from divwatch.blame.run_settings import read_settings
     from divwatch.blame.text import result_lines, suggestion_lines
     from divwatch.blame.trace import in_order, read_checkpoint
-    from divwatch.files import without_nan
+    from divwatch.files import read_yaml, without_nan
     from divwatch.mixes import load_mix
     from divwatch.mixes.limit import Limit
     from divwatch.pretrained import load_tokenizer
@@ -89,28 +96,30 @@ def blame(
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
-    run_config = _run_config(config)
     found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
-    limit = Limit(load_tokenizer(found[0].path), run_config.get("max_length"))  # drops rows as the recipes do
-    if data or mix:
-        dataset, report = load_mix(str(data or mix), seed, local_data=local_data, limit=limit)
-    else:
-        assert like is not None
-        dataset, report = load_mix_of_run(RunDirectory.of(like).info(), limit)
-    training = training_data(dataset, report, rows, seed)
+    run = RunDirectory.of(like) if like else None
+    info = run.info() if run else {}
+    settings = read_settings(read_yaml(config) if config else {}, info)
     options = {
         "panel": panel, "prompts": prompts, "samples": samples, "max_new_tokens": max_new_tokens, "encoder": encoder,
-        "seed": seed,
+        "seed": None if run else seed,
     }  # fmt: skip
+    watch = _watch_config(run, {k: v for k, v in options.items() if v is not None})
+    seed = watch.seed if seed is None else seed
+    tokenizer = load_tokenizer(found[-1].path)
+    if data or mix:
+        limit = Limit(tokenizer, settings.max_prompt)  # drops rows as the recipes do
+        dataset, report = load_mix(str(data or mix), seed, local_data=local_data, limit=limit)
+    else:
+        dataset, report = load_mix_of_run(info, tokenizer, settings.max_prompt)
+    training = training_data(dataset, report, rows, seed)
+    how = BlameConfig(
+        watch, seed, correct, device or ("cuda" if torch.cuda.is_available() else "cpu"), reference or _start(found),
+        settings.loss, by_task, settings.max_grad_norm,
+    )  # fmt: skip
     with nothing_but_json(as_json):
         result, values = _compute(
-            found,
-            training,
-            like,
-            {k: v for k, v in options.items() if v is not None},
-            _blame_config(seed, correct, by_task, device, reference or found[0].path, run_config),
-            _rate(training.kind, learning_rate, run_config),
-            steps or int(run_config.get("max_steps") or 1),
+            found, training, run, how, learning_rate or settings.rate(training.kind), steps or settings.max_steps or 1
         )
     if write_json(as_json, without_nan(values)):
         return
@@ -122,31 +131,22 @@ def blame(
 def _compute(
     checkpoints: list[Checkpoint],
     training: TrainingData,
-    like: Path | None,
-    options: dict[str, Any],
+    run: RunDirectory | None,
     config: BlameConfig,
     rate: float,
     steps: int,
 ) -> tuple[Blame, dict[str, Any]]:
-    from dataclasses import replace
-
     from divwatch.blame.offline import measure_run
     from divwatch.blame.result import ALL, conclude, to_json
     from divwatch.blame.trace import learning_rates, share_of_learning
-    from divwatch.config import WatchConfig, settings_written_as
     from divwatch.metrics.encoder import load_encoder
-    from divwatch.monitor.measure import panel_of, settings_like
+    from divwatch.monitor.measure import panel_of
     from divwatch.monitor.panel_of_run import panel_of_run
-    from divwatch.store.run_directory import RunDirectory
     from divwatch.verify import check_verifiers
 
-    run = RunDirectory.of(like) if like else None
-    with settings_written_as("--"):
-        watch = settings_like(run, options) if run else WatchConfig.from_settings(**options)
-    _, prompts = panel_of_run(run) if run else panel_of(watch, paper=False)
-    check_verifiers(prompts, unsafe_code=watch.unsafe_code)
-    encoder = load_encoder(watch.encoder, device=config.device)
-    config = replace(config, watch=watch)
+    _, prompts = panel_of_run(run) if run else panel_of(config.watch, paper=False)
+    check_verifiers(prompts, unsafe_code=config.watch.unsafe_code)
+    encoder = load_encoder(config.watch.encoder, device=config.device)
     measured = measure_run(
         checkpoints,
         training,
@@ -159,7 +159,7 @@ def _compute(
     learning = share_of_learning(learning_rates(checkpoints, last, rate), [c.step for c in checkpoints])
     result = conclude(checkpoints, measured, learning, training, last, config.seed)
     observed = result.observed[ALL] if result.observed else _observed(run, checkpoints[-1].step, config.correct)
-    return result, to_json(result, training, observed, SHOWN)
+    return result, to_json(result, training, observed)
 
 
 def _observed(run: Any, step: int, correct: bool) -> float | None:
@@ -174,11 +174,20 @@ def _observed(run: Any, step: int, correct: bool) -> float | None:
     return levels[step] - first if levels.get(step) is not None and first is not None else None
 
 
-# Settings of a recipe config that a row's loss depends on.
-LOSS = (
-    "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
-    "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
-).split()
+def _watch_config(run: RunDirectory | None, options: dict[str, Any]) -> WatchConfig:
+    from divwatch.config import WatchConfig, settings_written_as
+    from divwatch.monitor.measure import settings_like
+
+    with settings_written_as("--"):
+        return settings_like(run, options) if run else WatchConfig.from_settings(**options)
+
+
+def _start(checkpoints: list[Checkpoint]) -> str | None:
+    """What DPO compares with by default: the first checkpoint. For adapters, an adapter that the run started from, or none."""
+    from divwatch.pretrained import is_adapter
+
+    first = checkpoints[0]
+    return None if is_adapter(first.path) and first.step else first.path
 
 
 def _of_one_kind(paths: list[str]) -> list[str]:
@@ -200,33 +209,3 @@ def _check_model(path: str) -> None:
         raise DivwatchError(f"{path} holds no config.json: give a checkpoint that the trainer saved")
     if not folder.is_dir() and (folder.is_absolute() or path.startswith(".") or len(folder.parts) > 2):
         raise DivwatchError(f"checkpoint {path!r} is not there: give a directory or a hub name")
-
-
-def _run_config(path: Path | None) -> dict[str, Any]:
-    from divwatch.files import read_yaml
-
-    return read_yaml(path) if path is not None else {}
-
-
-def _blame_config(
-    seed: int, correct: bool, by_task: bool, device: str | None, reference: str, run_config: dict[str, Any]
-) -> BlameConfig:
-    import torch
-
-    from divwatch.blame.offline import BlameConfig
-    from divwatch.config import WatchConfig
-
-    return BlameConfig(
-        watch=WatchConfig(),
-        seed=seed,
-        correct=correct,
-        by_task=by_task,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        reference=reference,
-        trainer={name: run_config[name] for name in LOSS if name in run_config},
-    )
-
-
-def _rate(kind: str, rate: float | None, run_config: dict[str, Any]) -> float:
-    """Learning rate where no checkpoint has logged one: TRL's default at last."""
-    return float(rate or run_config.get("learning_rate") or (2e-5 if kind == "sft" else 1e-6))

@@ -55,6 +55,7 @@ def load_mix(
         dataset, report = _from_yaml(name, seed, selection, local_data, kind, limit)
     report.given = str(Path(name).resolve()) if Path(name).is_file() else name
     report.local_data = str(Path(local_data).resolve()) if local_data else None
+    report.max_prompt = limit.tokens if limit else None
     return dataset, report
 
 

@@ -31,7 +31,7 @@ class SourceReport:
 class MixReport:
     """Goes into run.json through `as_dict`; `lines` is what a recipe prints.
 
-    given, local_data: what `load_mix` was called with, files and folders by their absolute paths.
+    given, local_data, max_prompt: what `load_mix` was called with, files and folders by their absolute paths.
     """
 
     name: str
@@ -42,6 +42,7 @@ class MixReport:
     sources: dict[str, SourceReport] = field(default_factory=dict)
     given: str = ""
     local_data: str | None = None
+    max_prompt: int | None = None
 
     def of(self, source: str) -> SourceReport:
         return self.sources.setdefault(source, SourceReport())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from divwatch.blame.live import KeptLook, blame_look
 from divwatch.blame.live_data import rows_of_training
-from divwatch.errors import DivwatchError
+from divwatch.errors import reason_of
 from divwatch.records import Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.ranks import Ranks
@@ -62,9 +62,12 @@ def start_blame(
     """Blame as the settings ask for it; None, and a note, where it cannot be computed: training continues without it."""
     if not config.blame:
         return None
+    blame, reason = None, None
     try:
-        return LiveBlame(trainer, config, ranks, encoder, unpacked)
-    except DivwatchError as error:
-        if ranks.main:
-            note(f"watch_blame is off: {error}")
-        return None
+        blame = LiveBlame(trainer, config, ranks, encoder, unpacked)
+    except Exception as error:  # also what the trainer's own preparation of rows raises
+        reason = reason_of(error)
+    reasons = [r for r in ranks.share(reason) if r is not None]
+    if reasons and ranks.main:
+        note(f"watch_blame is off: {reasons[0]}")
+    return None if reasons else blame

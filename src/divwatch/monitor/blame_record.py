@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from divwatch.blame.trace import Checkpoint, learning_rates, share_of_learning
 from divwatch.blame.weights import PromptDiversity
 from divwatch.store.run_directory import RunDirectory
 
-SHOWN = 10  # rows at either end
 LENGTH = 2000  # characters of a row's text
 
 
@@ -36,15 +35,17 @@ def add_blame(
     """
     store.write_blame(step, _arrays(measured))
     earlier = [line["step"] for line in store.blames() if line["step"] < step]
-    before = {at: m for at in earlier if (m := _measured(store.blame_arrays(at), measured)) is not None}
-    looks = before | {step: measured}
+    looks = {step: measured}
+    for at in reversed(earlier):  # each shares a task with all later ones
+        looks |= {at: m} if (m := _measured(store.blame_arrays(at), measured, looks.values())) is not None else {}
+    looks = dict(sorted(looks.items()))
     rates = learning_rates([Checkpoint("", step, list(history), None)], step, rate)
     steps = list(looks)
     names = [Checkpoint(str(at), at, [], None) for at in steps]
     so_far = conclude(names, list(looks.values()), share_of_learning(rates, steps), data, step)
     since = max(earlier, default=0)
     added = conclude(names[-1:], [measured], np.array([rates[since:].sum()]), data, step - since)
-    line = to_json(so_far, data, None, SHOWN)
+    line = to_json(so_far, data, None)
     for s, source in enumerate(data.sources):
         for task, values in line["sources"][source].items():
             values["added"] = float(added.effects[task].effect[s]) if task in added.effects else None
@@ -66,14 +67,14 @@ def _arrays(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _measured(arrays: Mapping[str, Any] | None, like: Measured) -> Measured | None:
-    """What an earlier look found; None if it cannot be read, or if it read other rows or prompts."""
+def _measured(arrays: Mapping[str, Any] | None, like: Measured, later: Iterable[Measured]) -> Measured | None:
+    """What an earlier look found; None if it cannot be read, read other rows or prompts, or shares no task with `later`."""
     if arrays is None or arrays["influence"].shape != like.influence.shape:
         return None
     rows = {str(task): values for task, values in zip(arrays["tasks"], arrays["rows"], strict=True)}
-    if any(len(values) != len(next(iter(like.rows.values()))) for values in rows.values()) or not set(rows) & set(
-        like.rows
-    ):
+    if any(len(values) != len(next(iter(like.rows.values()))) for values in rows.values()):
+        return None
+    if not set(rows).intersection(*(m.rows for m in later)):
         return None
     empty = np.zeros(0)
     prompts = [PromptDiversity(float(value), empty, empty, []) for value in arrays["values"]]

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from divwatch.blame.run_settings import recorded_settings
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import fingerprint
@@ -92,6 +93,7 @@ class RunDescription:
             seeds={"train": arguments.seed, "data": arguments.data_seed, "watch": config.seed},
             trainer=type(self.trainer).__name__,
             processes=self.trainer.accelerator.num_processes,
+            arguments=recorded_settings(arguments),
             **({"trial": self.trainer.state.trial_params} if self._in_trial else {}),
             **more,
         )

@@ -5,6 +5,7 @@ start -> ready -> open -> (submit | record_failure, poll) for each look -> close
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -245,8 +246,9 @@ class Recorder:
     def record_blame_failure(self, step: int, reason: str, seconds: float) -> None:
         """Blame failed after `seconds`; the look itself stands. Each reason is logged once."""
         self._count_blame(step, seconds)
-        if reason not in self._blame_failures:
-            self._blame_failures.add(reason)
+        kind = re.sub(r"\d+", "", reason)  # free memory differs from look to look
+        if kind not in self._blame_failures:
+            self._blame_failures.add(kind)
             say(f"divwatch: no blame at step {step}, and training continues: {reason}")
 
     def _count_blame(self, step: int, seconds: float) -> None:

@@ -1,0 +1,86 @@
+"""What blame must know of a run besides its data: what a row's loss and a step depend on, from run.json and a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from divwatch.errors import DivwatchError
+from divwatch.setting_types import shown
+
+# Of SFTConfig and DPOConfig.
+LOSS = (
+    "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
+    "loss_weights f_divergence_type f_alpha_divergence_coef ld_alpha use_weighting dataset_text_field eos_token pad_token"
+).split()
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """loss: settings of SFTConfig or DPOConfig on which a row's loss depends. learning_rate: where no checkpoint logged one.
+    max_grad_norm: of gradient clipping, 0: none. max_steps: of the run. max_prompt: tokens from which on a prompt leaves no
+    room for an answer, and its row is left out; None: no limit.
+    """
+
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float | None = None
+    max_grad_norm: float = 1.0
+    max_steps: int | None = None
+    max_prompt: int | None = None
+
+    def rate(self, kind: str) -> float:
+        """learning_rate, or TRL's default for `kind` (sft or preference)."""
+        from trl import DPOConfig, SFTConfig
+
+        return self.learning_rate or _default(SFTConfig if kind == "sft" else DPOConfig, "learning_rate")
+
+
+def recorded_settings(arguments: Any) -> dict[str, Any]:
+    """What run.json holds as `arguments`: those of a trainer's arguments that blame reads, as far as JSON can hold them."""
+    values = {n: getattr(arguments, n) for n in (*LOSS, "learning_rate", "max_grad_norm") if hasattr(arguments, n)}
+    return {name: value for name, value in values.items() if _plain(value)}
+
+
+def read_settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> RunSettings:
+    """From a recipe's config, else from the run.json of a run, else TRL's defaults. Raises DivwatchError for a wrong number."""
+    from trl import SFTConfig
+
+    theirs = run.get("arguments")
+    values = dict(theirs) if isinstance(theirs, dict) else {}
+    values |= {name: value for name, value in config.items() if value is not None}
+    steps = next((n for n in (values.get("max_steps"), run.get("max_steps")) if isinstance(n, int) and n > 0), None)
+    max_length = values.get("max_length", _default(SFTConfig, "max_length"))
+    return RunSettings(
+        {name: values[name] for name in LOSS if name in values},
+        _number(values, "learning_rate"),
+        1.0 if (norm := _number(values, "max_grad_norm")) is None else norm,
+        steps,
+        _whole(values, "mix_max_prompt")
+        or (None if max_length is None else _whole({"max_length": max_length}, "max_length")),
+    )
+
+
+def _default(arguments: Any, name: str) -> Any:
+    return next(f.default for f in fields(arguments) if f.name == name)
+
+
+def _plain(value: Any) -> bool:
+    return (
+        value is None or isinstance(value, (str, int, float)) or (isinstance(value, list) and all(map(_plain, value)))
+    )
+
+
+def _number(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise DivwatchError(f"{name} is {shown(value)}: give a number") from None
+
+
+def _whole(values: Mapping[str, Any], name: str) -> int | None:
+    number = _number(values, name)
+    if number is not None and (number < 1 or number != int(number)):
+        raise DivwatchError(f"{name} is {shown(values[name])}: give a whole number of at least 1")
+    return None if number is None else int(number)
