@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from divwatch.cli import app
 from divwatch.errors import DivwatchError
+from divwatch.mixes.show import described
+from divwatch.plan.blame import with_blame
 from divwatch.plan.cost import Look, cost_of, train_bytes
 from divwatch.plan.device import DEVICES
 from divwatch.plan.of_config import planned
@@ -104,12 +106,16 @@ def test_what_is_given_wins_over_the_config():
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("watch_samples: many", "watch_samples is 'many': give a number"),
+        ("watch_samples: many", "watch_samples is 'many': give a whole number"),
         ("watch_max_overhead: null", "watch_max_overhead is None: give a number"),
         ("watch_prompts: 8.5", "watch_prompts is 8.5: give a whole number"),
         ("watch_every: [1]", r"watch_every is \[1\]: give auto or a number"),
         ("watch_every: .inf", "watch_every is inf: give auto or a number"),
         ("max_steps: soon", "max_steps is 'soon': give a number"),
+        ("watch_blame: maybe", "watch_blame is 'maybe': give true or false"),
+        ("watch_thinking: never", "watch_thinking is 'never': choose from as-trained, off, both"),
+        ("watch_prompt: 8", r"unknown setting prompt \(did you mean prompts\?\)"),
+        ("mix: instruct_dpo\nmix_drop: nobody", "unknown source 'nobody': the sources are"),
     ],
 )
 def test_a_config_with_values_of_another_type_is_one_line(tmp_path, line, says):
@@ -119,6 +125,50 @@ def test_a_config_with_values_of_another_type_is_one_line(tmp_path, line, says):
         planned(file, 8, 300, {})
     file.write_text("model_name_or_path: olmo3-7b\nwatch_every: 1e2\n")
     assert planned(file, 8, 300, {}).every == 100
+
+
+def planned_with(tmp_path, *lines, like=None):
+    file = tmp_path / "run.yaml"
+    file.write_text("\n".join(["model_name_or_path: olmo3-7b", *lines]))
+    return planned(file, 8, 300, {}, like)
+
+
+def test_both_forms_of_thinking_ask_each_prompt_twice(tmp_path):
+    lines = ("watch_panel: quick", "watch_prompts: 24", "watch_think_tokens: 1000")
+    trained, off, both = (
+        planned_with(tmp_path, *lines, f"watch_thinking: {how}") for how in ("as-trained", "off", "both")
+    )
+    assert [(run.prompts, run.tasks) for run in (trained, off, both)] == [(24, 4), (24, 4), (48, 8)]
+    assert trained.new_tokens == off.new_tokens == both.new_tokens == 384 + 1000
+    assert trained.mean_tokens == off.mean_tokens + 1000
+    assert both.mean_tokens == off.mean_tokens + 500
+
+
+def test_the_settings_are_read_as_the_recipe_reads_them(tmp_path):
+    for backend, coupled in (("transformers", True), ("continuous", False), ("vllm", False)):
+        assert planned_with(tmp_path, f"watch_backend: {backend}").coupled == coupled
+    words = planned_with(
+        tmp_path, "watch_coupled: 'No'", "watch_blame: 'yes'", "watch_blame_rows: '8'", "watch_looks: '9'"
+    )
+    assert (words.coupled, words.blame_rows, words.looks) == (False, 8, 9)
+    assert planned_with(tmp_path, "watch_blame: true", "mix: rl_zero_math").blame_rows is None
+
+
+def test_blame_in_training_reads_v_and_the_sources_of_its_mix(tmp_path):
+    shape, device, look = Shape(1000, 4, 8, 100), DEVICES["h100"], Look(32, 4, 300, 200)
+    cost = cost_of(shape, device, 1, look)
+    seconds = [with_blame(cost, shape, device, 1, look, 2, 64, sources).blame_seconds for sources in (3, 4)]
+    backward, forward = 500 * (32 * 4 + 3 * 64), 2 * 500 * (2 * 3 * 64 + 3 * 2 * 4 * 4)
+    assert seconds[0] == pytest.approx((6 * backward + 2 * forward) * shape.multiplied / device.flops)
+    assert seconds[1] - seconds[0] == pytest.approx(
+        500 * (6 * 64 + 4 * (2 * 64 + 2 * 4 * 4)) * shape.multiplied / device.flops
+    )
+    names = [source["name"] for source in described("instruct_dpo")["sources"]]
+    assert planned_with(tmp_path, "mix: instruct_dpo").blame_sources == len(names)
+    dropped = yaml.safe_dump({"mix": "instruct_dpo", "mix_drop": names[:1], "mix_weight": f"{names[1]}=0"})
+    assert planned_with(tmp_path, dropped).blame_sources == len(names) - 2
+    assert planned_with(tmp_path, "mix: tiny/ablation_sft", "mix_drop: forum").blame_sources == 3
+    assert planned_with(tmp_path, "mix: mine.jsonl").blame_sources is None
 
 
 def test_an_adapter_alone_has_gradients_and_moments():

@@ -4,6 +4,7 @@ The clock is the test's: a training step and a forward pass of a look take as ma
 """
 
 import json
+import shutil
 
 import pytest
 from transformers import TrainerCallback
@@ -13,6 +14,7 @@ import divwatch
 from divwatch.cli import app
 from divwatch.config import WatchConfig
 from divwatch.monitor.budget import BudgetTimetable
+from divwatch.plan.like import read_like
 from divwatch.schedule import spread
 from divwatch.store.run_directory import RunDirectory
 from divwatch.tiny import BASE_MODEL
@@ -112,6 +114,19 @@ def test_plan_of_a_config_like_a_run_takes_its_lengths_by_task_and_its_clock(who
         assumed["seconds"] < 2 < learned["seconds"]
     )  # a longer look than the run's of two seconds, on the run's clock
     assert learned["step_seconds"] == pytest.approx(20.0)
+
+
+def test_plan_like_a_run_with_blame_takes_the_look_alone_from_its_clock(whole, tmp_path):
+    """A look's seconds hold those of blame, which the plan adds by itself."""
+    shutil.copytree(whole.path, tmp_path / "run")
+    lines = [look | {"seconds": look["seconds"] | {"total": look["seconds"]["total"] + 30.0}} for look in whole.looks()]
+    blames = [{"step": look["step"], "seconds": 30.0, "sources": {"a": {}, "b": {}}} for look in lines]
+    for name, rows in (("looks", lines), ("blame", blames)):
+        (tmp_path / "run" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain, blamed = read_like(whole.path), read_like(tmp_path / "run")
+    assert blamed.look_seconds == pytest.approx(plain.look_seconds)
+    assert blamed.step_seconds == plain.step_seconds
+    assert (plain.sources, blamed.sources) == (None, 2)
 
 
 def test_plan_like_a_run_without_looks_is_one_line(tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional, get_args, get_type_hints
 
 from divwatch.errors import DivwatchError
 from divwatch.schedule import AUTO
@@ -34,6 +34,7 @@ COMPARABLE = (
     "thinking",
     "think_tokens",
 )
+_FLAGS = {True: ("true", "yes", "t", "y", "1"), False: ("false", "no", "f", "n", "0")}  # as HfArgumentParser reads them
 # How the caller writes the settings: `every` in Python, `watch_every` in YAML and after `--`.
 _PREFIX: ContextVar[str] = ContextVar("prefix of settings", default="")
 # What a run was watched with whose record lacks a setting, because it is older, where that is not the default.
@@ -273,6 +274,18 @@ class WatchConfig:
         with settings_written_as("watch_"):
             return cls(**settings | {"every": number_in(settings["every"])})
 
+    @classmethod
+    def from_recipe(cls, recipe: Mapping[str, Any]) -> WatchConfig:
+        """From the `watch_...` settings of a recipe's config, with texts read as the recipe's parser reads them.
+
+        >>> WatchConfig.from_recipe({"mix": "think_sft", "watch_alpha": "1e-3", "watch_coupled": "no"}).alpha
+        0.001
+        """
+        kinds = get_type_hints(cls)
+        written = {name.removeprefix("watch_"): v for name, v in recipe.items() if str(name).startswith("watch_")}
+        with settings_written_as("watch_"):
+            return cls.from_settings(**{name: _from_text(v, kinds.get(name, str)) for name, v in written.items()})
+
 
 @contextmanager
 def settings_written_as(prefix: str) -> Iterator[None]:
@@ -298,6 +311,17 @@ def number_in(every: Any) -> Any:
         with suppress(ValueError):
             return float(every)
     return every
+
+
+def _from_text(value: Any, kind: Any) -> Any:
+    """A text as the flag or number that a setting of this type is, if it is one: YAML leaves 1e-3 a text."""
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            if bool in kinds:
+                return next((flag for flag, words in _FLAGS.items() if value.lower() in words), value)
+            return int(value) if int in kinds else number_in(value) if float in kinds else value
+    return value
 
 
 def _whole(name: str, value: int, low: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Optional
@@ -109,6 +109,16 @@ def selection(mixing: MixArguments) -> Any:
         rows=mixing.mix_rows,
         repeat=mixing.mix_repeat,
     )
+
+
+def selection_in(config: Mapping[str, Any]) -> Any:
+    """The mix settings of a config's YAML as a `Selection`, without its number of rows."""
+    drop, only, weight = (_listed(config.get(f"mix_{name}")) for name in ("drop", "only", "weight"))
+    return selection(MixArguments(mix_drop=drop, mix_only=only, mix_weight=weight))
+
+
+def _listed(value: Any) -> list[str] | None:
+    return None if value is None else [str(v) for v in (value if isinstance(value, list) else [value])]
 
 
 def parse(kinds: Sequence[Any], default_config: str) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from divwatch.files import read_jsonl, read_yaml
 from divwatch.mixes.columns import source_name
 from divwatch.mixes.definition import check_sources, find_mix, with_selection
 from divwatch.mixes.show import described
-from divwatch.recipe import MixArguments, selection
+from divwatch.recipe import MixArguments, selection_in
 
 RECIPES = CHECKOUT / "recipes"
 _CONFIGS = {"sft": "SFTConfig", "dpo": "DPOConfig", "grpo": "GRPOConfig"}
@@ -54,8 +54,7 @@ def _check_names(plan: Plan, base: Mapping[str, Any]) -> None:
 
 def _check_sources(settings: Mapping[str, Any], in_file: Callable[[Path], list[str]]) -> None:
     mix = str(settings.get("mix") or "")
-    drop, only, weight = (_as_list(settings.get(f"mix_{name}")) for name in ("drop", "only", "weight"))
-    asked = selection(MixArguments(mix_drop=drop, mix_only=only, mix_weight=weight))
+    asked = selection_in(settings)
     if mix.startswith("tiny/"):
         check_sources(asked, [source["name"] for source in described(mix)["sources"]])
     elif mix.endswith((".json", ".jsonl")):
@@ -68,7 +67,3 @@ def _sources_in(file: Path) -> list[str]:
     """The sources that a file of TRL rows names, in the order of their first row."""
     names = dict.fromkeys(source_name(row["source"]) if "source" in row else None for _, row in read_jsonl(file))
     return [file.stem] if set(names) == {None} else list(dict.fromkeys(map(source_name, names)))
-
-
-def _as_list(value: Any) -> list[str] | None:
-    return None if value is None else [str(v) for v in (value if isinstance(value, list) else [value])]

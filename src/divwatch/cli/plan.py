@@ -52,7 +52,10 @@ def plan(
         typer.Option(help="A watched run: its seconds and lengths count, its settings where no config is given."),
     ] = None,
     blame: Annotated[
-        bool, typer.Option("--blame", help="Also the cost of `divwatch blame` at one checkpoint, for ten sources.")
+        bool,
+        typer.Option(
+            "--blame", help="Also the cost of `divwatch blame` at one checkpoint, for the config's sources or ten."
+        ),
     ] = False,
     proposed: Annotated[
         bool,
@@ -67,7 +70,7 @@ def plan(
     Example: divwatch plan configs/olmo3/instruct/sft.yaml --gpus 32
     """
     from divwatch.config import WatchConfig, number_in
-    from divwatch.plan.blame import blame_cost, with_blame
+    from divwatch.plan.blame import SOURCES, blame_cost, with_blame
     from divwatch.plan.cost import Look, cost_of
     from divwatch.plan.device import DEVICES
     from divwatch.plan.here import this_machine
@@ -106,15 +109,13 @@ def plan(
     def cost_at(look: Look) -> Cost:
         found = cost_of(shape, reached, gpus, look, strategy, run.step_tokens)
         found = found if before is None or reference is None else calibrated(found, reference, before)
-        return (
-            found
-            if run.blame_rows is None
-            else with_blame(found, shape, reached, gpus, look, run.tasks, run.blame_rows)
-        )
+        if run.blame_rows is None:
+            return found
+        return with_blame(found, shape, reached, gpus, look, run.tasks, run.blame_rows, run.blame_sources or SOURCES)
 
     cost = cost_at(look)
     looks = looks_at(cost)
-    blamed = blame_cost(shape, reached, gpus, look, cost) if blame else None
+    blamed = blame_cost(shape, reached, gpus, look, cost, run.blame_sources or SOURCES) if blame else None
     share = overhead(len(looks), run.max_steps, cost.seconds, cost.step_seconds)
     most = count_looks(run.every, run.max_steps, run.looks)
     watch = Watch(

@@ -12,6 +12,7 @@ from divwatch.plan.device import Device
 from divwatch.plan.shape import Shape
 
 ROWS = 128  # of `divwatch blame` by default
+SOURCES = 10  # where the mix is not known
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,14 @@ class BlameCost:
         return asdict(self)
 
 
-def with_blame(cost: Cost, shape: Shape, device: Device, devices: int, look: Look, tasks: int, rows: int) -> Cost:
-    """The cost of a look that `watch_blame` follows. rows: `watch_blame_rows`."""
-    blame = blame_cost(shape, device, devices, look, cost, tasks=tasks, rows=rows).seconds - cost.seconds
+def with_blame(
+    cost: Cost, shape: Shape, device: Device, devices: int, look: Look, tasks: int, rows: int, sources: int = SOURCES
+) -> Cost:
+    """The cost of a look that `watch_blame` follows, which reads v from the optimizer and knows no weights' path.
+
+    rows: `watch_blame_rows`. sources: of the training data.
+    """
+    blame = blame_cost(shape, device, devices, look, cost, sources, tasks, rows, 0, sources).seconds - cost.seconds
     return replace(cost, blame_seconds=blame, seconds=cost.seconds + blame)
 
 
@@ -44,21 +50,26 @@ def blame_cost(
     devices: int,
     look: Look,
     cost: Cost,
-    sources: int = 10,
+    sources: int = SOURCES,
     tasks: int = 6,
     rows: int = ROWS,
+    estimated: int = BATCHES * ROW_BATCH,
+    directions: int | None = None,
 ) -> BlameCost:
     """The cost of blame for `rows` rows of each of `sources` sources and a panel of `tasks` tasks. cost: of the look that it
     samples.
 
-    Completions are read along each source's direction and along the weights' path. A forward has 2 operations per parameter
-    and token, a backward 4 more. The probes for the sizes of nudges (a few per cent) are left out.
+    estimated: rows that v is estimated from, as where no optimizer's state was saved; 0 where v is read. directions: along
+    which completions are read; None: each source's and the weights' path, as between checkpoints.
+    A forward has 2 operations per parameter and token, a backward 4 more. The probes for the sizes of nudges (a few per cent)
+    are left out.
     """
     of_row = look.prompt_tokens + (look.mean_tokens or look.new_tokens)
     completions = look.prompts * look.samples
-    backward = of_row * (completions + sources * rows + BATCHES * ROW_BATCH)
+    backward = of_row * (completions + sources * rows + estimated)
     read = min(look.prompts, tasks * ERROR_PROMPTS) * look.samples
-    forward = of_row * 2 * (tasks * sources * rows + (sources + 1) * read)
+    along = sources + 1 if directions is None else directions
+    forward = of_row * 2 * (tasks * sources * rows + along * read)
     operations = shape.multiplied * (2 * forward + 6 * backward)
     seconds = cost.seconds - cost.blame_seconds + operations / devices / device.flops
     return BlameCost(seconds, forward, backward, sources, tasks, rows, of_row)

@@ -19,10 +19,10 @@ class Like:
     """The figures of a watched run.
 
     model, processes, max_steps: of the run. prompts: of its panel. settings: its settings.
-    look_seconds: the median over its looks, without the first, which warms up, if there are others.
+    look_seconds: the median over its looks, without blame, and without the first, which warms up, if there are others.
     step_seconds: mean over its steps, without looks; None if the record does not tell.
     mean_tokens, longest: new tokens of its completions, in the first and the last look.
-    tokens: task -> mean tokens of its completions.
+    tokens: task -> mean tokens of its completions. sources: of its training data; None if it was not watched with blame.
     """
 
     model: str
@@ -35,11 +35,13 @@ class Like:
     mean_tokens: float
     longest: int
     tokens: Mapping[str, float]
+    sources: int | None
 
     @property
     def measured(self) -> dict[str, Any]:
         """What was measured, for JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("model", "settings", "prompts")}
+        others = ("model", "settings", "prompts", "sources")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
     def look(self, prompt_tokens: int) -> Look:
         """Its looks, whose prompts are taken to have `prompt_tokens`."""
@@ -55,7 +57,10 @@ def read_like(path: Path) -> Like:
     run = RunReader.of(path)
     info = run.info()
     looks = [look for look in run.looks() if look["status"] in SCORED]
-    seconds = [float(look["seconds"]["total"]) for look in looks if "total" in look["seconds"]]
+    blames = run.blames()
+    blamed = {line["step"]: float(line.get("seconds") or 0.0) for line in blames}
+    totals = {look["step"]: float(look["seconds"]["total"]) for look in looks if "total" in look["seconds"]}
+    seconds = [total - blamed.get(step, 0.0) for step, total in totals.items()]
     if not seconds:
         raise DivwatchError(f"{run.path} has no look with scores to learn from: give a run that took some")
     tables = [run.completion_table(looks[i]["step"]) for i in sorted({0, len(looks) - 1})]
@@ -75,6 +80,7 @@ def read_like(path: Path) -> Like:
         mean(whole),
         max(whole),
         {task: mean(of_task) for task, of_task in lengths.items()},
+        max((len(line.get("sources") or ()) for line in blames), default=None) or None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from divwatch.config import WatchConfig, number_in, settings_written_as
+from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import token_limits
 from divwatch.plan.like import Like
@@ -21,8 +21,9 @@ class Planned:
     """model: as `shape.shape_of` takes it. every, looks, max_overhead: as in `WatchConfig`. max_steps: optimizer steps of the
     run. new_tokens: the most of a completion. mean_tokens: their mean, None: new_tokens. step_tokens: tokens a step, all
     devices. lora_r: rank of the adapter that is trained, None: the whole model. tasks: of the panel. coupled, alpha,
-    min_drop: as in `WatchConfig`. blame_rows: rows of each source that `watch_blame` reads, None: it is off. The defaults are
-    those of a run without a config."""
+    min_drop: as in `WatchConfig`. prompts, tasks: with `watch_thinking: both` in both forms. blame_rows: rows of each source
+    that `watch_blame` reads, None: it is off. blame_sources: of the training data, None: not known. The defaults are those of a
+    run without a config."""
 
     model: str
     every: float | str = AUTO
@@ -41,6 +42,7 @@ class Planned:
     alpha: float = WatchConfig.alpha
     min_drop: float = WatchConfig.min_drop
     blame_rows: int | None = None
+    blame_sources: int | None = None
 
 
 def planned(
@@ -69,7 +71,7 @@ def _from_run(like: Like | None, options: dict[str, Any]) -> Planned:
         options.get("model") or released(like.model), settings.every, settings.looks, like.max_steps, like.prompts,
         settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead, tasks=len(like.tokens) or 1,
         coupled=settings.coupled, alpha=settings.alpha, min_drop=settings.min_drop,
-        blame_rows=settings.blame_rows if settings.blame else None,
+        blame_rows=settings.blame_rows if settings.blame else None, blame_sources=like.sources,
     )  # fmt: skip
 
 
@@ -80,26 +82,51 @@ def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str,
     name = options.get("model") or recipe.get("model_name_or_path")
     if not name:
         raise DivwatchError(f"{config} names no model_name_or_path: give --model")
-    run = Planned(released(str(name)), lora_r=_whole(recipe, "lora_r", 16) if recipe.get("use_peft") else None)
-    looks = {"prompts": "watch_prompts", "samples": "watch_samples", "new_tokens": "watch_max_new_tokens"}
-    watched: dict[str, Any] = {ours: _whole(recipe, theirs) for ours, theirs in looks.items() if recipe.get(theirs)}
-    limits = token_limits(recipe.get("watch_panel"), watched.get("new_tokens"))
-    thought = _whole_if_set(recipe, "watch_think_tokens") or 0
-    watched["new_tokens"] = max(limits.values()) + thought
-    watched["mean_tokens"] = like.mean_within(limits) if like else mean(limits.values()) + thought
-    alarm: dict[str, Any] = {
-        name: _number(recipe, f"watch_{name}", getattr(run, name)) for name in ("max_overhead", "alpha", "min_drop")
-    }
-    coupled = recipe.get("watch_coupled", run.coupled) in (True, "true")
-    blamed = recipe.get("watch_blame") in (True, "true")
-    rows = _whole(recipe, "watch_blame_rows", WatchConfig.blame_rows) if blamed else None
-    run = replace(run, **watched, **alarm, tasks=len(limits), coupled=coupled, blame_rows=rows)
+    watch = WatchConfig.from_recipe(recipe)
+    limits = token_limits(watch.panel, watch.max_new_tokens)
+    by_task = _by_task(limits, watch)
+    both = 2 if watch.thinking == "both" else 1
+    blamed = watch.blame and _kind(recipe) != "rl"  # GRPO is not blamed
+    run = Planned(
+        released(str(name)), watch.every, watch.looks, prompts=both * watch.prompts, samples=watch.samples,
+        new_tokens=max(limits.values()) + (watch.think_tokens or 0),
+        mean_tokens=like.mean_within(by_task) if like else mean(by_task.values()),
+        lora_r=_whole(recipe, "lora_r", 16) if recipe.get("use_peft") else None, max_overhead=watch.max_overhead,
+        tasks=len(by_task), coupled=watch.coupled, alpha=watch.alpha, min_drop=watch.min_drop,
+        blame_rows=watch.blame_rows if blamed else None,
+        blame_sources=_sources(recipe) or (like.sources if like else None),
+    )  # fmt: skip
     step_tokens = _rows(recipe, gpus) * _row_tokens(recipe, prompt_tokens + _answer_tokens(recipe))
-    run = replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
-    schedule = {name: recipe[f"watch_{name}"] for name in ("every", "looks") if f"watch_{name}" in recipe}
-    with settings_written_as("watch_"):
-        watch = WatchConfig(**{name: number_in(value) for name, value in schedule.items()})
-    return replace(run, every=watch.every, looks=watch.looks)
+    return replace(run, step_tokens=step_tokens, max_steps=_steps(recipe, gpus, step_tokens, run.max_steps))
+
+
+def _by_task(limits: dict[str, int], watch: WatchConfig) -> dict[str, int]:
+    """Task -> most tokens of an answer in the forms in which it is asked, with its thought where it thinks.
+
+    limits: task -> most tokens without a thought.
+    """
+    asked: dict[str, int] = {}
+    if watch.thinking != "as-trained":
+        asked |= limits
+    if watch.thinking != "off":
+        suffix = "-thinking" if watch.thinking == "both" else ""
+        asked |= {f"{task}{suffix}": limit + (watch.think_tokens or 0) for task, limit in limits.items()}
+    return asked
+
+
+def _sources(recipe: dict[str, Any]) -> int | None:
+    """Number of sources of the mix that the run trains on; None if the mix does not say."""
+    from divwatch.mixes.definition import find_mix, with_selection
+    from divwatch.mixes.show import described
+    from divwatch.recipe import selection_in
+
+    mix = str(recipe.get("mix") or "")
+    if not mix or mix.endswith((".json", ".jsonl")):
+        return None
+    asked = selection_in(recipe)
+    if not mix.startswith("tiny/"):
+        asked = with_selection(find_mix(mix), asked)
+    return sum(asked.wants(source["name"]) for source in described(mix)["sources"]) or None
 
 
 def released(name: str) -> str:
