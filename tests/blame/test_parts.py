@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 from trl import SFTConfig, TrlParser
 
-from divwatch.blame.data import load_mix_of_run
+from divwatch.blame.data import TrainingData, load_mix_of_run
 from divwatch.blame.derivative import central_difference, nudge_size
 from divwatch.blame.estimate import left_out, source_effects
+from divwatch.blame.load import load_trainer
 from divwatch.blame.log_probs import Sampled, all_log_probs, weighted_gradient
 from divwatch.blame.look import look_at
 from divwatch.blame.losses import RowLosses
@@ -91,6 +93,24 @@ def test_the_loss_of_a_pair_is_the_trainers(tmp_path, loss):
             for i in range(4)
         ]
     assert values == pytest.approx(pairs, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "apo_zero"])  # by blame itself, and by the trainer
+def test_pairs_of_an_adapter_are_compared_with_the_model_without_it_or_the_reference(loss, tmp_path):
+    model = get_peft_model(load_model(dropout=0.0), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path / "adapter")
+    rows = load_mix("tiny/think_dpo")[0].select([0, 1, 2])
+    data = TrainingData(rows, list(rows["source"]), {}, "preference")
+    values = {}
+    for name, reference in {"without": None, "base": str(BASE_MODEL), "itself": str(tmp_path / "adapter")}.items():
+        settings = {"loss_type": [loss], "max_length": 256}
+        trainer = load_trainer(
+            str(tmp_path / "adapter"), load_tokenizer(), data, settings, reference, "cpu", str(tmp_path / "out")
+        )
+        values[name] = RowLosses(trainer).values([0, 1, 2])
+    assert values["without"] == pytest.approx(values["base"], rel=1e-4)
+    assert abs(values["without"] - values["itself"]).min() > 1e-3
+    assert np.ptp(values["itself"]) < 1e-4  # log-ratios of 0
 
 
 def test_the_gradient_predicts_what_the_next_look_measures():

@@ -41,6 +41,8 @@ def load_trainer(
     }  # fmt: skip
     model = load_model(path, device)
     compared = load_model(reference, device) if data.kind == "preference" and reference is not None else None
+    if hasattr(compared, "peft_config"):  # TRL's fused head finds no reference inside of an adapter
+        compared = compared.merge_and_unload()
     try:
         if data.kind == "sft":
             arguments: Any = SFTConfig(**settings | {"packing": False})
