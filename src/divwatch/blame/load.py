@@ -40,7 +40,7 @@ def load_trainer(
         "gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": 1, **settings,
     }  # fmt: skip
     model = load_model(path, device)
-    compared = load_model(reference, device) if data.kind == "preference" and reference is not None else None
+    compared: Any = load_model(reference, device) if data.kind == "preference" and reference is not None else None
     if hasattr(compared, "peft_config"):  # TRL's fused head finds no reference inside of an adapter
         compared = compared.merge_and_unload()
     try:
