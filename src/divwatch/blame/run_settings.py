@@ -9,6 +9,8 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.setting_types import shown
 
+ROWS = 256  # of each source, by default: with 64, the order of the sources is less reliable (docs/blame.md)
+
 # Of SFTConfig and DPOConfig.
 LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from divwatch.blame.run_settings import ROWS
 from divwatch.cli.options import AsJson, nothing_but_json, write_json
 from divwatch.errors import DivwatchError
 
@@ -32,7 +33,7 @@ def blame(
     data: Annotated[
         Optional[Path], typer.Option(help="The training data: JSONL in TRL's form, with a column 'source'.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=8, help="Rows to read of each source.")] = 128,
+    rows: Annotated[int, typer.Option(min=8, help="Rows to read of each source.")] = ROWS,
     config: Annotated[
         Optional[Path], typer.Option(help="The run's recipe config: loss, max_length, learning rate, steps.")
     ] = None,
