@@ -301,6 +301,25 @@ def test_diversity_can_choose_the_best_checkpoint(tmp_path):
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
 
 
+def test_a_metric_without_a_value_is_never_the_best_and_ends_no_training(tmp_path, capsys):
+    from trl import SFTConfig, SFTTrainer
+
+    from tests.training import common, dataset, load_tokenizer
+
+    arguments = common(tmp_path, 1, save_strategy="best", eval_strategy="steps", eval_steps=1)
+    arguments |= {"metric_for_best_model": "correct_diversity/all/sbert", "greater_is_better": True}
+    trainer = SFTTrainer(
+        model=load_model(), args=SFTConfig(**arguments), processing_class=load_tokenizer(),
+        train_dataset=dataset("instruct_sft"), eval_dataset=dataset("instruct_sft", 80).select(range(64, 68)),
+    )  # fmt: skip
+    panel = [{"prompt": "Tell me a story."}, {"prompt": "Name three animals."}]  # no answer can be judged
+    divwatch.watch(trainer, every=1, **SETTINGS | {"panel": panel, "prompts": 2})
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.state.best_model_checkpoint is None
+    assert "step 1 has no value of correct_diversity/all/sbert" in capsys.readouterr().out
+
+
 class Metrics(TrainerCallback):
     """What a callback that stops early sees."""
 
@@ -439,3 +458,22 @@ def test_save_keeps_checkpoints_from_before_the_fall(tmp_path, monkeypatch):
     load_model(early)
     saved = [path.name for path in (tmp_path / "falls").glob("checkpoint-*")]
     assert saved == [f"checkpoint-{alarm['step']}"]
+
+
+def test_a_model_trained_on_where_it_was_trained_has_its_earlier_run_as_parent(tmp_path):
+    for again in (False, True):
+        trainer = sft_trainer(tmp_path / "out", steps=1, model=load_model(tmp_path / "out") if again else None)
+        divwatch.watch(trainer, every=1, **SETTINGS)
+        trainer.train()
+        trainer.save_model()
+        trainer.processing_class.save_pretrained(tmp_path / "out")
+    run = RunDirectory(tmp_path / "out" / "divwatch")
+    assert run.info()["parent"] == str((tmp_path / "out" / "divwatch-1").resolve())
+    assert [look["step"] for look in run.looks()] == [0, 1]
+
+
+def test_an_evaluation_before_training_takes_no_look(tmp_path):
+    arguments = {"eval_strategy": "no", "metric_for_best_model": "diversity/all/sbert", "greater_is_better": True}
+    trainer = sft_trainer(tmp_path, steps=1, **arguments)
+    trainer.add_callback(divwatch.DiversityCallback(trainer, divwatch.WatchConfig(every=1, **SETTINGS)))
+    assert "eval_loss" in trainer.evaluate(trainer.train_dataset.select([0, 1]))

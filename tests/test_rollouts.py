@@ -1,6 +1,9 @@
 """Rollouts of GRPO are measured without sampling: their diversity is logged from the reward function, training is unchanged."""
 
+import functools
+
 import pytest
+from trl.trainer.utils import is_async_callable
 
 import divwatch
 from divwatch.metrics.encoder import load_encoder
@@ -35,6 +38,27 @@ def test_identical_rollouts_have_no_diversity_and_a_group_of_one_is_left_out():
     assert mixed["rollouts/diversity/sbert"] == pytest.approx(alone["rollouts/diversity/sbert"] / 2)
     assert "rollouts/correct_diversity/sbert" not in alone
     assert rollout_diversity(["r"], ["alone"], [1.0], ["sbert"], encoder) == {}
+
+
+class Awaited:
+    async def __call__(self, completions, **columns):
+        return [0.0 for _ in completions]
+
+
+async def _awaited(scale, completions, **columns):
+    return [scale for _ in completions]
+
+
+@pytest.mark.parametrize("reward", [Awaited(), functools.partial(_awaited, 1.0), functools.partial(Awaited())])
+def test_rewards_that_the_trainer_awaits_are_left_alone(reward):
+    class Trainer:
+        def __init__(self):
+            self.reward_funcs = [reward]
+
+    trainer = Trainer()
+    assert not watch_rollouts(trainer, divwatch.WatchConfig(**SETTINGS), lambda: load_encoder("minilm"))
+    assert trainer.reward_funcs == [reward]
+    assert is_async_callable(trainer.reward_funcs[0])
 
 
 def test_a_failing_measure_never_fails_the_reward(capsys):

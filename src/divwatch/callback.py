@@ -88,6 +88,9 @@ class DiversityCallback(TrainerCallback):
         self._blame: LiveBlame | None = None
         self._steps_with_look: set[int] = set()
         self._next_meeting = 0
+        self._owed = (
+            False  # an alarm's checkpoint that is not saved yet: save_strategy "best" drops it after an evaluation
+        )
         self._keep: tuple[int, bool] | None = None  # a step whose checkpoint is kept, and whether it has no other use
         self._ahead = _AheadOfOthers(self)
         trainer.callback_handler.callbacks.insert(0, self._ahead)
@@ -159,6 +162,7 @@ class DiversityCallback(TrainerCallback):
         self._agree_on_next_meeting(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save = control.should_save or self._owed
         if state.global_step >= state.max_steps:
             self._look(control)
         elif state.global_step == self._next_meeting:
@@ -184,14 +188,19 @@ class DiversityCallback(TrainerCallback):
 
         Takes a look even if none is due, and waits for its scores.
         """
-        group = (args.metric_for_best_model or "").removeprefix("eval_").split("/")[0]
-        if metrics is None or group not in LOGGED_GROUPS:
+        asked = (args.metric_for_best_model or "").removeprefix("eval_")
+        watching = self._sampler is not None and self.prompts  # not before training
+        if metrics is None or asked.split("/")[0] not in LOGGED_GROUPS or not watching:
             return
         if state.global_step not in self._steps_with_look:
             self._look(control)
         self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
         scalars = self.ranks.from_main(self._on_main(lambda recorder: recorder.scalars_at(state.global_step)))
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
+        if f"eval_{asked}" not in metrics:
+            metrics[f"eval_{asked}"] = float("nan")  # never the best; without it the trainer ends the run
+            if self.ranks.main:
+                self._note(f"step {state.global_step} has no value of {asked}, by which the best model is chosen")
 
     def _may_look(self, step: int) -> bool:
         """Rank 0 decides for all, only at steps at which ranks meet."""
@@ -290,14 +299,19 @@ class DiversityCallback(TrainerCallback):
         asked = self.ranks.from_main(self._on_main(lambda recorder: recorder.pop_requests(), Requests()))
         step, last = self.trainer.state.global_step, self.trainer.state.max_steps
         if asked.keep and 0 < step < last:
-            due = control.should_save or asked.action is not None or bool(self.trainer.args.save_total_limit)
+            arguments = self.trainer.args
+            # A checkpoint of the best model is the trainer's, and is decided on only after this.
+            best = arguments.load_best_model_at_end or arguments.save_strategy == "best"
+            due = control.should_save or asked.action is not None or bool(arguments.save_total_limit) or best
             self._keep = (step, not due)
             control.should_save = True
-        control.should_save = control.should_save or asked.action is not None
+        self._owed = self._owed or asked.action is not None
+        control.should_save = control.should_save or self._owed
         control.should_training_stop = control.should_training_stop or asked.action == "stop"
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keeps the checkpoint that a look has asked for, once all ranks have written their parts."""
+        self._owed = False
         keep, self._keep = self._keep, None
         if keep is not None and keep[0] == state.global_step:
             self.ranks.share(None)

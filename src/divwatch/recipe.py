@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def load_data(mixing: MixArguments, training: Any, kind: str, tokenizer: Any) ->
     limit = Limit(tokenizer, mixing.mix_max_prompt or getattr(training, "max_length", None))
     dataset, report = load_mix(
         mixing.mix,
-        training.data_seed or training.seed,
+        training.seed if training.data_seed is None else training.data_seed,
         selection=selection(mixing),
         local_data=mixing.local_data,
         kind=kind,
@@ -207,7 +208,7 @@ def check_output(directory: str) -> None:
     """Raises DivwatchError before training, not after it."""
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        probe = Path(directory) / ".divwatch-write-test"
+        probe = Path(directory) / f".divwatch-write-test-{socket.gethostname()}-{os.getpid()}"  # every rank its own
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -190,3 +190,18 @@ def test_a_dataset_that_gives_nothing_is_one_line(data, says):
     with pytest.raises(DivwatchError, match=says) as error:
         read(data)
     assert "set watch_panel" in str(error.value)
+
+
+def test_data_sets_by_name_share_no_id():
+    parts = {
+        name: Dataset.from_list([{"id": i, "prompt": f"{name} {i}"} for i in range(3)]) for name in ("sums", "jokes")
+    }
+    prompts = from_dataset(parts, None)
+    assert len({p.id for p in prompts}) == 6
+    assert [p.id for p in prompts] == ["0", "1", "2", "jokes/0", "jokes/1", "jokes/2"]
+
+
+def test_a_transform_may_read_columns_that_no_prompt_needs():
+    rows = Dataset.from_list([{"id": str(i), "question": f"Why {i}?"} for i in range(3)])
+    shown = rows.with_transform(lambda batch: {"prompt": batch["question"], "id": batch["id"]})
+    assert read(shown)[0] == ["Why 0?", "Why 1?", "Why 2?"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -285,3 +286,23 @@ def test_the_shipped_panels_are_held_out_of_the_embedded_mixes():
         _, prompts = load_panel(name)
         for mix in ("instruct_sft", "think_dpo"):
             assert overlapping(prompts, mixes.rows(mix, 0)) == {}
+
+
+class Tokens(torch.utils.data.Dataset):
+    """Rows as the trainers of transformers take them, without an end of their own."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return {"input_ids": torch.tensor([i % 5, 7]), "labels": torch.tensor([1, 1])}
+
+
+def test_a_dataset_of_torch_is_read_to_its_length():
+    report = check_held_out(panel("a question"), Tokens(), workers=0, decode=lambda ids: f"text {ids}")
+    assert report.rows == 5
+
+
+def test_rows_with_a_transform_that_does_not_pickle_are_searched_in_processes():
+    rows = Dataset.from_list([{"prompt": QUESTION, "completion": "34"}] * 3).with_transform(lambda batch: batch)
+    assert overlapping(panel(QUESTION), rows, workers=1) == {"mine/0": 0}

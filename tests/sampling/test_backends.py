@@ -10,7 +10,7 @@ from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError
 from divwatch.panel import choose
 from divwatch.sampling import Source, sample
-from divwatch.sampling.plan import Row
+from divwatch.sampling.plan import Row, share_out
 from divwatch.sampling.ranks import LookFailed
 from divwatch.sampling.request import make_request
 from divwatch.sampling.vllm import Engine
@@ -47,6 +47,7 @@ class Generation:
     def __init__(self, fails=False):
         self.temperature, self.top_p, self.top_k, self.min_p = 1.0, 1.0, 0, 0.0
         self.repetition_penalty, self.max_completion_length = 1.1, 512
+        self.generation_kwargs, self.structured_outputs_regex = {"temperature": 0.1}, "[ab]+"
         self.synced, self.fails = 0, fails
 
     def sync_weights(self):
@@ -54,13 +55,16 @@ class Generation:
 
     def generate(self, prompts, images, num_generations, profiler=None):
         self.asked = dict(vars(self))
+        self.prompts = len(prompts)
         if self.fails:
             raise ConnectionError("no server")
         return prompts, [ids[-2:] for ids in prompts], None, None
 
 
 def settings_of(generation):
-    return {name: value for name, value in vars(generation).items() if name not in ("synced", "asked", "fails")}
+    return {
+        name: value for name, value in vars(generation).items() if name not in ("synced", "asked", "fails", "prompts")
+    }
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -83,6 +87,30 @@ def test_the_trainers_vllm_engine_gets_this_steps_weights_once_and_its_settings_
     assert settings_of(generation) == before
     assert (generation.asked["temperature"], generation.asked["top_p"]) == (0.6, 0.95)
     assert generation.asked["max_completion_length"] == 24
+    assert (generation.asked["generation_kwargs"], generation.asked["structured_outputs_regex"]) == ({}, None)
+
+
+def test_a_vllm_server_is_asked_by_the_main_process_alone():
+    generation = Generation(False)
+    generation.mode = "server"
+    engine = Engine(SimpleNamespace(vllm_generation=generation), 24)
+    shares = share_out([3, 3, 3, 3], 4, 3)
+    assert [len(rows) for rows in engine.shares(shares)] == [16, 0, 0]
+    assert engine.shares(shares)[0] == [row for rows in shares for row in rows]
+    generation.mode = "colocate"
+    assert engine.shares(shares) == shares
+
+
+def test_ranks_that_share_an_engine_ask_for_equally_many(base):
+    generation = Generation(False)
+    generation.tensor_parallel_size = 2
+    ranks = SimpleNamespace(num_processes=2)
+    state = SimpleNamespace(global_step=4)
+    trainer = SimpleNamespace(vllm_generation=generation, _last_loaded_step=3, state=state, accelerator=ranks)
+    request = make_request(*base, PROMPTS[:3], CONFIG, 0, base[0].device)
+    rows = share_out(request.lengths, 3, 2)[0]
+    made = Engine(trainer, 24).generate(request, rows, 3)
+    assert (len(rows), len(made), generation.prompts) == (4, 4, 5)
 
 
 def test_without_vllm_one_line_says_what_to_install(base):

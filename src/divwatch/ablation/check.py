@@ -33,7 +33,7 @@ def check_plan(plan: Plan) -> None:
     base = read_yaml(plan.config)
     _check_names(plan, base)
     watching = {**base, **plan.settings}
-    WatchConfig.from_arguments(WatchArguments(**{k: v for k, v in watching.items() if k.startswith("watch_")}))
+    WatchConfig.from_recipe(watching)
     in_file = cache(_sources_in)  # a file is read once, not for each run
     for run in plan.runs():
         _check_sources({**base, **run.settings}, in_file)

@@ -150,6 +150,10 @@ class Recorder:
             self._early.resume(state.global_step, any(event["task"] == "all" for event in store.events()))
         else:
             self._early.start()
+            if (
+                self.run.parent and self.run.parent.path.resolve() == store.path.resolve()
+            ):  # trained on where it was trained
+                self.run.parent = store.move_aside()
             tracked = self.publisher.open(store.path, self.config.as_dict())
             self.record.start(self._describe(state, self.prompts, self.config, wandb=tracked))
         self.publisher.texts = {prompt.id: prompt.text for prompt in self.prompts}
@@ -162,7 +166,9 @@ class Recorder:
             self._open_full(state, resumed)
         steps = {look["step"] for look in store.looks()} | set(unscored)
         look_now = self.timetable.open(store, state.global_step, state.max_steps, steps)
-        return Opened(self.prompts, steps, self.config, look_now)
+        shared = self.config.changed()
+        shared.rows = None  # the ranks have them, and a data set need not pickle
+        return Opened(self.prompts, steps, shared, look_now)
 
     def _keep_coupling(self) -> None:
         """A run goes on with the random numbers that it began with, so that its looks have the same noise."""

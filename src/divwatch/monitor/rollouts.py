@@ -76,7 +76,11 @@ def _is_plain(function: Any) -> bool:
 
     from torch.nn import Module
 
-    return not isinstance(function, Module) and not inspect.iscoroutinefunction(function)
+    inner = function
+    while isinstance(inner, functools.partial):  # as TRL tells which rewards it awaits
+        inner = inner.func
+    awaited = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(inner.__call__)
+    return not isinstance(function, Module) and not awaited
 
 
 def _measure_rollouts(

@@ -76,7 +76,10 @@ class EvalRows:
         at = range(0, self._rows, step)
         if hasattr(self._dataset, "select_columns"):  # a datasets.Dataset: faster by iteration, without token ids
             names = [name for name in COLUMNS if name in self._dataset.column_names]
-            narrow = self._dataset.select_columns(names) if names else self._dataset
+            # A transform of the user's may read any column.
+            narrow = (
+                self._dataset.select_columns(names) if names and not _is_transformed(self._dataset) else self._dataset
+            )
             yield from zip(at, narrow if step == 1 else narrow.select(at), strict=False)
         else:
             yield from ((i, self._dataset[i]) for i in at)
@@ -94,7 +97,11 @@ def _length(dataset: Any) -> int | None:
 
 def _unformatted(dataset: Any) -> Any:
     """A datasets.Dataset or IterableDataset that gives Python values; a transform of the user's stays."""
-    formatted = getattr(dataset, "format", None)
-    if not hasattr(dataset, "with_format") or (isinstance(formatted, dict) and formatted["type"] == "custom"):
+    if not hasattr(dataset, "with_format") or _is_transformed(dataset):
         return dataset
     return dataset.with_format(None)
+
+
+def _is_transformed(dataset: Any) -> bool:
+    formatted = getattr(dataset, "format", None)
+    return isinstance(formatted, dict) and formatted["type"] == "custom"

@@ -95,6 +95,7 @@ def check_held_out(
 
 
 def _scan_in_processes(prompts: Sequence[Prompt], dataset: Any, workers: int, decode: Decode | None) -> Matches:
+    dataset = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset  # a transform need not pickle
     shards = [dataset.shard(workers, i, contiguous=True) for i in range(workers)]
     total = Matches()
     children = [ChildProcess(f"{__name__}:serve", name="worker process") for _ in shards]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,9 @@ def from_dataset(
     prompts: list[Prompt] = []
     problems: list[DivwatchError] = []
     for name, part in dataset.items():
+        taken = {prompt.id for prompt in prompts}
         try:
-            prompts += _distinct(EvalRows(part, f"eval_dataset[{name!r}]"), name, enough, note, opening)
+            prompts += _distinct(EvalRows(part, f"eval_dataset[{name!r}]"), name, enough, note, opening, taken=taken)
         except DivwatchError as error:
             problems.append(error)
     if problems and not prompts:
@@ -100,9 +101,11 @@ def _distinct(
     note: Note,
     opening: str | None,
     template: Callable[[str], bool] = lambda text: False,
+    taken: Iterable[str] = (),
 ) -> list[Prompt]:
+    """taken: ids of the prompts of other data sets."""
     distinct: dict[str, Prompt] = {}
-    ids: set[str] = set()
+    ids = set(taken)
     odd = _LeftOut("row")
     for index, row in rows:
         if rows.read == 1:

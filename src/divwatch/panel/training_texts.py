@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 from divwatch.errors import DivwatchError
@@ -30,8 +30,13 @@ def texts_of(row: dict[str, Any], decode: Decode | None = None) -> Iterator[str]
             yield from (
                 t for turn in value if isinstance(turn, dict) and not _is_system(turn) for t in turn_texts(turn)
             )
-    if decode is not None and not any(row.get(name) for name in TEXT_COLUMNS):
-        yield from (decode(row[name]) for name in TOKEN_COLUMNS if row.get(name))
+    if decode is not None and not any(_holds(row.get(name)) for name in TEXT_COLUMNS):
+        yield from (decode(list(row[name])) for name in TOKEN_COLUMNS if _holds(row.get(name)))
+
+
+def _holds(value: Any) -> bool:
+    """Whether there is anything in a text, a list, an array or a tensor."""
+    return value is not None and len(value) > 0
 
 
 def _is_system(turn: dict[str, Any]) -> bool:
@@ -47,7 +52,9 @@ def stream_rows(rows: Any, decode: Decode | None) -> Iterator[dict[str, Any]]:
     if columns:
         _require_text(columns, decode)
     if not hasattr(rows, "select_columns") or not columns:
-        for number, row in enumerate(rows):
+        # By number where there is a length: a Dataset of torch need not end by itself.
+        table = isinstance(rows, Sized) and hasattr(rows, "__getitem__")
+        for number, row in enumerate((rows[i] for i in range(len(rows))) if table else rows):
             if not number:
                 _require_text(list(row), decode)
             yield row

@@ -146,6 +146,7 @@ def _sample(
     lengths, limit = {} if lengths is None else lengths, request.how.limit
     request = replace(request, expected=lengths.get(limit, ()))
     shares = share_out(request.lengths, config.samples, ranks.world)
+    shares = engine.shares(shares) if engine is not None else shares
     part = _generate(source, request, shares, gather, config, progress, ranks, embed, engine, keep)
     lengths[limit] = [c.tokens for c in part.completions]
     parts = ranks.collect(part)

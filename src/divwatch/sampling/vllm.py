@@ -26,6 +26,12 @@ class Engine:
         self.owned = getattr(trainer, "vllm_generation", None) is None
         self.generation = _new_engine(trainer, limit) if self.owned else trainer.vllm_generation
 
+    def shares(self, shares: Sequence[Sequence[Row]]) -> list[list[Row]]:
+        """The rows of each rank. A server answers rank 0; of its answers TRL gives all ranks slices of one length."""
+        if getattr(self.generation, "mode", "colocate") == "server":
+            return [[row for share in shares for row in share], *([] for _ in shares[1:])]
+        return [list(share) for share in shares]
+
     def generate(self, request: Request, rows: Sequence[Row], samples: int) -> list[list[int]]:
         """New token ids of each row, in the order given; the rows of all ranks together hold `samples` of each prompt."""
         if request.how.close_at is not None:
@@ -38,10 +44,17 @@ class Engine:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "max_completion_length": request.how.limit,
+            "generation_kwargs": {},
+            "structured_outputs_regex": None,
         }
         with _set(self.generation, settings):
             prompts = [request.encoded[row.prompt] for row in rows]
-            completions = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1]
+            if getattr(self.generation, "tensor_parallel_size", 1) > 1:  # the ranks of a group must have equally many
+                most = -(-len(request.encoded) * samples // self.trainer.accelerator.num_processes)
+                prompts += [request.encoded[0]] * (most - len(prompts))
+            completions = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1][
+                : len(rows)
+            ]
         if len(completions) != len(rows):
             raise RuntimeError(f"vLLM returned {len(completions)} of {len(rows)} completions")
         return [list(ids) for ids in completions]

@@ -40,9 +40,7 @@ class RunDirectory(RunReader):
         """Starts a new record. One that is already there is moved aside, never overwritten."""
         try:
             if self.exists:
-                self.claim()
-                number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{NAME}-{n}").exists())
-                self.path.rename(self.path.with_name(f"{NAME}-{number}"))
+                self.move_aside()
             for folder in ("completions", "scores"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             self.claim()
@@ -52,6 +50,12 @@ class RunDirectory(RunReader):
             raise DivwatchError(
                 f"cannot write {self.path} ({error.strerror}): choose an output_dir that can be written"
             ) from None
+
+    def move_aside(self) -> RunDirectory:
+        """Gives an older record of the same output directory another name, and returns it."""
+        self.claim()
+        number = next(n for n in range(1, 10_000) if not self.path.with_name(f"{NAME}-{n}").exists())
+        return RunDirectory(self.path.rename(self.path.with_name(f"{NAME}-{number}")))
 
     def claim(self) -> None:
         """Locks the directory for this process until `release` or its end. Raises DivwatchError if another holds it.

@@ -70,19 +70,33 @@ def reward_by_row(dataset: Any, *, unsafe_code: bool = False) -> Callable[..., l
         completions: Sequence[Any],
         prompts: Sequence[Any],
         verifier: Sequence[str | None],
-        reference: Sequence[str],
+        reference: Sequence[Any],
         **_: Any,
     ) -> list[float | None]:
         values: list[float | None] = [None] * len(completions)
         for name in names:
             at = [i for i, own in enumerate(verifier) if own == name]
-            columns = {"reference": [json.loads(reference[i]) for i in at]}
+            columns = {"reference": [_reference(reference[i]) for i in at]}
             scores = rewards[name]([completions[i] for i in at], [prompts[i] for i in at], **columns)
             for i, value in zip(at, scores, strict=True):
                 values[i] = value
         return values
 
     return right_answer
+
+
+def _reference(value: Any) -> Any:
+    """A reference of a mix, which is JSON text; of a file of the user's own, a text or a value as it is.
+
+    >>> _reference("[1, 2]"), _reference("#### 7"), _reference(7)
+    ([1, 2], '#### 7', 7)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _rows(
