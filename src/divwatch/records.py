@@ -154,9 +154,10 @@ class Change:
 class RunAssessment:
     """What the looks of a run show up to one of them, in numbers.
 
-    primary:       the metric that carries the alarm; None if no diversity metric was measured.
+    primary:       the metric that carries the alarm; None if no metric that can was measured.
     baseline_step: step of the first comparable look; None if there is none.
     verdict:       `kind` and `sentence`.
+    confirmed:     whether the loss that the verdict rests on is confirmed.
     changes:       every series that is watched, the whole panel first.
     splits:        task -> one of PARTS -> that part of the change.
     """
@@ -166,6 +167,7 @@ class RunAssessment:
     verdict: dict[str, str]
     changes: tuple[Change, ...] = ()
     splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    confirmed: bool = False
 
     @property
     def alarms(self) -> list[Change]:

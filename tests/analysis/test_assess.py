@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +161,119 @@ def test_a_metric_without_any_value_is_said_or_left_out(missing):
     found = assess(looked, 8).verdict
     assert found.kind == "none"
     assert "nan" not in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("world", "kind"),
+    [
+        ({"accuracy": (0.7, 0.3)}, "degeneration"),
+        ({"accuracy": (0.7, 0.3), "judged": False, "repetition": (0.02, 0.5)}, "degeneration"),
+        ({"ead": (0.5, 0.3)}, "lexical without semantic"),
+        ({"across": (0.6, 0.3)}, "template collapse"),
+        ({}, "none"),
+    ],
+)
+@pytest.mark.parametrize(
+    "known", ["at the baseline alone", "as 0 at the baseline", "not for the prompts of the baseline"]
+)
+def test_where_diversity_cannot_be_compared_the_verdict_says_so(world, kind, known):
+    looked = history(**world)
+    for key in ("diversity/sbert", "correct_diversity/sbert"):
+        if key not in looked.values:
+            continue
+        table = looked.values[key]
+        if known == "at the baseline alone":
+            table[1:] = np.nan
+        elif known == "as 0 at the baseline":  # all outputs of each prompt are the same
+            table[0] = 0.0
+        else:
+            table[0, 10:] = table[1:, :10] = np.nan
+    found = assess(looked, 8).verdict
+    assert found.kind == kind
+    assert (
+        "iversity could not be compared" in found.sentence or "within a prompt could not be compared" in found.sentence
+    )
+    assert "meaning did not" not in found.sentence
+
+
+def test_a_change_that_was_not_measured_at_the_last_look_is_dated():
+    """All that is left of a run that stopped answering is what its last comparable look showed."""
+    usable = [*[1.0] * 4, *[0.1] * 4]
+    assert "diversity changed by" in (late := assess(history(usable=usable), 8).verdict).sentence
+    assert late.kind == "degeneration"
+    assert late.sentence.endswith("at step 75.")
+    at_once = assess(history(usable=[1.0, *[0.1] * 7]), 8).verdict  # only the baseline is comparable
+    assert at_once.kind == "degeneration"
+    assert at_once.sentence.endswith("; diversity could not be compared.")
+    fallen = {"correct_distance": [0.4, *[0.2] * 7], "wrong_distance": [0.5, *[0.25] * 7], "judged": False}
+    looked = history(**fallen, usable=[*[1.0] * 7, 0.1])
+    assert "at step 150, beginning after step 0" in assess(looked, 8).verdict.sentence
+    assert "No alarm: diversity changed by" in (quiet := assess(history(usable=[*[1.0] * 7, 0.4]), 8).verdict).sentence
+    assert " at step 150, among correct answers by " in quiet.sentence
+
+
+@pytest.mark.parametrize("only", [None, "expr"])
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_fall_that_was_regained_is_not_called_a_negative_fall(only, judged):
+    distances = [0.4, *[0.1] * 5, *[0.48] * 6]
+    looked = history(
+        looks=12, correct_distance=distances, wrong_distance=distances, accuracy=0.8, only_task=only, judged=judged
+    )
+    found = assess(looked, 12).verdict
+    assert found.kind in ("narrowing among correct answers", "aggregate collapse")
+    assert re.search(r"back at \+\d+ % \(\+\d+ to \+\d+ %\)", found.sentence)
+    assert not re.search(r"(fell|expr) by", found.sentence)
+    assert "no longer seen at the last look" in found.sentence
+    assert not found.confirmed
+
+
+def test_a_gain_is_not_called_quality_control_of_a_fall():
+    """Fewer errors cost diversity at every look; at the last ones the answers spread by more than that."""
+    distances = [0.4, *[0.25] * 5, *[0.7] * 6]
+    looked = history(looks=12, accuracy=[0.5, *[0.9] * 11], correct_distance=0.4, wrong_distance=distances)
+    looked.values["diversity/sbert"][6:] = 1.3 * looked.values["diversity/sbert"][0]
+    assert assess(looked, 12).verdict.kind != "quality control only"
+
+
+def test_few_correct_answers_are_no_evidence_that_they_are_as_spread_as_before():
+    looked = history(accuracy=(0.5, 0.9), wrong_distance=0.8)
+    assert assess(looked, 8).verdict.kind == "quality control only"
+    for key in ("correct_diversity/sbert", "pairs/cc_distance", "pairs/cc_count"):
+        looked.values[key][0, 4:] = 0 if key.endswith("count") else np.nan
+    found = assess(looked, 8)
+    assert found.statuses[ALL, "correct_diversity/sbert"].n == 4
+    assert found.verdict.kind == "aggregate collapse"
+    assert "as before" not in found.verdict.sentence
+
+
+def test_a_verdict_is_confirmed_by_the_series_that_it_rests_on():
+    """Wrong answers narrowed for certain; correct ones did and came back."""
+    correct = [0.4, *[0.2] * 8, *[0.39] * 3]
+    looked = history(looks=12, correct_distance=correct, wrong_distance=(0.5, 0.1), accuracy=0.5)
+    found = assess(looked, 12)
+    series = {key: found.statuses[ALL, f"{key}/sbert"] for key in ("diversity", "correct_diversity")}
+    assert {key: (s.collapsed, s.confirmed) for key, s in series.items()} == {
+        "diversity": (True, True),
+        "correct_diversity": (True, False),
+    }
+    assert found.verdict.kind == "narrowing among correct answers"
+    assert "The alarm was raised at step" in found.verdict.sentence
+    assert not found.verdict.confirmed
+    assert assess(history(**NARROWER), 8).verdict.confirmed
+
+
+def test_the_alarm_is_carried_by_the_first_metric_that_was_measured_at_the_baseline():
+    looked = history(judged=False, **NARROWER)
+    looked.values["diversity/vendi"] = 1 + 8 * looked.values["diversity/sbert"]
+    looked.values["diversity/sbert"][0] = np.nan  # unknown tokens to the encoder
+    found = assess(looked, 8)
+    assert (found.primary, found.verdict.kind) == ("vendi", "aggregate collapse")
+    looked.values.pop("diversity/vendi")
+    assert assess(looked, 8).primary == "ead"
+    others = replace(looked, values={"diversity/distinct_answers": looked.values["diversity/ead"]})
+    found = assess(others, 8)
+    assert (found.primary, found.verdict.kind) == (None, "not comparable")
+    assert "No metric that carries an alarm was measured (sbert, vendi, ead)" in found.verdict.sentence
 
 
 def test_a_change_among_the_correct_answers_of_few_prompts_is_not_said():

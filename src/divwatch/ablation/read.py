@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from divwatch.ablation.launch import FINISHED, RECORD
 from divwatch.ablation.plan import FULL
-from divwatch.analysis.assess import PRIMARY
 from divwatch.analysis.compare import Item, Wobbles
-from divwatch.analysis.history import ALL, History
+from divwatch.analysis.history import ALL, History, alarm_metric
 from divwatch.analysis.run_noise import Wobble, wobble_of_looks
 from divwatch.errors import DivwatchError
 from divwatch.files import read_json_object
@@ -235,7 +234,7 @@ def _measures(scores: PromptScores, metric: str | None) -> list[str]:
     known = [key.removeprefix("diversity/") for key in scores.values if key.startswith("diversity/")]
     if metric is not None and metric not in known:
         raise DivwatchError(f"metric {metric!r} was not measured: choose from {', '.join(known)}")
-    metric = metric or next((m for m in PRIMARY if m in known), known[0] if known else None)
+    metric = metric or alarm_metric(scores.values) or (known[0] if known else None)
     return [key for key in (f"diversity/{metric}", f"correct_diversity/{metric}", QUALITY) if key in scores.values]
 
 

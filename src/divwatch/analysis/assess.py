@@ -16,10 +16,9 @@ from divwatch.analysis.alarm import MIN_PROMPTS, MIN_TASK_PROMPTS, tasks_without
 from divwatch.analysis.decompose import Decomposition, PairStats, decompose_pairs
 from divwatch.analysis.detector import CollapseDetector, CollapseStatus
 from divwatch.analysis.evidence import OtherDetectors
-from divwatch.analysis.history import ALL, History
+from divwatch.analysis.history import ALL, History, alarm_metric
 from divwatch.analysis.verdict import Verdict, classify_change
 
-PRIMARY = ("sbert", "vendi", "ead")  # the first that was measured carries the alarm
 GROUPS = ("correct_diversity", "diversity")
 SPLIT_DRAWS = 1000
 
@@ -29,7 +28,8 @@ class Assessment:
     """What is known after a look.
 
     statuses: (task, key) -> CollapseStatus, task "all" first; empty without a comparable look.
-    primary: the metric that carries the alarm. baseline_step, last_step: the first and the last comparable look.
+    primary: the metric that carries the alarm; None: none was measured. baseline_step, last_step: the first and the last
+    comparable look.
     """
 
     primary: str | None
@@ -92,7 +92,9 @@ class Assessor:
 
     def assess(self, history: History) -> Assessment:
         """What the looks show. The result is the same whether the history came at once or look by look."""
-        primary = self.primary or next((m for m in PRIMARY if f"diversity/{m}" in history.values), None)
+        primary = self.primary or alarm_metric(
+            {key: table[history.baseline or 0] for key, table in history.values.items()}
+        )
         keys = [f"{group}/{primary}" for group in GROUPS if f"{group}/{primary}" in history.values]
         self._count_in(history, keys)
         statuses = dict(self._statuses)

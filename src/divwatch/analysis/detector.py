@@ -91,6 +91,11 @@ class CollapseStatus:
         )
 
     @property
+    def as_of(self) -> int | None:
+        """The step of the last look that has a change; None while there is only the baseline."""
+        return self._series.steps[-1] if self._series.looks else None
+
+    @property
     def wobble(self) -> float:
         """Estimated relative sd of what all prompts of a checkpoint share; near the prior's while there are few looks."""
         return self._series.fit.wobble if self._series.looks else PRIOR_WOBBLE

@@ -156,13 +156,31 @@ class Evidence:
 
     def loss(self, key: str) -> str:
         """A loss as '38 % (31 to 45 %)'."""
-        return loss_text(self._known(key))
+        return loss_text(self._known(key), self.history)
 
     def moved(self, key: str) -> str:
         """A change as '-38 % (-45 to -31 %)'."""
-        status = self._known(key)
-        lo, hi = status.change_interval
-        return f"{percent(status.change, '+')} %" + between(lo, hi, "+")
+        return change_text(self._known(key), self.history)
+
+    def knows_diversity(self) -> bool:
+        """Whether diversity over all outputs was measured at the baseline and later."""
+        status = self.change(self.everything)
+        return status is not None and status.as_of is not None
+
+    def course(self, what: str = "diversity") -> str:
+        """'diversity changed by -3 % (-5 to -1 %)', over all outputs, or that it could not be compared."""
+        if not self.knows_diversity():
+            return f"{what} could not be compared"
+        return f"{what} changed by {self.moved(self.everything)}"
+
+    def fall(self, key: str, what: str) -> str:
+        """'diversity fell by 38 % (31 to 45 %), beginning after step 20' of a flagged fall; other words if it is back."""
+        if self._known(key).change < 0:
+            return f"{what} fell by {self.loss(key)}{self.began(key)}"
+        return f"{what} had fallen{self.began(key)}, and is back at {self.moved(key)}"
+
+    def confirmed(self, key: str) -> bool:
+        return self._known(key).confirmed
 
     def _known(self, key: str) -> CollapseStatus:
         status = self.change(key)
@@ -200,7 +218,7 @@ class Evidence:
             return "One comparable look so far: nothing to compare it with."
         if self.change(self.everything) is None:
             return "Diversity could not be compared: no prompts have a value both at the baseline and later."
-        text = f"diversity changed by {self.moved(self.everything)}"
+        text = self.course()
         correct = self.change(self.correct)
         if correct is not None and np.isfinite(correct.change_interval).all():  # not on too few prompts
             text += f", among correct answers by {self.moved(self.correct)}"
@@ -219,16 +237,28 @@ def alarm_state(status: CollapseStatus, history: History) -> str:
     """'raised at the last look and is not confirmed', or what else holds of an alarm; empty if none, or confirmed."""
     if not status.collapsed or status.confirmed:
         return ""
-    if history.last is not None and status.alarm_step == history.steps[history.last]:
-        return "raised at the last look and is not confirmed"
+    now = "the last look" if status.as_of == history.steps[-1] else f"step {status.as_of}"
+    if status.alarm_step == status.as_of:
+        return f"raised at {now} and is not confirmed"
     gone = status.change_interval[1] >= 0
-    return f"raised at step {status.alarm_step} and is {'no longer seen' if gone else 'not confirmed'} at the last look"
+    return f"raised at step {status.alarm_step} and is {'no longer seen' if gone else 'not confirmed'} at {now}"
 
 
-def loss_text(status: CollapseStatus) -> str:
-    """'38 % (31 to 45 %)'."""
+def loss_text(status: CollapseStatus, history: History) -> str:
+    """'38 % (31 to 45 %)', of a change below 0."""
     lo, hi = status.change_interval
-    return f"{percent(-status.change)} %" + between(-hi, -lo)
+    return f"{percent(-status.change)} %" + between(-hi, -lo) + _when(status, history)
+
+
+def change_text(status: CollapseStatus, history: History) -> str:
+    """'-38 % (-45 to -31 %)'."""
+    lo, hi = status.change_interval
+    return f"{percent(status.change, '+')} %" + between(lo, hi, "+") + _when(status, history)
+
+
+def _when(status: CollapseStatus, history: History) -> str:
+    """' at step 50' of a change that was not measured at the last look."""
+    return "" if status.as_of in (None, history.steps[-1]) else f" at step {status.as_of}"
 
 
 def between(lo: float, hi: float, sign: str = "") -> str:

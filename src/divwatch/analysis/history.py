@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
@@ -14,6 +14,7 @@ from divwatch.records import PromptScores
 Floats = NDArray[np.float64]
 
 ALL = "all"
+ALARM_METRICS = ("sbert", "vendi", "ead")  # the first that was measured carries the alarm
 # Where fewer outputs than RUN_ON end, and later at least LEARNT do, the model did not know yet how to end an answer.
 RUN_ON, LEARNT = 0.1, 0.5
 
@@ -74,6 +75,16 @@ class History:
     def last(self) -> int | None:
         """Index of the last comparable look."""
         return next((i for i in reversed(range(len(self.steps))) if self.comparable[i]), None)
+
+
+def alarm_metric(baseline: Mapping[str, ArrayLike]) -> str | None:
+    """The first of ALARM_METRICS with a value at the baseline look, from which changes are counted.
+
+    baseline: key -> per-prompt values. If none has a value, the first that has a key. None: none was measured.
+    """
+    measured = [metric for metric in ALARM_METRICS if f"diversity/{metric}" in baseline]
+    known = (m for m in measured if np.isfinite(np.asarray(baseline[f"diversity/{m}"], dtype=float)).any())
+    return next(known, measured[0] if measured else None)
 
 
 def _ends_answers(values: dict[str, Floats], tasks: Sequence[str], looks: int) -> list[bool]:

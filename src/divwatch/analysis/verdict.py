@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from divwatch.analysis.decompose import Decomposition
 from divwatch.analysis.detector import CollapseStatus
-from divwatch.analysis.evidence import CAPABILITIES, Evidence, OtherDetectors, alarm_state, level, loss_text
-from divwatch.analysis.history import History
+from divwatch.analysis.evidence import (
+    CAPABILITIES,
+    Evidence,
+    OtherDetectors,
+    alarm_state,
+    change_text,
+    level,
+    loss_text,
+)
+from divwatch.analysis.history import ALARM_METRICS, History
 
 KINDS = (
     "none",
@@ -32,11 +40,13 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """kind: one of KINDS. sentence: the finding with its numbers. evidence: these numbers, by name, for the record."""
+    """kind: one of KINDS. sentence: the finding with its numbers. evidence: these numbers, by name, for the record.
+    confirmed: whether the loss that the kind rests on is (`CollapseStatus.confirmed`); False where it rests on none."""
 
     kind: str
     sentence: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    confirmed: bool = False
 
 
 def classify_change(
@@ -51,16 +61,25 @@ def classify_change(
     if history.baseline is None or primary is None:
         usable = level(history, "quality/usable", -1)
         share = "" if usable is None else f": {usable:.0%} of the outputs are finished and readable at the last"
-        why = "No look is comparable" + share if primary else "No diversity metric was measured"
+        unwatched = f"No metric that carries an alarm was measured ({', '.join(ALARM_METRICS)})"
+        why = "No look is comparable" + share if primary else unwatched
         return Verdict("not comparable", why + ".", {"usable": usable})
     case = Evidence(history, statuses, min_drop, primary, others)
     for kind in (_false_recovery, _degeneration, _template, _narrowing, _aggregate, _in_tasks, _lexical, _format):
         if match := kind(case, split):
-            return Verdict(match[0], match[1] + case.caveat(), case.record)
+            return Verdict(match.kind, match.sentence + case.caveat(), case.record, match.confirmed)
     return Verdict("none", case.no_change() + case.caveat(), case.record)
 
 
-Rule = tuple[str, str] | None
+class Match(NamedTuple):
+    """What a rule says, and whether the loss that it rests on is confirmed."""
+
+    kind: str
+    sentence: str
+    confirmed: bool
+
+
+Rule = Match | None
 Split = Callable[[], Decomposition | None]
 
 
@@ -70,17 +89,18 @@ def _false_recovery(case: Evidence, split: Split) -> Rule:
     correct, everything = case.change(case.correct), case.change(case.everything)
     if correct is None or everything is None or not case.lost("quality/accuracy"):
         return None
-    if not case.flagged(case.correct) or correct.change_interval[1] >= 0:
+    if not case.flagged(case.correct) or not correct.change_interval[1] < 0:
         return None
     gap, lo, hi = case.losses_differ(case.everything, case.correct)
     holds = everything.change > -case.min_drop or case.risen_from_lowest(case.everything)
     if not (lo > 0 and holds):
         return None
     case.record["everything_minus_correct"] = {"change": gap, "lo": lo, "hi": hi}
-    return (
+    return Match(
         "false recovery",
         f"No recovery: diversity over all outputs is at {case.moved(case.everything)} only because of wrong answers; "
         f"among correct ones it is at {case.moved(case.correct)}{case.accuracy()}.",
+        case.confirmed(case.correct),
     )
 
 
@@ -92,10 +112,11 @@ def _degeneration(case: Evidence, split: Split) -> Rule:
     for diversity in (case.correct, case.everything):
         if case.flagged(diversity) and case.losses_differ(key, diversity)[1] > 0:
             return None  # more diversity than capability was lost: a collapse, whatever else
-    return (
+    return Match(
         "degeneration",
         f"The model lost capability, which is not collapse: {CAPABILITIES[key]} went from {case.levels(key)}; "
-        f"diversity changed by {case.moved(case.everything)}.",
+        f"{case.course()}.",
+        case.confirmed(key),
     )
 
 
@@ -106,10 +127,11 @@ def _template(case: Evidence, split: Split) -> Rule:
         return None
     if case.flagged(case.everything) and not case.losses_differ(case.everything, across)[1] > 0:
         return None
-    return (
+    return Match(
         "template collapse",
         "Answers depend less on the prompt: the distance between answers to different prompts fell by "
-        f"{case.loss(across)}, while diversity within a prompt changed by {case.moved(case.everything)}.",
+        f"{case.loss(across)}, while {case.course('diversity within a prompt')}.",
+        case.confirmed(across),
     )
 
 
@@ -117,38 +139,40 @@ def _narrowing(case: Evidence, split: Split) -> Rule:
     status = case.change(case.correct)
     if status is None or not status.collapsed:
         return None
-    text = f"Correct answers narrowed: their diversity fell by {case.loss(case.correct)}{case.began(case.correct)}"
+    text = f"Correct answers narrowed: {case.fall(case.correct, 'their diversity')}"
     if case.change(case.everything) is not None:
         text += f"; over all outputs it changed by {case.moved(case.everything)}"
-    return "narrowing among correct answers", text + case.accuracy() + "." + case.alarm(case.correct)
+    text += case.accuracy() + "." + case.alarm(case.correct)
+    return Match("narrowing among correct answers", text, status.confirmed)
 
 
 def _aggregate(case: Evidence, split: Split) -> Rule:
     status = case.change(case.everything)
     if status is None or not status.collapsed:
         return None
-    fell = f"Diversity fell by {case.loss(case.everything)}{case.began(case.everything)}"
+    fell, state = case.fall(case.everything, "Diversity"), case.alarm(case.everything)
     correct = case.change(case.correct)
     if correct is None:
-        return "aggregate collapse", fell + "; correct answers were not measured apart." + case.alarm(case.everything)
-    if _fewer_errors(case, correct, split()):
-        return (
-            "quality control only",
-            f"{fell}, because fewer answers are wrong{case.accuracy()}; correct answers are as spread as before, "
-            f"at {case.moved(case.correct)}." + case.alarm(case.everything),
-        )
-    text = f"{fell}; among correct answers the change is {case.moved(case.correct)}{case.accuracy()}."
-    return "aggregate collapse", text + case.alarm(case.everything)
+        text = f"{fell}; correct answers were not measured apart.{state}"
+        return Match("aggregate collapse", text, status.confirmed)
+    if status.change < 0 and _fewer_errors(case, correct, split()):
+        text = f"{fell}, because fewer answers are wrong{case.accuracy()}; correct answers are as spread as before, "
+        return Match("quality control only", f"{text}at {case.moved(case.correct)}.{state}", status.confirmed)
+    text = f"{fell}; among correct answers the change is {case.moved(case.correct)}{case.accuracy()}.{state}"
+    return Match("aggregate collapse", text, status.confirmed)
 
 
 def _fewer_errors(case: Evidence, correct: CollapseStatus, split: Decomposition | None) -> bool:
-    """Quality control is a loss beyond doubt and most of the whole, and the correct answers show none of their own."""
+    """Quality control is a loss beyond doubt and most of the whole, and the correct answers show none of their own.
+
+    Where they are too few for an interval, that is not known.
+    """
     if split is None:
         return False
     lo, hi = split.intervals["quality_control"]
     case.record["quality_control"] = {"change": split.quality_control, "lo": lo, "hi": hi, "total": split.total}
-    own = correct.change_interval[1] < 0 or case.lost("quality/accuracy")
-    return hi < 0 and split.quality_control <= split.total / 2 and not own
+    own = not correct.change_interval[1] >= 0 or case.lost("quality/accuracy")
+    return hi < 0 and split.quality_control <= split.total / 2 < 0 and not own
 
 
 def _in_tasks(case: Evidence, split: Split) -> Rule:
@@ -164,23 +188,26 @@ def _in_tasks(case: Evidence, split: Split) -> Rule:
             for task, status in changes:
                 lo, hi = status.change_interval
                 state = alarm_state(status, case.history)
-                parts.append(
-                    f"{task} by {loss_text(status)}, beginning after step {status.onset_step}"
-                    + (f" (the alarm was {state})" if state else "")
-                )
+                parts.append(_fall_of_task(task, status, case) + (f" (the alarm was {state})" if state else ""))
                 case.record[f"{task}:{key}"] = {"change": status.change, "lo": lo, "hi": hi, "n": status.n}
-            return kind, f"In {len(changes)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(parts)}."
+            text = f"In {len(changes)} of {len(set(case.history.tasks))} tasks {what}: {'; '.join(parts)}."
+            return Match(kind, text, any(status.confirmed for _, status in changes))
     return None
+
+
+def _fall_of_task(task: str, status: CollapseStatus, case: Evidence) -> str:
+    began = f", beginning after step {status.onset_step}"
+    if status.change < 0:
+        return f"{task} by {loss_text(status, case.history)}{began}"
+    return f"{task}{began}, and back at {change_text(status, case.history)}"
 
 
 def _lexical(case: Evidence, split: Split) -> Rule:
     if case.primary == "ead" or not case.lost("diversity/ead"):
         return None
-    return (
-        "lexical without semantic",
-        f"Wording narrowed and meaning did not: lexical diversity fell by {case.loss('diversity/ead')}, "
-        f"semantic diversity changed by {case.moved(case.everything)}.",
-    )
+    what = "Wording narrowed" + (" and meaning did not" if case.knows_diversity() else "")
+    text = f"{what}: lexical diversity fell by {case.loss('diversity/ead')}, {case.course('semantic diversity')}."
+    return Match("lexical without semantic", text, case.confirmed("diversity/ead"))
 
 
 def _format(case: Evidence, split: Split) -> Rule:
@@ -192,4 +219,5 @@ def _format(case: Evidence, split: Split) -> Rule:
         if before is not None and after is not None and before < after:
             shares.append(f"{name} outputs {before:.2f} to {after:.2f}")
     share = f" ({', '.join(shares)})" if shares else ""
-    return "format acquisition", f"The model learnt the answer format{share}, which is not collapse. {case.no_change()}"
+    text = f"The model learnt the answer format{share}, which is not collapse. {case.no_change()}"
+    return Match("format acquisition", text, False)

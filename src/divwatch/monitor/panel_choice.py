@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from divwatch.analysis.alarm import missing_alarms
+from divwatch.analysis.history import ALARM_METRICS
 from divwatch.config import WatchConfig
 from divwatch.errors import DivwatchError, one_line
 from divwatch.monitor.description import RunDescription
@@ -120,6 +121,9 @@ class PanelChoice:
             say(f"divwatch: only {counted(len(chosen), 'prompt')}: intervals will be wide; use {FEW_PROMPTS} or more")
         if note := missing_alarms([prompt.task for prompt in chosen]):
             say(f"divwatch: {note}")
+        if not set(ALARM_METRICS) & set(config.metrics):
+            note = f"watch_metrics has none of {', '.join(ALARM_METRICS)}, so no alarm can be raised"
+            say(f"divwatch: {config.as_written(note)}")
         asked = in_forms(chosen, config.thinking)
         say(asked_line(prompt_text(self.tokenizer, asked[0], asked[0].thinking, self.form), self.form, len(asked)))
         return asked

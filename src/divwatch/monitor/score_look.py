@@ -158,4 +158,5 @@ def to_numbers(assessment: Assessment) -> RunAssessment:
         splits={
             task: {part: float(getattr(split, part)) for part in PARTS} for task, split in assessment.splits.items()
         },
+        confirmed=assessment.verdict.confirmed,
     )

@@ -77,7 +77,7 @@ def change(value: float | None, lo: float | None, hi: float | None, signed: bool
 
 
 def verdict_text(kind: str, confirmed: bool) -> str:
-    """A kind of verdict as people read it. confirmed: whether any alarm of the run is.
+    """A kind of verdict as people read it. confirmed: whether the loss that it rests on is.
 
     >>> verdict_text("none", False), verdict_text("aggregate collapse", False), verdict_text("aggregate collapse", True)
     ('no alarm', 'aggregate collapse, unconfirmed', 'aggregate collapse')

@@ -21,8 +21,8 @@ class Snapshot:
     step: of the last look. state: waiting (no look yet), scoring (looks sampled but not yet scored: `unscored`), training,
     ended, or killed (its process ended before the run did, which only its own machine knows). age: seconds since the last
     look. levels: diversity, correct_diversity and accuracy, each {mean, lo, hi}, and for the first two {change, change_lo,
-    change_hi} since the first comparable look. falling: flagged series, the largest loss first. seconds: median time that
-    training waited for a look. history: diversity by look.
+    change_hi} since the first comparable look. confirmed: whether the loss that the verdict rests on is. falling: flagged
+    series, the largest loss first. seconds: median time that training waited for a look. history: diversity by look.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Snapshot:
     age: float | None
     levels: dict[str, dict[str, float]] = field(default_factory=dict)
     verdict: dict[str, str] = field(default_factory=dict)
+    confirmed: bool = False
     falling: list[dict[str, Any]] = field(default_factory=list)
     seconds: float | None = None
     history: list[float] = field(default_factory=list)
@@ -97,8 +98,7 @@ def plain_line(one: Snapshot, name: str) -> str:
 
 
 def _verdict(one: Snapshot) -> str:
-    confirmed = any(row["confirmed"] for row in one.falling)
-    return verdict_text(one.verdict["kind"], confirmed) if one.verdict else ""
+    return verdict_text(one.verdict["kind"], one.confirmed) if one.verdict else ""
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:

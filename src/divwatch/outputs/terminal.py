@@ -74,8 +74,7 @@ def look_line(look: ScoredLook) -> str:
     if "quality/accuracy" in means:
         parts.append(f"accuracy {means['quality/accuracy']['mean']:.2f}")
     comparable = look.status == "ok"
-    confirmed = any(alarm.confirmed for alarm in assessment.alarms)
-    kind = numbers.verdict_text(assessment.verdict["kind"], confirmed)
+    kind = numbers.verdict_text(assessment.verdict["kind"], assessment.confirmed)
     parts.append(kind if comparable else f"not comparable: {why_not_comparable(look)}")
     return " | ".join(parts)
 

@@ -97,6 +97,7 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     return summary | {
         "levels": levels,
         "verdict": {"kind": assessment.verdict.kind, "sentence": assessment.verdict.sentence},
+        "confirmed": assessment.verdict.confirmed,
         "falling": _falling(assessment.alarms, one_task=len(scored[-1]["tasks"]) == 2),  # with "all"
         "history": [mean for mean in means if mean is not None and mean == mean],
     }

@@ -96,12 +96,12 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
 
 def watched(run: Path) -> tuple[list[str], str]:
     """The tasks of a run's panel and the metric that carries its alarm."""
-    from divwatch.analysis.assess import PRIMARY
+    from divwatch.analysis.history import ALARM_METRICS
     from divwatch.store.run_directory import RunDirectory
 
     info = RunDirectory.of(run).info()
     tasks = list(dict.fromkeys(prompt["task"] for prompt in info["panel"]["prompts"]))
-    return tasks, next((m for m in PRIMARY if m in info["settings"]["metrics"]), "sbert")
+    return tasks, next((m for m in ALARM_METRICS if m in info["settings"]["metrics"]), "sbert")
 
 
 def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:

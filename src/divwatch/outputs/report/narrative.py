@@ -60,7 +60,7 @@ def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
     """The verdict of a stage or lineage, marked "so far" while `run` has not reached its end."""
     if assessment is None:
         return Tag("nothing measured", "doubt")
-    kind, confirmed = assessment.verdict.kind, any(status.confirmed for _, _, status in assessment.alarms)
+    kind, confirmed = assessment.verdict.kind, assessment.verdict.confirmed
     text = verdict_text(kind, confirmed) + (" so far" if unfinished(run) else "")
     tone = TONES.get(kind, "doubt")
     return Tag(text, tone if confirmed or tone != "collapse" else "doubt")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divwatch.analysis.assess import Assessment
+from divwatch.analysis.history import ALARM_METRICS
 from divwatch.outputs.report.findings import LineageFindings
 from divwatch.outputs.report.layout import stage_name
 from divwatch.store.tables import RunTables
@@ -50,14 +51,17 @@ def next_steps(f: LineageFindings) -> list[Step]:
 
 def _without_alarm(whole: Assessment | None) -> Iterator[Step]:
     kind = whole.verdict.kind if whole else "not comparable"
-    if kind == "not comparable":
+    if whole is not None and whole.primary is None:
+        names = ", ".join(ALARM_METRICS)
+        yield Step(f"Add one of {names} to watch_metrics: no alarm can be raised without.", source="docs/detection.md")
+    elif kind == "not comparable":
         yield Step("Let more outputs end: raise watch_max_new_tokens, or change watch_form.", source="docs/reading.md")
     else:
         yield Step("Nothing: continue.", source="docs/reading.md")
 
 
 def _after_alarm(run: RunTables, assessment: Assessment, stage: str) -> Iterator[Step]:
-    if not any(status.confirmed for _, _, status in assessment.alarms) and assessment.verdict.kind in NARROWED:
+    if not assessment.verdict.confirmed and assessment.verdict.kind in NARROWED:
         yield Step("Wait for the next looks: the alarm is not confirmed.", source="docs/detection.md")
     onset = _onset(assessment)
     start = start_before(run, onset)
