@@ -106,10 +106,8 @@ def _prompts(choice: Choice, spool: Spool) -> list[Prompt]:
 def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> list[str]:
     """What was read, chosen and left out, a line each."""
     read = f"{counted(len(dump.files), 'file')} ({', '.join(dump.formats)}), {counted(len(choice.steps), 'step')}"
-    lines = [
-        f"{read}: {counted(prompts, 'prompt')} x {choice.k} completions are compared; correct means a score above "
-        f"{correct_above:g}"
-    ]
+    correct = f"correct means a score above {correct_above:g}" if dump.scored else "none has a score, so none is judged"
+    lines = [f"{read}: {counted(prompts, 'prompt')} x {choice.k} completions are compared; {correct}"]
     if choice.small:
         lines.append(
             f"{choice.small:,} groups with fewer than {choice.k} completions are left out (--samples sets the number)"
@@ -121,8 +119,21 @@ def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> 
         )
     if len(dump.rewards) > 1:
         lines.append(f"of the rewards {', '.join(dump.rewards[:8])} the first is the score: --score takes another")
+    if dump.filters:
+        skipped = dict.fromkeys(name for names in dump.filters.values() for name in names)
+        lines.append(
+            f"lm-eval wrote each completion once per filter: {', '.join(dump.filters)} is read, {', '.join(skipped)} is skipped"
+        )
+    if shared := [step for step in choice.steps if len(dump.shared[step]) > 1]:
+        paths = ", ".join(str(dump.paths[place]) for place in sorted(dump.shared[shared[0]])[:4])
+        lines.append(
+            f"step {shared[0]} holds completions of several paths ({paths}): to compare stages, import each by itself with "
+            "--baseline"
+        )
     if dump.not_dumps:
-        lines.append(f"{dump.not_dumps:,} other files in the folder hold no completions")
+        hold = "holds" if dump.not_dumps == 1 else "hold"
+        damaged = f" ({len(dump.damaged):,} cannot be read as rows: {dump.damaged[0]})" if dump.damaged else ""
+        lines.append(f"{counted(dump.not_dumps, 'other file')} in the folder {hold} no completions{damaged}")
     if dump.left_out:
         lines.append(f"{dump.left_out.total():,} rows are left out ({dump.reasons()})")
     return lines

@@ -82,7 +82,7 @@ def _lm_eval_prompt(arguments: Any) -> Any:
 
 
 def read_lighteval(row: Row, score: str | None) -> list[Output]:
-    doc, response, metric = (_struct(row[f"__{n}__"] if f"__{n}__" in row else row.get(n)) for n in LIGHTEVAL)
+    doc, response, metric = (_lighteval_part(row, name) for name in LIGHTEVAL)
     texts = response.get("text") or []
     texts = [texts] if isinstance(texts, str) else list(texts)
     value = (
@@ -91,6 +91,10 @@ def read_lighteval(row: Row, score: str | None) -> list[Output]:
     task = str(doc.get("task_name") or row.get("task") or "") or None
     outputs = [_output(row, doc.get("query"), text, value if len(texts) == 1 else None) for text in texts]
     return [Output(o.prompt, o.text, o.score, o.step, task or o.task) for o in outputs]
+
+
+def _lighteval_part(row: Row, name: str) -> Mapping[str, Any]:
+    return _struct(row[f"__{name}__"] if f"__{name}__" in row else row.get(name))
 
 
 LIGHTEVAL = ("doc", "model_response", "metric")
@@ -151,6 +155,16 @@ def read_row(row: Row, form: str, score: str | None) -> list[Output]:
         return FORMATS[form][1](row, score)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise Unreadable(f"no {form} row ({type(error).__name__}: {error})") from None
+
+
+def score_columns(row: Row, form: str) -> dict[str, bool]:
+    """The columns of a row that may be named as its score, and whether each holds a number."""
+    if form == "lighteval":
+        row = _lighteval_part(row, "metric")
+    return {
+        str(name): any(_number(part) is not None for part in (value if _is_list(value) else [value]))
+        for name, value in row.items()
+    }
 
 
 def _output(row: Row, prompt: Any, text: Any, score: float | None) -> Output:
