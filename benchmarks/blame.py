@@ -244,7 +244,7 @@ def run(mix: str, seed: int, what: list[str], rows: int, base_only: bool) -> Non
         answers = json.loads((folder / f"blame-{rows}.json").read_text())
         factors = answers["base" if base_only else "run"]["mix_weight"]
         if factors is not None:
-            train(mix, seed, folder / "remix", weight=factors)
+            train(mix, seed, folder / f"remix-{rows}", weight=factors)
 
 
 def outcomes(mixes: list[str], seeds: list[int], rows: int) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ def outcomes(mixes: list[str], seeds: list[int], rows: int) -> list[dict[str, An
                 one["change"] = looks["whole"]["diversity"]["all"] - base["diversity"]["all"]
                 one["per_cent"] = 100 * one["change"] / base["diversity"]["all"]
                 one["accuracy"] = looks["whole"]["accuracy"]
-            trained = [k for k in looks if k != "remix"]
+            trained = [k for k in looks if not k.startswith("remix")]
             if len(trained) == 1 + len(names):
                 one["referee"] = [
                     looks["whole"]["diversity"]["all"] - looks[f"without-{s}"]["diversity"]["all"] for s in names
@@ -275,9 +275,9 @@ def outcomes(mixes: list[str], seeds: list[int], rows: int) -> list[dict[str, An
                 one["rank"] = float(spearmanr(one["instead"], one["referee"]).statistic)
                 one["first"] = [names[int(np.argmin(values))] for values in (one["instead"], one["referee"])]
                 one["leave_one_out"] = sum(looks[k]["train_seconds"] + looks[k]["look_seconds"] for k in trained)
-            if "remix" in looks and at == "run":
-                one["remix"] = looks["remix"]["diversity"]["all"] - base["diversity"]["all"]
-                one["remix_accuracy"] = looks["remix"]["accuracy"]
+            if (remix := looks.get(f"remix-{rows}")) and at == "run":
+                one["remix"] = remix["diversity"]["all"] - base["diversity"]["all"]
+                one["remix_accuracy"] = remix["accuracy"]
                 one["weights"] = {s: f for s, f in answer["mix_weight"].items() if f != 1}
             found.append(one)
     return found

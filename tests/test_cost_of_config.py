@@ -274,8 +274,8 @@ def test_plan_has_the_cost_of_blame():
     blame = found.pop("blame")
     assert plain == found
     of_row = 300 + 256
-    assert blame["backward"] == of_row * (64 * 16 + 10 * 128 + 384)
-    assert blame["forward"] == of_row * 2 * (6 * 10 * 128 + 11 * 24 * 16)
+    assert blame["backward"] == of_row * (64 * 16 + 10 * 256 + 384)
+    assert blame["forward"] == of_row * 2 * (6 * 10 * 256 + 11 * 24 * 16)
     least = 2 * OLMO3_7B * 0.9 * (blame["forward"] + 3 * blame["backward"]) / 8 / DEVICES["h100"].flops
     assert found["seconds"] + least < blame["seconds"] < found["seconds"] + least / 0.9
     assert "min a checkpoint: 10 sources" in run(*words[:-1]).stdout

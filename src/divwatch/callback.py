@@ -17,7 +17,7 @@ from divwatch.monitor.blame import LiveBlame, start_blame
 from divwatch.monitor.panel_choice import PanelChoice
 from divwatch.monitor.recorder import Recorder, Requests
 from divwatch.monitor.rollouts import unwatch_rollouts, watch_rollouts
-from divwatch.outputs.names import LOGGED_GROUPS
+from divwatch.outputs.names import LOGGED_GROUPS, PROMPTS
 from divwatch.outputs.terminal import bar_of, say
 from divwatch.panel.form import at_full_length
 from divwatch.panel.sources import quiet
@@ -88,9 +88,8 @@ class DiversityCallback(TrainerCallback):
         self._blame: LiveBlame | None = None
         self._steps_with_look: set[int] = set()
         self._next_meeting = 0
-        self._owed = (
-            False  # an alarm's checkpoint that is not saved yet: save_strategy "best" drops it after an evaluation
-        )
+        # An alarm asked for a checkpoint that is not saved yet: with save_strategy "best" an evaluation cancels the save.
+        self._owed = False
         self._keep: tuple[int, bool] | None = None  # a step whose checkpoint is kept, and whether it has no other use
         self._ahead = _AheadOfOthers(self)
         trainer.callback_handler.callbacks.insert(0, self._ahead)
@@ -197,10 +196,16 @@ class DiversityCallback(TrainerCallback):
         self._wait_until(lambda recorder: recorder.poll(HEARTBEAT))
         scalars = self.ranks.from_main(self._on_main(lambda recorder: recorder.scalars_at(state.global_step)))
         metrics.update({f"eval_{name}": value for name, value in (scalars or {}).items()})
-        if f"eval_{asked}" not in metrics:
+        if f"eval_{asked}" not in metrics and self._may_have(asked):
             metrics[f"eval_{asked}"] = float("nan")  # never the best; without it the trainer ends the run
             if self.ranks.main:
                 self._note(f"step {state.global_step} has no value of {asked}, by which the best model is chosen")
+
+    def _may_have(self, name: str) -> bool:
+        """Whether `name`, group/task/metric, can be a value of some look: a misspelled one is the trainer's to refuse."""
+        group, task, metric = (*name.split("/"), "", "")[:3]
+        known = metric.removesuffix(PROMPTS) in self.config.metrics or "diversity" not in group
+        return known and task in {"all", *(prompt.task for prompt in self.prompts)}
 
     def _may_look(self, step: int) -> bool:
         """Rank 0 decides for all, only at steps at which ranks meet."""

@@ -270,15 +270,18 @@ def test_a_checkpoint_of_another_run_is_where_the_run_started():
 
 
 def test_what_a_row_depends_on_comes_from_the_config_then_the_run_then_trl():
-    run = {"arguments": {"max_length": 64, "beta": 0.2, "max_grad_norm": 0.0, "learning_rate": 1e-4}, "max_steps": 70}
+    recorded = {"max_length": 64, "beta": 0.2, "max_grad_norm": 0.0, "learning_rate": 1e-4}
+    run = {"arguments": recorded, "max_steps": 70, "trainer": "DPOTrainer"}
     ours = read_settings({"mix": "x", "max_length": 32, "max_steps": -1, "learning_rate": "2e-5"}, run)
-    assert (ours.loss, ours.max_prompt, ours.max_steps) == ({"max_length": 32, "beta": 0.2}, 32, 70)
-    assert (ours.max_grad_norm, ours.rate("sft")) == (0.0, 2e-5)
+    assert ours.loss_of("preference") == {"max_length": 32, "beta": 0.2}
+    assert ours.loss_of("sft") == {"max_length": 32}  # a run of another kind says nothing about these rows
+    assert (ours.max_prompt, ours.max_steps, ours.max_grad_norm, ours.rate("sft")) == (32, 70, 0.0, 2e-5)
     assert read_settings({"mix_max_prompt": 20}, run).max_prompt == 20
-    nothing = read_settings({}, {})
-    assert (nothing.loss, nothing.max_grad_norm, nothing.max_steps) == ({}, 1.0, None)
-    assert nothing.rate("sft") == SFTConfig(use_cpu=True, bf16=False).learning_rate
-    assert nothing.max_prompt == SFTConfig(use_cpu=True, bf16=False).max_length
+    endless = read_settings({"max_length": None}, run)
+    assert (endless.max_prompt, endless.loss_of("preference")["max_length"]) == (None, None)
+    nothing, trl = read_settings({}, {}), SFTConfig(use_cpu=True, bf16=False)
+    assert (nothing.loss_of("sft"), nothing.max_grad_norm, nothing.max_steps) == ({}, 1.0, None)
+    assert (nothing.rate("sft"), nothing.max_prompt) == (trl.learning_rate, trl.max_length)
     with pytest.raises(DivwatchError, match="learning_rate is 'fast': give a number"):
         read_settings({"learning_rate": "fast"}, {})
 

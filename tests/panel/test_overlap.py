@@ -298,6 +298,18 @@ class Tokens(torch.utils.data.Dataset):
         return {"input_ids": torch.tensor([i % 5, 7]), "labels": torch.tensor([1, 1])}
 
 
+class TokenStream(torch.utils.data.IterableDataset):
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        return iter([{"input_ids": [7], "text": float("nan")}] * 4)
+
+
+def test_a_stream_of_torch_is_read_to_its_end():
+    assert check_held_out(panel("a question"), TokenStream(), workers=0, decode=str).rows == 4
+
+
 def test_a_dataset_of_torch_is_read_to_its_length():
     report = check_held_out(panel("a question"), Tokens(), workers=0, decode=lambda ids: f"text {ids}")
     assert report.rows == 5

@@ -65,8 +65,8 @@ def _why_not(trainer: Any) -> str | None:
 def _why_not_data(data: Any) -> str | None:
     if data is None:
         return (
-            "packing joins rows of several sources: give the data before packing as rows of DiversityCallback or "
-            "divwatch.watch, or set packing: false"
+            "packing joins rows of several sources: pass the data from before packing as rows= to DiversityCallback "
+            "or divwatch.watch, or set packing: false"
         )
     if not hasattr(data, "select") or not hasattr(data, "column_names"):
         return "it draws rows of the training data by number: give the trainer a Dataset, no IterableDataset"

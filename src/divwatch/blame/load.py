@@ -52,9 +52,8 @@ def load_trainer(
                 model=model, ref_model=compared, args=DPOConfig(**settings), train_dataset=data.rows,
                 processing_class=tokenizer,
             )  # fmt: skip
-            if "ref" in getattr(
-                model, "peft_config", {}
-            ):  # a copy of this checkpoint's adapter, not of the run's start
+            # TRL's own is a copy of this checkpoint's adapter, not of the run's start.
+            if "ref" in getattr(model, "peft_config", {}):
                 model.delete_adapter("ref")
     except (TypeError, ValueError, KeyError) as error:
         raise DivwatchError(

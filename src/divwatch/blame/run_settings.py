@@ -9,6 +9,8 @@ from typing import Any
 from divwatch.errors import DivwatchError
 from divwatch.setting_types import shown
 
+ROWS = 256  # of each source, by default: with 64, the order of the sources is less reliable (docs/blame.md)
+
 # Of SFTConfig and DPOConfig.
 LOSS = (
     "max_length max_prompt_length truncation_mode completion_only_loss assistant_only_loss loss_type beta label_smoothing "
@@ -18,19 +20,26 @@ LOSS = (
 
 @dataclass(frozen=True)
 class RunSettings:
-    """loss: settings of SFTConfig or DPOConfig on which a row's loss depends. learning_rate: where no checkpoint logged one.
-    max_grad_norm: of gradient clipping, 0: none. max_steps: of the run. max_prompt: tokens from which on a prompt leaves no
-    room for an answer, and its row is left out; None: no limit.
+    """loss, recorded: settings on which a row's loss depends, of the config and of the run of `trainer`. learning_rate: where
+    no checkpoint logged one. max_grad_norm: of gradient clipping, 0: none. max_steps: of the run. max_prompt: rows whose prompt
+    has this many tokens or more are left out; None: no limit.
     """
 
     loss: Mapping[str, Any] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    trainer: str = ""
     learning_rate: float | None = None
     max_grad_norm: float = 1.0
     max_steps: int | None = None
     max_prompt: int | None = None
 
+    def loss_of(self, kind: str) -> dict[str, Any]:
+        """Settings for SFTConfig (`kind` sft) or DPOConfig (preference). A run of another kind has none for these rows."""
+        of_kind = ("SFT" if kind == "sft" else "DPO") in self.trainer
+        return {**(self.recorded if of_kind else {}), **self.loss}
+
     def rate(self, kind: str) -> float:
-        """learning_rate, or TRL's default for `kind` (sft or preference)."""
+        """learning_rate, or TRL's default for `kind`."""
         from trl import DPOConfig, SFTConfig
 
         return self.learning_rate or _default(SFTConfig if kind == "sft" else DPOConfig, "learning_rate")
@@ -46,18 +55,19 @@ def read_settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> RunSetti
     """From a recipe's config, else from the run.json of a run, else TRL's defaults. Raises DivwatchError for a wrong number."""
     from trl import SFTConfig
 
-    theirs = run.get("arguments")
-    values = dict(theirs) if isinstance(theirs, dict) else {}
-    values |= {name: value for name, value in config.items() if value is not None}
+    theirs = run["arguments"] if isinstance(run.get("arguments"), dict) else {}
+    values = {**theirs, **config}
     steps = next((n for n in (values.get("max_steps"), run.get("max_steps")) if isinstance(n, int) and n > 0), None)
-    max_length = values.get("max_length", _default(SFTConfig, "max_length"))
+    longest = values.get("max_length", _default(SFTConfig, "max_length"))
+    norm = _number(values, "max_grad_norm")
     return RunSettings(
-        {name: values[name] for name in LOSS if name in values},
+        {name: config[name] for name in LOSS if name in config},
+        {name: theirs[name] for name in LOSS if name in theirs},
+        str(run.get("trainer")),
         _number(values, "learning_rate"),
-        1.0 if (norm := _number(values, "max_grad_norm")) is None else norm,
+        1.0 if norm is None else norm,
         steps,
-        _whole(values, "mix_max_prompt")
-        or (None if max_length is None else _whole({"max_length": max_length}, "max_length")),
+        _whole(values, "mix_max_prompt") or _whole({"max_length": longest}, "max_length"),
     )
 
 

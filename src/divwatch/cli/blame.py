@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from divwatch.blame.run_settings import ROWS
 from divwatch.cli.options import AsJson, nothing_but_json, write_json
 from divwatch.errors import DivwatchError
 
@@ -32,11 +33,14 @@ def blame(
     data: Annotated[
         Optional[Path], typer.Option(help="The training data: JSONL in TRL's form, with a column 'source'.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=8, help="Rows to read of each source.")] = 128,
+    rows: Annotated[int, typer.Option(min=8, help="Rows to read of each source.")] = ROWS,
     config: Annotated[
         Optional[Path], typer.Option(help="The run's recipe config: loss, max_length, learning rate, steps.")
     ] = None,
-    like: Annotated[Optional[Path], typer.Option(help="Take panel and settings from this watched run.")] = None,
+    like: Annotated[
+        Optional[Path],
+        typer.Option(help="Take panel, data and settings from this watched run."),
+    ] = None,
     panel: Annotated[Optional[str], typer.Option(help="A panel's name (tiny) or a JSONL file.")] = None,
     encoder: Annotated[Optional[str], typer.Option(help="Sentence encoder: hub name, directory, or minilm.")] = None,
     prompts: Annotated[Optional[int], typer.Option(help="Prompts of the panel.")] = None,
@@ -49,14 +53,21 @@ def blame(
         bool, typer.Option(help="Effects on each task as well: as many times the forward passes over the rows.")
     ] = True,
     reference: Annotated[
-        Optional[str], typer.Option(help="Reference model of DPO. Default: the first checkpoint.")
+        Optional[str],
+        typer.Option(
+            help="Reference model of DPO. Default: the first checkpoint; of adapters the run's start, else none."
+        ),
     ] = None,
     learning_rate: Annotated[
-        Optional[float], typer.Option(help="Where no trainer_state.json has it. Default: the config's, else TRL's.")
+        Optional[float],
+        typer.Option(help="Where no trainer_state.json has it. Default: of --config, --like or TRL."),
     ] = None,
     steps: Annotated[
         Optional[int],
-        typer.Option(min=1, help="Steps to predict from a model at step 0. Default: the config's, else 1."),
+        typer.Option(
+            min=1,
+            help="Steps to predict from a model at step 0. Default: of --config or --like, else 1.",
+        ),
     ] = None,
     local_data: Annotated[
         Optional[str], typer.Option(help="Folder with files that are read in place of the hub sets.")
@@ -115,7 +126,7 @@ def blame(
     training = training_data(dataset, report, rows, seed)
     how = BlameConfig(
         watch, seed, correct, device or ("cuda" if torch.cuda.is_available() else "cpu"), reference or _start(found),
-        settings.loss, by_task, settings.max_grad_norm,
+        settings.loss_of(training.kind), by_task, settings.max_grad_norm,
     )  # fmt: skip
     with nothing_but_json(as_json):
         result, values = _compute(

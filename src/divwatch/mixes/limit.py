@@ -43,9 +43,8 @@ class Limit:
     def _length(self, messages: list[dict[str, Any]]) -> int:
         try:
             encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except (
-            Exception
-        ):  # no template, or one that raises: it may take the whole conversation, which the trainer renders
+        # No template, or one that raises: it may take the whole conversation, which the trainer renders.
+        except Exception:
             encoded = self.tokenizer("\n".join(m["content"] for m in messages if isinstance(m.get("content"), str)))
         return len(encoded["input_ids"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from divwatch.blame.live import KeptLook, blame_look
 from divwatch.blame.live_data import rows_of_training
-from divwatch.errors import reason_of
+from divwatch.errors import DivwatchError, reason_of
 from divwatch.records import Prompt
 from divwatch.sampling.isolation import untouched
 from divwatch.sampling.ranks import Ranks
@@ -65,7 +65,11 @@ def start_blame(
     blame, reason = None, None
     try:
         blame = LiveBlame(trainer, config, ranks, encoder, unpacked)
-    except Exception as error:  # also what the trainer's own preparation of rows raises
+    except Exception as error:
+        # The trainer's own preparation of rows, which may raise anything, has barriers: a rank that failed in there must not
+        # meet the others elsewhere.
+        if ranks.world > 1 and not isinstance(error, DivwatchError):
+            raise
         reason = reason_of(error)
     reasons = [r for r in ranks.share(reason) if r is not None]
     if reasons and ranks.main:

@@ -150,9 +150,8 @@ class Recorder:
             self._early.resume(state.global_step, any(event["task"] == "all" for event in store.events()))
         else:
             self._early.start()
-            if (
-                self.run.parent and self.run.parent.path.resolve() == store.path.resolve()
-            ):  # trained on where it was trained
+            # The parent's record is in this output directory: its new name must be known before it is recorded.
+            if self.run.parent and self.run.parent.path.resolve() == store.path.resolve():
                 self.run.parent = store.move_aside()
             tracked = self.publisher.open(store.path, self.config.as_dict())
             self.record.start(self._describe(state, self.prompts, self.config, wandb=tracked))

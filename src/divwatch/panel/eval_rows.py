@@ -85,9 +85,15 @@ class EvalRows:
             yield from ((i, self._dataset[i]) for i in at)
 
 
+def is_table(dataset: Any) -> bool:
+    """Whether rows have numbers. A stream of torch has the method, and it raises."""
+    stream = any(c.__name__ == "IterableDataset" for c in type(dataset).__mro__)
+    return hasattr(dataset, "__getitem__") and not stream
+
+
 def _length(dataset: Any) -> int | None:
     """The number of rows of a table; None for a stream."""
-    if not hasattr(dataset, "__getitem__") or any(c.__name__ == "IterableDataset" for c in type(dataset).__mro__):
+    if not is_table(dataset):
         return None
     try:
         return len(dataset)

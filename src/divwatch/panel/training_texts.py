@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 from divwatch.errors import DivwatchError
+from divwatch.panel.eval_rows import is_table
 from divwatch.panel.rows import turn_texts
 
 # What the columns of TRL's data formats hold: texts or turns, and token ids once a trainer has tokenized them.
@@ -36,7 +37,7 @@ def texts_of(row: dict[str, Any], decode: Decode | None = None) -> Iterator[str]
 
 def _holds(value: Any) -> bool:
     """Whether there is anything in a text, a list, an array or a tensor."""
-    return value is not None and len(value) > 0
+    return len(value) > 0 if isinstance(value, Sized) else bool(value)
 
 
 def _is_system(turn: dict[str, Any]) -> bool:
@@ -53,7 +54,7 @@ def stream_rows(rows: Any, decode: Decode | None) -> Iterator[dict[str, Any]]:
         _require_text(columns, decode)
     if not hasattr(rows, "select_columns") or not columns:
         # By number where there is a length: a Dataset of torch need not end by itself.
-        table = isinstance(rows, Sized) and hasattr(rows, "__getitem__")
+        table = isinstance(rows, Sized) and is_table(rows)
         for number, row in enumerate((rows[i] for i in range(len(rows))) if table else rows):
             if not number:
                 _require_text(list(row), decode)

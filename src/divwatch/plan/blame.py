@@ -7,11 +7,11 @@ from typing import Any
 
 from divwatch.blame.look import ERROR_PROMPTS
 from divwatch.blame.offline import BATCHES, ROW_BATCH
+from divwatch.blame.run_settings import ROWS
 from divwatch.plan.cost import Cost, Look
 from divwatch.plan.device import Device
 from divwatch.plan.shape import Shape
 
-ROWS = 128  # of `divwatch blame` by default
 SOURCES = 10  # where the mix is not known
 
 

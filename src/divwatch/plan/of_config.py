@@ -71,7 +71,7 @@ def _from_run(like: Like | None, options: dict[str, Any]) -> Planned:
         options.get("model") or released(like.model), settings.every, settings.looks, like.max_steps, like.prompts,
         settings.samples, like.longest, like.mean_tokens, max_overhead=settings.max_overhead, tasks=len(like.tokens) or 1,
         coupled=settings.coupled, alpha=settings.alpha, min_drop=settings.min_drop,
-        blame_rows=settings.blame_rows if settings.blame else None, blame_sources=like.sources,
+        blame_rows=settings.blame_rows if settings.blame and like.sources else None, blame_sources=like.sources,
     )  # fmt: skip
 
 
