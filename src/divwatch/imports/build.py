@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from divwatch.config import WatchConfig
@@ -21,6 +22,7 @@ from divwatch.monitor.record import Record
 from divwatch.monitor.score_look import LookScorer, load_models
 from divwatch.outputs.terminal import bar_of
 from divwatch.records import Completion, Prompt, PromptSamples, ScoredLook
+from divwatch.store.pairing import recorded_prompts
 from divwatch.store.run_directory import RunDirectory
 from divwatch.verify.completions import strip_reasoning
 from divwatch.words import counted
@@ -55,7 +57,7 @@ def import_run(
     config = replace(config, samples=choice.k)
     with tempfile.TemporaryDirectory(prefix="divwatch-import-") as folder:
         spool = Spool(dump, choice, Path(folder))
-        prompts = _prompts(choice, spool)
+        prompts = _prompts(choice, spool, parent)
         for line in describe(dump, choice, len(prompts), correct_above):
             say(line)
         models = load_models(config)
@@ -95,12 +97,22 @@ def _look(
     return look
 
 
-def _prompts(choice: Choice, spool: Spool) -> list[Prompt]:
-    """A prompt for each place. Where prompts do not recur, its text says that it stands for another one at each step."""
-    places = range(max(len(keys) for keys in choice.groups.values()))
-    tasks = [spool.firsts[at].task or PANEL for at in places]
-    texts = [spool.firsts[at].prompt if choice.paired else "(another prompt at each step)" for at in places]
-    return [Prompt(f"{task}/{at}", task, text) for at, (task, text) in enumerate(zip(tasks, texts, strict=True))]
+def _prompts(choice: Choice, spool: Spool, parent: RunDirectory | None) -> list[Prompt]:
+    """A prompt for each place, with the id that `parent` has for it: stages need not have the same prompts.
+
+    Where prompts do not recur, its text says that it stands for another one at each step.
+    """
+    recorded = recorded_prompts(parent.info()) if parent and choice.paired else {}
+    ids = {(prompt.get("task"), prompt.get("text")): id for id, prompt in recorded.items()}
+    taken = set(recorded)
+    prompts = []
+    for at in range(max(len(keys) for keys in choice.groups.values())):
+        task = spool.firsts[at].task or PANEL
+        text = spool.firsts[at].prompt if choice.paired else "(another prompt at each step)"
+        new = (id for n in count(at) if (id := f"{task}/{n}") not in taken)
+        prompts.append(Prompt(ids.get((task, text)) or next(new), task, text))
+        taken.add(prompts[-1].id)
+    return prompts
 
 
 def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> list[str]:

@@ -33,7 +33,8 @@ def attribute_stages(
     base = first_comparable(runs)
     if base is None or not ends:
         return None
-    order = ["base", *(names[n] for n, _ in ends)]
+    stages = [names[n] for n, _ in ends]
+    order = [_base_name(stages), *stages]
     looks = [runs[n].values_at(step, key) for n, step in [base, *ends]]
     table = pd.concat(looks, axis=1, keys=range(len(looks))).dropna()
     tasks = [t for t, part in table.groupby(level="task", sort=False) if part[0].mean() > 0]
@@ -44,6 +45,14 @@ def attribute_stages(
     }
     wobbles = [_wobble(runs[n], key) for n in (base[0], *(n for n, _ in ends))]
     return stage_attribution(values, order, min_drop=min_drop, wobble=dict(zip(order, wobbles, strict=True)))
+
+
+def _base_name(stages: Sequence[str]) -> str:
+    """A name for the base that no stage has: a model called `base` may be measured or imported as a stage."""
+    name = "base"
+    while name in stages:
+        name = f"before {name}"
+    return name
 
 
 def _wobble(run: RunTables, key: str) -> float:

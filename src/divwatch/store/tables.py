@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from divwatch.errors import DivwatchError
 from divwatch.records import PromptScores
 from divwatch.store.lineage import chains, parent_of
-from divwatch.store.pairing import ids_to_pair
+from divwatch.store.pairing import ids_to_pair, recorded_prompts
 from divwatch.store.reader import SCORED, RunReader, length_of
 from divwatch.store.search import find_runs
 
@@ -67,25 +67,35 @@ class RunTables:
         """Per-prompt values of one look."""
         scores = self.scores[self.scores["step"] == step]
         values = {key: scores[key].to_numpy(dtype=float) for key in scores.columns if "/" in key}
-        return PromptScores([self.pair_ids.get(id, id) for id in scores["id"]], list(scores["task"]), values)
+        return PromptScores(self.paired(scores["id"]), list(scores["task"]), values)
 
     def values_at(self, step: int, key: str) -> pd.Series:
         """Per-prompt values of one look and key, indexed by task and id; empty if the key was not measured."""
         scores = self.scores[self.scores["step"] == step]
         if key not in scores.columns:
             return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["task", "id"]))
-        scores = scores.assign(id=[self.pair_ids.get(id, id) for id in scores["id"]])
+        scores = scores.assign(id=self.paired(scores["id"]))
         return scores.drop_duplicates(["task", "id"]).set_index(["task", "id"])[key]
 
     def completions(self, step: int) -> pd.DataFrame:
-        """The completions of one look; empty if none are stored or the file cannot be read."""
+        """The completions of one look, with the ids to pair by; empty if none are stored or the file cannot be read."""
         if step not in self.completion_steps():
             return pd.DataFrame()
         try:
-            return RunReader(self.directory).completion_table(step).to_pandas()
+            table = RunReader(self.directory).completion_table(step).to_pandas()
         except DivwatchError as error:
             self.notes.append(f"completions of step {step} cannot be read ({error})")
             return pd.DataFrame()
+        return table.assign(prompt_id=self.paired(table["prompt_id"])) if "prompt_id" in table.columns else table
+
+    def prompt_texts(self) -> dict[str, str]:
+        """The texts of the run's prompts by the ids to pair by; empty if the run does not hold them."""
+        prompts = recorded_prompts(self.meta)
+        return dict(zip(self.paired(prompts), (str(p.get("text") or "") for p in prompts.values()), strict=True))
+
+    def paired(self, ids: Iterable[str]) -> list[str]:
+        """Prompt ids of the run as the ids to pair by."""
+        return [self.pair_ids.get(id, id) for id in ids]
 
     def training(self) -> list[dict[str, float]]:
         """The trainer's loss and reward by step."""

@@ -69,15 +69,23 @@ def assess_lineage(lineage: Lineage) -> Assessment | None:
     """The assessment of all stages joined, against the base. Steps continue from stage to stage."""
     looks: list[tuple[int, PromptScores, bool]] = []
     offset = 0
-    for number, run in enumerate(lineage.runs):
+    for run in lineage.runs:
         scored = run.scored_looks()
-        # The first look of a later stage is the parent's last model, sampled again.
-        scored = [(step, ok) for step, ok in scored if number == 0 or not looks or step > 0]
+        if looks and not _imported_at_0(run):
+            # The first look of a later stage is the parent's last model, sampled again.
+            scored = [(step, ok) for step, ok in scored if step > 0]
+        if looks and scored:  # an imported stage may begin at the step at which the one before ends
+            offset = max(offset, looks[-1][0] + 1 - scored[0][0])
         looks += [(offset + step, run.prompt_scores(step), ok) for step, ok in scored]
         offset += run.max_steps
     alpha = _setting(lineage.runs[-1], "alpha", 0.05)
     planned = sum(_planned_looks(run) for run in lineage.runs)
     return assess(History.of(looks), max(planned, len(looks)), alpha, _min_drop(lineage)) if looks else None
+
+
+def _imported_at_0(run: RunTables) -> bool:
+    """Whether the look at step 0 is the only one to judge an imported stage by, as of the completions of one checkpoint."""
+    return bool(run.meta.get("imported")) and not any(ok for step, ok in run.scored_looks() if step > 0)
 
 
 def _planned_looks(run: RunTables) -> int:

@@ -43,12 +43,13 @@ def lost_answers(
 ) -> LostAnswers | None:
     """Of the task that lost most, the prompt with the median change; None without completions of two looks."""
     ends = [i for i, look in enumerate(looks) if look.first]
-    if len(ends) < 2 or not examples:
+    if len(ends) < 2:
         return None
-    example = min(examples, key=lambda e: _change(whole, e.task))
-    before, now = example.columns[ends[0]], example.columns[ends[-1]]
-    if not before.samples or not now.samples:
+    pairs = [(example, example.columns[ends[0]], example.columns[ends[-1]]) for example in examples]
+    sampled = [(e, before, now) for e, before, now in pairs if before and now and before.samples and now.samples]
+    if not sampled:
         return None
+    example, before, now = min(sampled, key=lambda pair: _change(whole, pair[0].task))
     kept = {_same(group) for group in now.groups}
     prompt, more = shortened(" ".join(example.prompt.split()), 160)
     gone = sum(_same(group) not in kept for group in before.groups)

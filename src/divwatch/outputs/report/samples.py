@@ -50,13 +50,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt, one column per look."""
+    """One prompt, one column per look; None where the stage does not ask it."""
 
     prompt: str
     prompt_more: int
     task: str
     why: str
-    columns: list[Column]
+    columns: list[Column | None]
 
 
 def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[ShownLook], list[Example]]:
@@ -65,12 +65,16 @@ def examples(lineage: Lineage, key: str, at_most: int = 15) -> tuple[list[ShownL
     if not looks:
         return [], []
     frames = [lineage.runs[look.number].completions(look.step) for look in looks]
-    texts = {p.get("id"): str(p.get("text") or "") for run in lineage.runs for p in _prompts(run.meta)}
+    asked = [lineage.runs[look.number].prompt_texts() for look in looks]
+    texts = {id: text for known in asked for id, text in known.items()}
     examples = []
     ends = [look for look in looks if look.first]
     for task, prompt_id in _choose(lineage, ends[0], ends[-1], key)[:at_most]:
-        columns = [_column(frame, prompt_id) for frame in frames]
-        if any(c.samples for c in columns):
+        columns = [
+            _column(frame, prompt_id) if prompt_id in known or not known else None
+            for frame, known in zip(frames, asked, strict=True)
+        ]
+        if any(c and c.samples for c in columns):
             text, more = shortened(texts.get(prompt_id, str(prompt_id)), TEXT_LIMIT)
             examples.append(Example(text, more, task, "median change of diversity", columns))
     return looks, examples
@@ -93,12 +97,6 @@ def _looks(lineage: Lineage) -> list[ShownLook]:
     return out
 
 
-def _prompts(meta: dict) -> list[dict]:
-    panel = meta.get("panel")
-    prompts = panel.get("prompts") if isinstance(panel, dict) else None
-    return [p for p in prompts or [] if isinstance(p, dict)]
-
-
 def _choose(lineage: Lineage, first: ShownLook, last: ShownLook, key: str) -> list[tuple[str, str]]:
     """(task, id) of the prompt with the median change of `key` of each task; any prompt if nothing was scored."""
     before, after = (_scores(lineage, look, key) for look in (first, last))
@@ -115,10 +113,10 @@ def _choose(lineage: Lineage, first: ShownLook, last: ShownLook, key: str) -> li
 
 
 def _scores(lineage: Lineage, look: ShownLook, key: str) -> pd.DataFrame:
-    scores = lineage.runs[look.number].scores
-    if key not in scores.columns:
-        scores = scores.assign(**{key: 0.0})
-    return scores.loc[scores["step"] == look.step, ["id", "task", key]]
+    run = lineage.runs[look.number]
+    scores = run.scores[run.scores["step"] == look.step]
+    values = scores[key] if key in scores.columns else 0.0
+    return pd.DataFrame({"id": run.paired(scores["id"]), "task": scores["task"], key: values})
 
 
 def _column(frame: pd.DataFrame, prompt_id: str) -> Column:
