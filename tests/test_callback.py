@@ -204,6 +204,17 @@ def test_a_run_with_other_prompts_under_the_same_ids_is_not_compared_with_its_pa
     assert pd.read_csv(page.with_suffix("") / "stages.csv")["share"].isna().all()
 
 
+def test_without_a_metric_that_carries_an_alarm_the_start_and_the_verdict_say_so(tmp_path, capsys):
+    trainer = sft_trainer(tmp_path, steps=1)
+    divwatch.watch(trainer, every=1, **SETTINGS | {"metrics": ["distinct_answers"]})
+    trainer.train()
+    said = capsys.readouterr().out
+    assert "metrics has none of sbert, vendi, ead, so no alarm can be raised" in said
+    assert (
+        RunDirectory.of(tmp_path).looks()[-1]["verdict"]["sentence"].startswith("No metric that carries an alarm was")
+    )
+
+
 def collapse_from_step_2(monkeypatch, trainer):
     make_alike(monkeypatch, lambda: trainer.state.global_step >= 2)
 

@@ -101,6 +101,19 @@ def test_unfinished_runs_are_left_out_and_named(tmp_path):
     assert sum("without-y" in note for note in arms.notes) == 3
 
 
+def test_runs_are_compared_by_the_first_metric_that_has_values(tmp_path):
+    """An encoder that cannot read the outputs leaves its metric without any."""
+    for arm, level in (("one", 0.5), ("two", 0.3)):
+        run = RunDirectory(write_run(tmp_path / arm / "3", 3, level) / "divwatch")
+        for step in (0, 10):
+            scores = run.scores(step)
+            for group in ("diversity", "correct_diversity"):
+                scores.values[f"{group}/sbert"] = np.full(16, np.nan)
+            run.write_scores(step, scores)
+    arms = read_arms([tmp_path / "one", tmp_path / "two"])
+    assert list(arms.values) == ["diversity/ead", "quality/accuracy"]
+
+
 def test_folders_are_arms_and_the_runs_below_their_seeds(tmp_path):
     for arm, level in (("one", 0.5), ("two", 0.3)):
         for seed in (3, 5):

@@ -391,7 +391,7 @@ def test_a_verdict_is_marked_by_the_alarm_that_it_rests_on(tmp_path):
 
     def change(frame, step):
         frame["diversity/sbert"] *= 0.3 if step else 1.0
-        frame["correct_diversity/sbert"] *= 0.4 if 0 < step <= 60 else 1.0
+        frame["correct_diversity/sbert"] *= 0.4 if 0 < step <= 60 else 1.2
         return frame
 
     rescore(made, change)
@@ -399,7 +399,8 @@ def test_a_verdict_is_marked_by_the_alarm_that_it_rests_on(tmp_path):
     assert verdict == "narrowing among correct answers, unconfirmed"
     (one,) = Follower([tmp_path]).snapshots()
     assert any(row["confirmed"] for row in one.falling)
-    assert "narrowing among correct answers, unconfirmed" in plain_line(one, "think")
+    assert "narrowing among correct answers, unconfirmed" in (line := plain_line(one, "think"))
+    assert re.search(r"correct answers of the whole panel: fell since step \d+, back at \+\d+ %", line)
 
 
 def test_an_empty_run_says_so_in_one_line(tmp_path):

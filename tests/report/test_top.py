@@ -62,6 +62,18 @@ def test_levels_are_the_stores_and_changes_are_those_of_the_course(runs):
     assert shown["instruct-sft"].falling == []
 
 
+def test_a_look_that_is_not_comparable_has_no_change(runs):
+    """The change of the look before it is not one of the level shown."""
+    file = runs / "think-sft" / "divwatch" / "looks.jsonl"
+    looks = [json.loads(line) for line in file.read_text().splitlines()]
+    looks[-1]["status"] = "not_comparable"
+    file.write_text("".join(json.dumps(look) + "\n" for look in looks))
+    (one,) = Follower([runs / "think-sft"]).snapshots()
+    assert one.levels["diversity"]["mean"] == looks[-1]["tasks"]["all"]["diversity/sbert"]["mean"]
+    assert "change" not in one.levels["diversity"]
+    assert f" at step {looks[-2]['step']}" in one.verdict["sentence"]
+
+
 def test_states_of_a_run(runs):
     run = runs / "think-sft"
     take = hold_back(run, 2)

@@ -113,11 +113,13 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 
 
 def falling_text(row: dict[str, Any]) -> str:
-    """Which diversity falls, by how much and since which step."""
+    """Which diversity falls, by how much and since which step; of a fall that was regained, where it is now."""
     what = "correct answers of " if row["key"].startswith("correct") else ""
     change = f" {_change(row)}" if "change" in row else ""
     since = "" if row["onset_step"] is None else f" since step {row['onset_step']}"
     where = "the whole panel" if row["task"] == "all" else row["task"]
+    if row.get("change", -1.0) >= 0:
+        return f"{what}{where}: fell{since}, back at{change}"
     return f"{what}{where}{change}{since}"
 
 

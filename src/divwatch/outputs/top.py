@@ -92,7 +92,8 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
         if key in scored[-1]["tasks"]["all"]:
             now = scored[-1]["tasks"]["all"][key]
             levels[name] = {part: NAN if now[part] is None else now[part] for part in ("mean", "lo", "hi")}
-            levels[name] |= _change(assessment.statuses.get(("all", key)), scored[-1]["step"], assessment.baseline_step)
+            if scored[-1]["step"] == assessment.last_step != assessment.baseline_step:
+                levels[name] |= _change(assessment.statuses.get(("all", key)))
     means = [look["tasks"]["all"].get(f"diversity/{primary}", {}).get("mean") for look in scored]
     return summary | {
         "levels": levels,
@@ -103,8 +104,8 @@ def _summary(run: RunDirectory, info: dict[str, Any], looks: list[dict[str, Any]
     }
 
 
-def _change(status: Any, step: int, baseline: int | None) -> dict[str, float]:
-    if status is None or step == baseline or status.change != status.change:
+def _change(status: Any) -> dict[str, float]:
+    if status is None or status.change != status.change:
         return {}
     lo, hi = status.change_interval
     return {"change": status.change, "change_lo": lo, "change_hi": hi}
@@ -116,7 +117,7 @@ def _falling(alarms: Sequence[Any], one_task: bool) -> list[dict[str, Any]]:
     for task, key, status in alarms:
         if one_task and task != "all":
             continue
-        row = {"task": task, "key": key, **_change(status, 1, None), "confirmed": status.confirmed}
+        row = {"task": task, "key": key, **_change(status), "confirmed": status.confirmed}
         rows.append(row | {"onset_step": status.onset_step, "onset_interval": list(status.onset_interval or ())})
     return sorted(rows, key=lambda row: (row["task"] != "all", row.get("change", 0.0)))
 

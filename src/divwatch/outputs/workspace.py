@@ -95,13 +95,14 @@ def workspace(entity: str, project: str, tasks: Iterable[str], metric: str = "sb
 
 
 def watched(run: Path) -> tuple[list[str], str]:
-    """The tasks of a run's panel and the metric that carries its alarm."""
+    """The tasks of a run's panel and the metric that carries its alarm; the first one where none does."""
     from divwatch.analysis.history import ALARM_METRICS
     from divwatch.store.run_directory import RunDirectory
 
     info = RunDirectory.of(run).info()
+    metrics = info["settings"]["metrics"]
     tasks = list(dict.fromkeys(prompt["task"] for prompt in info["panel"]["prompts"]))
-    return tasks, next((m for m in ALARM_METRICS if m in info["settings"]["metrics"]), "sbert")
+    return tasks, next((m for m in ALARM_METRICS if m in metrics), metrics[0])
 
 
 def send(entity: str | None, project: str, tasks: list[str], metric: str) -> str:

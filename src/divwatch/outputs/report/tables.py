@@ -69,7 +69,8 @@ def _prefixed(r: dict[str, Any], name: str) -> dict[str, float]:
 
 
 def _change(r: dict[str, Any], name: str, flagged: bool) -> Cell:
-    return Cell(percent(r[name]), interval(r[f"{name}_lo"], r[f"{name}_hi"]), "lost" if flagged else "")
+    mark = "lost" if flagged and r[name] < 0 else ""
+    return Cell(percent(r[name]), interval(r[f"{name}_lo"], r[f"{name}_hi"]), mark)
 
 
 def _onset(onset: dict[str, Any] | None) -> Cell:
