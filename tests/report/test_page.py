@@ -20,10 +20,10 @@ from divwatch.outputs.report import write_report
 from divwatch.outputs.report.build import build
 from divwatch.outputs.report.charts import draw_charts
 from divwatch.outputs.report.page import render
-from divwatch.outputs.top import Follower
+from divwatch.outputs.top import Follower, plain_line
 from divwatch.store.run_directory import RunDirectory
 from tests.report.parsing import parse
-from tests.report.worlds import INSTRUCT, THINK, Course, write_lineage
+from tests.report.worlds import INSTRUCT, THINK, Course, aggregate, write_lineage
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -292,6 +292,114 @@ def test_runs_without_a_verifier_have_a_page_too(tmp_path):
     tree = parse(page_of(tmp_path))
     assert "No split: it needs a verifier" in tree.find("section", id="kind")[0].text
     assert "think kept" in tree.find("section", id="verdict")[0].text
+
+
+def rescore(made: Path, change) -> None:
+    """Changes the stored scores of a run, change(frame, step) -> frame, and the levels in looks.jsonl with them."""
+    looks = [json.loads(line) for line in (made / "looks.jsonl").read_text().splitlines()]
+    for look in looks:
+        file = made / "scores" / f"step-{look['step']:08d}.parquet"
+        frame = change(pd.read_parquet(file), look["step"])
+        frame.to_parquet(file)
+        look["tasks"] = aggregate(frame.dropna(axis=1, how="all"))
+    (made / "looks.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+
+
+def small_run(root: Path, retained: float = 0.5, **options) -> Path:
+    """The divwatch directory of one stage of six looks, without completions."""
+    course = Course("sft", 60, retained, retained, onset=10)
+    return write_lineage(root, "think", [course], tasks=("pair", "word"), looks=6, completions=False, **options)[0]
+
+
+def test_the_parts_of_the_split_add_up_to_the_change_where_tasks_differ_in_size(tmp_path):
+    """Of two tasks, one with more and narrower prompts, both lose half: so do all tasks together, and the parts say so."""
+
+    def halved(frame, step):
+        few = frame["task"].eq("word") & ~frame["id"].isin(["word-0", "word-1"])
+        frame.loc[frame["task"] == "pair", ["diversity/sbert"]] = 0.1 if step == 0 else 0.05
+        frame.loc[frame["task"] == "word", ["diversity/sbert"]] = 0.8 if step == 0 else 0.4
+        for group in ("cc", "cw", "ww"):
+            frame[f"pairs/{group}_distance"] = frame["diversity/sbert"].where(frame[f"pairs/{group}_count"] > 0)
+        return frame[~few]
+
+    rescore(small_run(tmp_path, prompts=10), halved)
+    tables = build([tmp_path]).tables
+    split = tables["split"].set_index(["task", "part"])["value"]
+    assert tables["stages"]["change"].iloc[-1] == pytest.approx(-0.5)
+    for task in ("all", "pair", "word"):
+        assert split[task, "total"] == pytest.approx(-0.5)
+        assert sum(split[task].drop("total")) == pytest.approx(split[task, "total"])
+
+
+@pytest.mark.parametrize("tasks", [["pair"], ["pair", "word"]])
+def test_a_base_whose_outputs_are_all_the_same_has_a_page(tmp_path, tasks):
+    """Nothing can be a share of its distance, which is 0."""
+
+    def same(frame, step):
+        columns = [c for c in frame.columns if c.endswith(("/sbert", "_distance"))]
+        frame.loc[frame["task"].isin(tasks), columns] *= float(step > 0)
+        return frame
+
+    rescore(small_run(tmp_path, prompts=6), same)
+    tree = parse(page_of(tmp_path))
+    split = build([tmp_path]).tables["split"].set_index(["task", "part"])
+    assert split.loc["pair", "value"].isna().all()
+    assert split.loc["pair", "distance"].notna().all()
+    assert split.loc["all", "value"].isna().all() == (len(tasks) == 2)
+    found = [row for row in table_of(tree, "kind", "mean pairwise distance") if row["Task"] == "pair"]
+    assert {row["sum of the parts"] for row in found} == {"–"}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "carries"),
+    [
+        (("ead", "distinct_answers"), "ead"),
+        (("distinct_answers", "vendi"), "vendi"),
+        (("sbert", "ead", "distinct_answers"), "ead"),  # sbert has no value: the encoder cannot read the outputs
+    ],
+)
+def test_the_metric_of_the_page_is_the_one_that_carries_the_alarm(tmp_path, metrics, carries):
+    def measured(frame, step):
+        kept = [c for c in frame.columns if c.split("/")[0] not in ("diversity", "correct_diversity", "pairs")]
+        kept += [f"{group}/{m}" for group in ("diversity", "correct_diversity") for m in metrics]
+        frame[["diversity/sbert", "correct_diversity/sbert"]] = float("nan")
+        return frame[kept]
+
+    rescore(small_run(tmp_path, prompts=8), measured)
+    report = build([tmp_path])
+    assert report.primary == report.findings[0].whole.primary == carries
+    assert "think kept" in (text := parse(page_of(tmp_path)).find("section", id="verdict")[0].text)
+    assert "Diversity fell by" in text or "Correct answers narrowed" in text
+    assert report.tables["stages"]["change"].notna().any()
+
+
+def test_without_a_metric_that_carries_an_alarm_the_page_says_so(tmp_path):
+    def measured(frame, step):
+        return frame[["id", "task", "diversity/distinct_answers", "quality/accuracy", "quality/usable"]]
+
+    rescore(small_run(tmp_path, prompts=6), measured)
+    text = parse(page_of(tmp_path)).find("section", id="verdict")[0].text
+    assert "none of sbert, vendi, ead was measured" in text
+    assert "Add one of sbert, vendi, ead to watch_metrics" in text
+    assert "watch_max_new_tokens" not in text
+
+
+def test_a_verdict_is_marked_by_the_alarm_that_it_rests_on(tmp_path):
+    """All outputs narrow for certain; correct ones did and came back: the same mark on the page and in `top`."""
+    course = Course("sft", 90, 0.95, 1.0)
+    (made,) = write_lineage(tmp_path, "think", [course], tasks=("pair", "word"), prompts=8, looks=10, completions=False)
+
+    def change(frame, step):
+        frame["diversity/sbert"] *= 0.3 if step else 1.0
+        frame["correct_diversity/sbert"] *= 0.4 if 0 < step <= 60 else 1.0
+        return frame
+
+    rescore(made, change)
+    (verdict,) = [row["Verdict"] for row in table_of(parse(page_of(tmp_path)), "verdict", "Levels") if row["Verdict"]]
+    assert verdict == "narrowing among correct answers, unconfirmed"
+    (one,) = Follower([tmp_path]).snapshots()
+    assert any(row["confirmed"] for row in one.falling)
+    assert "narrowing among correct answers, unconfirmed" in plain_line(one, "think")
 
 
 def test_an_empty_run_says_so_in_one_line(tmp_path):

@@ -115,6 +115,7 @@ class Decomposition:
     intervals: 95 % bootstrap intervals over prompts, paired, by the names of the five numbers; with the wobble of both
                checkpoints if it was given.
     n_prompts: prompts with at least two outputs on both sides. per_prompt: [N] by name, NaN for the others.
+    level:     the distance before, averaged over the same prompts and tasks: a part over it is a share of what there was.
     common:    the paper's numbers over prompts with two correct outputs on both sides.
     own:       the paper's numbers as it takes them: D_a over each side's prompts, D_c over each side's prompts with two
                correct outputs. The two sides then differ in their prompts, which can make a change where there is none.
@@ -130,6 +131,7 @@ class Decomposition:
     per_prompt: dict[str, np.ndarray]
     common: PaperView
     own: PaperView
+    level: float
 
 
 Judged = Sequence[tuple[Any, Any]]
@@ -212,6 +214,7 @@ def decompose_pairs(
         per_prompt=dict(zip(_NAMES, _put_together(terms, changes).T, strict=True)),
         common=_paper_view(before, after, both, options),
         own=_paper_view(before, after, None, options),
+        level=float(task_means(np.where(there, before.all, np.nan)[:, None], tasks)[0]) if tasks else float("nan"),
     )
 
 

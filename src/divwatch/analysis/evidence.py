@@ -217,6 +217,8 @@ class Evidence:
         if sum(self.history.comparable) < 2:
             return "One comparable look so far: nothing to compare it with."
         if self.change(self.everything) is None:
+            if level(self.history, self.everything, self.baseline) == 0:
+                return "Diversity could not be compared: at the baseline all outputs to a prompt are the same."
             return "Diversity could not be compared: no prompts have a value both at the baseline and later."
         text = self.course()
         correct = self.change(self.correct)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from divwatch.analysis.history import ALARM_METRICS, alarm_metric
 from divwatch.errors import DivwatchError
 from divwatch.outputs.report.findings import LineageFindings, find
 from divwatch.outputs.report.layout import Lineage, lay_out, slot_lengths, stage_name
 from divwatch.outputs.report.tidy import blame_table, tidy_tables
+from divwatch.store.attribution import first_comparable
 from divwatch.store.tables import lineages, load_runs
 
 ORDER = ["sbert", "vendi", "distinct_answers", "ead", "nli", "ast"]
@@ -69,7 +71,7 @@ def build(paths: Sequence[Path]) -> Report:
     chains, slots = lay_out(lineages(runs))
     means = pd.concat([lineage.curves() for lineage in chains], ignore_index=True)
     looks = pd.concat([lineage.looks() for lineage in chains], ignore_index=True)
-    metrics, tasks = _metrics(means), _tasks(means)
+    metrics, tasks = _metrics(means, chains), _tasks(means)
     findings = find(chains, metrics[0])
     blame = blame_table(chains)
     more = {} if blame.empty else {"blame": blame}
@@ -96,10 +98,18 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def _metrics(curves: pd.DataFrame) -> list[str]:
+def _metrics(curves: pd.DataFrame, chains: Sequence[Lineage]) -> list[str]:
+    """The metrics of diversity that were measured, the one that carries the alarm first."""
     measured = {key.split("/", 1)[1] for key in curves["key"].unique() if key.startswith("diversity/")}
+    watched = {_alarm_metric(lineage) for lineage in chains}
+    first = [m for m in ALARM_METRICS if m in watched & measured][:1]
     ordered = [m for m in ORDER if m in measured] + sorted(measured - set(ORDER))
-    return ordered or ["sbert"]
+    return [*dict.fromkeys([*first, *ordered])] or ["sbert"]
+
+
+def _alarm_metric(lineage: Lineage) -> str | None:
+    base = first_comparable(lineage.runs)
+    return None if base is None else alarm_metric(lineage.runs[base[0]].prompt_scores(base[1]).values)
 
 
 def _tasks(curves: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divwatch.analysis.assess import Assessment
+from divwatch.analysis.history import ALARM_METRICS
 from divwatch.analysis.stages import StageAttribution
 from divwatch.metrics.unknown import MULTILINGUAL, unreadable_prompts
 from divwatch.outputs.numbers import change, percent, typeset, verdict_text
@@ -20,6 +21,7 @@ from divwatch.store.tables import RunTables
 
 FEW_PROMPTS = 32  # correct-answer numbers on fewer prompts, and fewer than half of the task's, are named
 MANY_CLOSED = 0.05  # share of thoughts closed by force above which the page says so
+NO_METRIC = f"none of {', '.join(ALARM_METRICS)} was measured"
 SAMPLING = ("samples", "temperature", "top_p", "max_new_tokens", "encoder")
 
 
@@ -81,10 +83,11 @@ def _statement(f: LineageFindings, report: Report) -> Statement:
 
 def _lead(f: LineageFindings, report: Report) -> str:
     """One sentence: the diversity that is left, where it was lost and since when, and how accuracy changed."""
-    kept = kept_of(f, f"diversity/{report.primary}")
+    name, metric = f.lineage.name, (f.whole.primary if f.whole else None) or report.primary
+    kept, correct = kept_of(f, f"diversity/{metric}"), kept_of(f, f"correct_diversity/{metric}")
     if kept is None:
-        return f"{f.lineage.name}: diversity could not be compared over the stages."
-    correct, name = kept_of(f, f"correct_diversity/{report.primary}"), f.lineage.name
+        why = f": {NO_METRIC}" if f.whole and f.whole.primary is None else ""
+        return f"{name}: diversity could not be compared over the stages{why}."
     start = later_start(f.lineage)
     of = f"the diversity at {start}" if start else "the base's diversity"
     text = f"{name} kept {change(*kept, signed=False)} of {of}"

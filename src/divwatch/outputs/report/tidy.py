@@ -137,11 +137,12 @@ def change_rows(findings: LineageFindings) -> list[dict[str, Any]]:
 
 
 def split_rows(findings: LineageFindings) -> list[dict[str, Any]]:
-    """One row per stage (the whole lineage first), task and part: in cosine distance, and as a share of the base's."""
+    """One row per stage (the whole lineage first), task and part: in cosine distance, and as a share of the base's; the
+    share is NaN where all outputs of the base are the same."""
     if findings.whole is None:
         return []
     lineage = findings.lineage
-    base = {task: split.own.d_a[0].mean for task, split in findings.whole.splits.items()}
+    base = {task: split.level for task, split in findings.whole.splits.items()}
     whole = {"lineage": lineage.name, "stage": WHOLE, "number": -1}
     rows = _part_rows(whole, findings.whole, base)
     if len(findings.stages) > 1:
@@ -153,7 +154,7 @@ def split_rows(findings: LineageFindings) -> list[dict[str, Any]]:
 def _part_rows(place: dict[str, Any], assessment: Assessment | None, base: dict[str, float]) -> list[dict[str, Any]]:
     rows = []
     for task, split in assessment.splits.items() if assessment else []:
-        start = base.get(task, NAN)
+        start = base.get(task) or NAN  # not 0
         for part, name in PARTS.items():
             value, (lo, hi) = getattr(split, part), split.intervals[part]
             row = place | {"task": task, "part": part, "name": name, "n": split.n_prompts}
