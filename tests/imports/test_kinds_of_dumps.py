@@ -56,7 +56,7 @@ def test_a_completion_counts_once_however_many_filters_lm_eval_has(tmp_path, fil
     write_lines(tmp_path / "many/samples_sums_2026-01-01.jsonl", lm_eval_rows(3, filters))
     run, said = imported(tmp_path / "out", tmp_path / "many")
     assert "4 prompts x 3 completions" in said
-    assert f"{filters[0] or 'the first'} is read, {filters[1] or 'one without a name'} is skipped" in said
+    assert f"only {filters[0] or 'the first'} is read, not {filters[1] or 'one without a name'}" in said
     assert all(
         len({row["text"] for row in run.completions(0) if row["prompt_id"] == f"sums/{i}"}) == 3 for i in range(4)
     )
@@ -219,16 +219,18 @@ def test_foreign_files_in_a_folder_are_left_out_and_counted(tmp_path, foreign):
     assert steps(run) == [20, 100]
 
 
-@pytest.mark.parametrize("end", ["\n", '\n{"prompt": "p9", "compl'])
-def test_json_lines_named_json_are_read(tmp_path, end):
-    lines = "\n".join(json.dumps(row) for row in rows_of()) + end
+@pytest.mark.parametrize(
+    ("start", "end"), [("", "\n"), ("", '\n{"prompt": "p9", "compl'), ('{"prompt": "p9", "compl\n', "")]
+)
+def test_json_lines_named_json_are_read(tmp_path, start, end):
+    lines = start + "\n".join(json.dumps(row) for row in rows_of()) + end
     (tmp_path / "dump").mkdir()
     for step in (20, 100):
         (tmp_path / f"dump/step_{step}.json").write_text(lines)
     for number, paths in enumerate([["dump"], ["dump/step_20.json", "dump/step_100.json"]]):
         run, said = imported(tmp_path / f"out{number}", *(tmp_path / path for path in paths))
         assert steps(run) == [20, 100]
-        assert ("2 rows are left out" in said) == (end != "\n")
+        assert ("2 rows are left out" in said) == ("p9" in start + end)
 
 
 def test_a_damaged_file_that_is_named_is_one_line(tmp_path):

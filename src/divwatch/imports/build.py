@@ -134,7 +134,7 @@ def describe(dump: Dump, choice: Choice, prompts: int, correct_above: float) -> 
     if dump.filters:
         skipped = dict.fromkeys(name for names in dump.filters.values() for name in names)
         lines.append(
-            f"lm-eval wrote each completion once per filter: {', '.join(dump.filters)} is read, {', '.join(skipped)} is skipped"
+            f"lm-eval wrote each completion once per filter: only {', '.join(dump.filters)} is read, not {', '.join(skipped)}"
         )
     if shared := [step for step in choice.steps if len(dump.shared[step]) > 1]:
         paths = ", ".join(str(dump.paths[place]) for place in sorted(dump.shared[shared[0]])[:4])

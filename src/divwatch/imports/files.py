@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,14 @@ def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:
 
 def _json_rows(file: Path) -> Iterator[Mapping[str, Any] | BadLine]:
     """A table of W&B (`{"columns": [...], "data": [[...], ...]}`), an array of rows, or JSON lines."""
+    first = [row for _, row in islice(try_jsonl(file), 2)]
+    if len(first) == 2 and not isinstance(first[0], BadLine):  # JSON lines, which need not fit into memory
+        yield from (row for _, row in try_jsonl(file))
+        return
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        if not any(not isinstance(row, BadLine) for _, row in try_jsonl(file)):
+        if all(isinstance(row, BadLine) for _, row in try_jsonl(file)):
             raise DivwatchError(
                 f"{file} is not JSON ({one_line(error, kind=False)}): give an array of objects, a W&B table or JSON lines"
             ) from None
