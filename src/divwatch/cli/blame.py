@@ -92,7 +92,9 @@ def blame(
         )
     if data is not None and data.suffix not in (".jsonl", ".json"):
         raise DivwatchError(f"--data {data} is no JSONL file: give a .jsonl file, or a mix with --mix")
+    import datasets
     import torch
+    from transformers.utils import logging
 
     from divwatch.blame.data import load_mix_of_run, training_data
     from divwatch.blame.offline import BlameConfig
@@ -107,6 +109,8 @@ def blame(
 
     for path in [*checkpoints, *([reference] if reference else [])]:
         _check_model(path)
+    datasets.disable_progress_bars()  # of every checkpoint several; a line says which one is read
+    logging.disable_progress_bar()
     found = in_order([read_checkpoint(path) for path in _of_one_kind(checkpoints)])
     run = RunDirectory.of(like) if like else None
     info = run.info() if run else {}

@@ -69,7 +69,8 @@ def tag_of(assessment: Assessment | None, run: RunTables) -> Tag:
 
 
 def unfinished(run: RunTables) -> bool:
-    return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps
+    """Whether looks are still to come. Imported ones are all there are."""
+    return bool(len(run.looks)) and int(run.looks["step"].max()) < run.max_steps and not run.meta.get("imported")
 
 
 def _statement(f: LineageFindings, report: Report) -> Statement:
