@@ -219,7 +219,7 @@ def test_the_draw_does_not_depend_on_the_parts_it_is_made_in(monkeypatch):
     logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 3
     seeds = torch.tensor(token_seeds(0, [("p", k) for k in range(50)], 1)[:, 0])
     whole, whole_open = draw(logits, seeds, 0.7, 0.6), draw_without_sync(logits, seeds, 0.7, 0.6)
-    monkeypatch.setattr(nucleus, "CHUNK_BYTES", 4 * 40 * 7)
+    monkeypatch.setattr(nucleus, "CPU_CHUNK_BYTES", 4 * 40 * 7)
     assert torch.equal(draw(logits, seeds, 0.7, 0.6), whole)
     assert all(map(torch.equal, draw_without_sync(logits, seeds, 0.7, 0.6), whole_open))
 
