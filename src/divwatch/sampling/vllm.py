@@ -52,12 +52,10 @@ class Engine:
             if getattr(self.generation, "tensor_parallel_size", 1) > 1:  # the ranks of a group must have equally many
                 most = -(-len(request.encoded) * samples // self.trainer.accelerator.num_processes)
                 prompts += [request.encoded[0]] * (most - len(prompts))
-            completions = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1][
-                : len(rows)
-            ]
-        if len(completions) != len(rows):
-            raise RuntimeError(f"vLLM returned {len(completions)} of {len(rows)} completions")
-        return [list(ids) for ids in completions]
+            completions = self.generation.generate(prompts=prompts, images=None, num_generations=samples)[1]
+        if len(completions) != len(prompts):
+            raise RuntimeError(f"vLLM returned {len(completions)} of {len(prompts)} completions")
+        return [list(ids) for ids in completions[: len(rows)]]
 
     def _sync(self) -> None:
         """Gives the engine this step's weights, once: a GRPO trainer keeps the step it last did so for."""
