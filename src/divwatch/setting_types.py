@@ -117,3 +117,29 @@ _READERS: dict[Any, _Reader] = {
     float | str: _Reader(_number_or_auto, "auto or a number"),
     list[str]: _Reader(_names, "names in a list or with commas"),
 }
+
+
+def number_of(config: Mapping[str, Any], name: str, default: float = 0.0) -> float:
+    """A setting of a config. Texts are numbers too: YAML reads 1e-3 as a text, and a recipe's parser takes it.
+
+    Raises DivwatchError for what is no finite number.
+    """
+    value = config.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DivwatchError(f"{name} is {shown(value)}: give a number")
+    return number
+
+
+def whole_of(config: Mapping[str, Any], name: str, default: int = 0) -> int:
+    value = number_of(config, name, default)
+    if not value.is_integer():
+        raise DivwatchError(f"{name} is {shown(config[name])}: give a whole number")
+    return int(value)
+
+
+def whole_if_set(config: Mapping[str, Any], name: str) -> int | None:
+    return whole_of(config, name) if config.get(name) is not None else None

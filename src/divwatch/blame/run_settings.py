@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from divwatch.errors import DivwatchError
-from divwatch.setting_types import shown
+from divwatch.setting_types import number_of, whole_if_set
 
 ROWS = 256  # of each source, by default: with 64, the order of the sources is less reliable (docs/blame.md)
 
@@ -58,16 +58,18 @@ def read_settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> RunSetti
     theirs = run["arguments"] if isinstance(run.get("arguments"), dict) else {}
     values = {**theirs, **config}
     steps = next((n for n in (values.get("max_steps"), run.get("max_steps")) if isinstance(n, int) and n > 0), None)
-    longest = values.get("max_length", _default(SFTConfig, "max_length"))
-    norm = _number(values, "max_grad_norm")
+    values = {"max_length": _default(SFTConfig, "max_length"), "max_grad_norm": 1.0} | values
+    rate, norm = (
+        number_of(values, n) if values.get(n) is not None else None for n in ("learning_rate", "max_grad_norm")
+    )
     return RunSettings(
         {name: config[name] for name in LOSS if name in config},
         {name: theirs[name] for name in LOSS if name in theirs},
         str(run.get("trainer")),
-        _number(values, "learning_rate"),
-        1.0 if norm is None else norm,
+        rate,
+        norm or 0.0,
         steps,
-        _whole(values, "mix_max_prompt") or _whole({"max_length": longest}, "max_length"),
+        _length(values, "mix_max_prompt") or _length(values, "max_length"),
     )
 
 
@@ -81,16 +83,8 @@ def _plain(value: Any) -> bool:
     )
 
 
-def _number(values: Mapping[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        raise DivwatchError(f"{name} is {shown(value)}: give a number") from None
-
-
-def _whole(values: Mapping[str, Any], name: str) -> int | None:
-    number = _number(values, name)
-    if number is not None and (number < 1 or number != int(number)):
-        raise DivwatchError(f"{name} is {shown(values[name])}: give a whole number of at least 1")
-    return None if number is None else int(number)
+def _length(values: Mapping[str, Any], name: str) -> int | None:
+    length = whole_if_set(values, name)
+    if length is not None and length < 1:
+        raise DivwatchError(f"{name} is {length}: give a whole number of at least 1")
+    return length

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -13,7 +12,7 @@ from divwatch.errors import DivwatchError
 from divwatch.panel import token_limits
 from divwatch.plan.like import Like
 from divwatch.schedule import AUTO
-from divwatch.setting_types import shown
+from divwatch.setting_types import number_of, whole_if_set, whole_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _from_config(config: Path, gpus: int, prompt_tokens: int, options: dict[str,
         released(str(name)), watch.every, watch.looks, prompts=both * watch.prompts, samples=watch.samples,
         new_tokens=max(limits.values()) + (watch.think_tokens or 0),
         mean_tokens=like.mean_within(by_task) if like else mean(by_task.values()),
-        lora_r=_whole(recipe, "lora_r", 16) if recipe.get("use_peft") else None, max_overhead=watch.max_overhead,
+        lora_r=whole_of(recipe, "lora_r", 16) if recipe.get("use_peft") else None, max_overhead=watch.max_overhead,
         tasks=len(by_task), coupled=watch.coupled, alpha=watch.alpha, min_drop=watch.min_drop,
         blame_rows=watch.blame_rows if blamed else None,
         blame_sources=_sources(recipe) or (like.sources if like else None),
@@ -144,11 +143,13 @@ def released(name: str) -> str:
 
 def _rows(recipe: dict[str, Any], gpus: int) -> int:
     """Rows of an optimizer step: packed sequences, pairs, or completions."""
-    return _whole(recipe, "per_device_train_batch_size", 8) * _whole(recipe, "gradient_accumulation_steps", 1) * gpus
+    return (
+        whole_of(recipe, "per_device_train_batch_size", 8) * whole_of(recipe, "gradient_accumulation_steps", 1) * gpus
+    )
 
 
 def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
-    longest = _whole_if_set(recipe, "max_length") or 10**9
+    longest = whole_if_set(recipe, "max_length") or 10**9
     if recipe.get("packing"):
         return longest
     answers = 2 if _kind(recipe) == "preference" else 1
@@ -158,7 +159,7 @@ def _row_tokens(recipe: dict[str, Any], assumed: int) -> int:
 def _answer_tokens(recipe: dict[str, Any]) -> int:
     """Mean tokens of an answer that is trained on: of a rollout, a quarter of the longest; else as in docs/recipes.md."""
     if "max_completion_length" in recipe:
-        return _whole(recipe, "max_completion_length") // 4
+        return whole_of(recipe, "max_completion_length") // 4
     return 5000 if str(recipe.get("mix") or "").startswith("think") else 840
 
 
@@ -173,36 +174,13 @@ def _steps(recipe: dict[str, Any], gpus: int, step_tokens: int, unknown: int) ->
     """Optimizer steps of the run: as set, or from the published size of the mix; `unknown` where that is not known."""
     from divwatch.mixes.show import described
 
-    steps = _whole(recipe, "max_steps", -1)
+    steps = whole_of(recipe, "max_steps", -1)
     if steps > 0:
         return steps
     mix = str(recipe.get("mix") or "")
     known = described(mix) if mix and not mix.endswith((".json", ".jsonl")) else {"tokens": None, "rows": None}
-    epochs = _number(recipe, "num_train_epochs", 3.0)
+    epochs = number_of(recipe, "num_train_epochs", 3.0)
     if recipe.get("packing") and known["tokens"]:
         return max(1, round(epochs * known["tokens"] / step_tokens))
-    rows = _whole_if_set(recipe, "mix_rows") or known["rows"]
+    rows = whole_if_set(recipe, "mix_rows") or known["rows"]
     return max(1, round(epochs * int(rows) / _rows(recipe, gpus))) if rows else unknown
-
-
-def _number(recipe: dict[str, Any], name: str, default: float = 0.0) -> float:
-    """A setting of the config. Texts are numbers too: YAML reads 1e-3 as a text, and a recipe's parser takes it."""
-    value = recipe.get(name, default)
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise DivwatchError(f"{name} is {shown(value)}: give a number")
-    return number
-
-
-def _whole(recipe: dict[str, Any], name: str, default: int = 0) -> int:
-    value = _number(recipe, name, default)
-    if not value.is_integer():
-        raise DivwatchError(f"{name} is {shown(recipe[name])}: give a whole number")
-    return int(value)
-
-
-def _whole_if_set(recipe: dict[str, Any], name: str) -> int | None:
-    return _whole(recipe, name) if recipe.get(name) is not None else None

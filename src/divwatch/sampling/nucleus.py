@@ -21,7 +21,7 @@ TRIES = 4
 # Tokens of a block. Of these sizes the numbers for a row are few, 1,600 for a vocabulary of 100,000.
 BLOCK = 64
 # Rows are drawn in parts whose probabilities take so much: at 64 rows or 640, the draw needs the same memory. On a CPU in parts
-# that stay in its cache, and that the allocator keeps: for 48 rows of 100,000 logits that takes a third of the time.
+# that stay in its cache and that the allocator keeps.
 CHUNK_BYTES, CPU_CHUNK_BYTES = 128 * 2**20, 2 * 2**20
 
 
